@@ -1,0 +1,234 @@
+//! A replica's votes: record and request in, new record and reply out.
+
+use std::sync::Arc;
+
+use log::error;
+use serde::{Deserialize, Serialize};
+
+use super::{Ballot, State};
+use crate::clock::VectorClock;
+use crate::rules::{self, Rule};
+
+/// A state, and the ballot at which it was accepted. A clone shares the state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    pub ballot: Ballot,
+    pub state: Arc<State>,
+}
+
+/// What one replica has promised and accepted for one key. Durable.
+///
+/// - Neither the promise nor the accepted ballot ever decreases, restarts included.
+/// - `promised` is at least the accepted ballot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub promised: Ballot,
+    pub accepted: Option<Accepted>,
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record { promised: Ballot::ZERO, accepted: None }
+    }
+}
+
+/// What a coordinator asks of a replica, for one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoteRequest {
+    Prepare(Ballot),
+    Accept(Accepted),
+    /// Asks what was accepted: its ballot and clock, and the whole state on request.
+    Read { state: bool },
+}
+
+/// What a replica answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoteReply {
+    /// The prepare is granted; this was accepted last.
+    Promised(Option<Accepted>),
+    /// The state is accepted.
+    Taken,
+    /// Neither: this higher ballot was promised.
+    Rejected(Ballot),
+    Seen(Seen),
+}
+
+/// What a replica has accepted, as a read sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// `None`: never accepted anything.
+    pub digest: Option<(Ballot, VectorClock)>,
+    /// There when it was asked for and anything was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Arc<State>>,
+}
+
+/// What must be durable before the reply goes out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Update {
+    Promise(Ballot),
+    Accept(Accepted),
+}
+
+impl Record {
+    /// Votes. The update, if any, is to be applied and made durable before the reply is sent.
+    pub fn vote(&self, request: &VoteRequest) -> (Option<Update>, VoteReply) {
+        match request {
+            VoteRequest::Prepare(ballot) => self.prepare(*ballot),
+            VoteRequest::Accept(proposal) => self.accept(proposal),
+            VoteRequest::Read { state } => (None, VoteReply::Seen(self.seen(*state))),
+        }
+    }
+
+    /// Grants only a strictly higher ballot: one that is granted twice could carry two states.
+    fn prepare(&self, ballot: Ballot) -> (Option<Update>, VoteReply) {
+        let again = ballot == self.promised && !rules::holds(Rule::StrictPrepare);
+        if ballot > self.promised || again {
+            (Some(Update::Promise(ballot)), VoteReply::Promised(self.accepted.clone()))
+        } else {
+            (None, VoteReply::Rejected(self.promised))
+        }
+    }
+
+    /// Takes a state at the promised ballot or above; the same one again is answered as taken.
+    fn accept(&self, proposal: &Accepted) -> (Option<Update>, VoteReply) {
+        if proposal.ballot < self.promised && rules::holds(Rule::PromiseKept) {
+            return (None, VoteReply::Rejected(self.promised));
+        }
+        match &self.accepted {
+            Some(own) if own.ballot == proposal.ballot && own.state == proposal.state => {
+                (None, VoteReply::Taken)
+            }
+            Some(own) if own.ballot == proposal.ballot => {
+                error!(
+                    "BROKEN INVARIANT: two states at ballot {}: kept {:?}, refused {:?}",
+                    own.ballot, own.state, proposal.state
+                );
+                (None, VoteReply::Rejected(self.promised))
+            }
+            _ => (Some(Update::Accept(proposal.clone())), VoteReply::Taken),
+        }
+    }
+
+    fn seen(&self, state: bool) -> Seen {
+        let accepted = self.accepted.as_ref();
+        Seen {
+            digest: accepted.map(|own| (own.ballot, own.state.clock.clone())),
+            state: accepted.filter(|_| state).map(|own| own.state.clone()),
+        }
+    }
+
+    /// Applies what a vote decided, or what the log tells of it after a restart. Idempotent, and
+    /// never lowers a ballot.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::Promise(ballot) => self.promised = self.promised.max(ballot),
+            Update::Accept(accepted) => {
+                if rules::holds(Rule::PromiseKept) {
+                    self.promised = self.promised.max(accepted.ballot);
+                }
+                if self.accepted_ballot() <= accepted.ballot || !rules::holds(Rule::PromiseKept) {
+                    self.accepted = Some(accepted);
+                }
+            }
+        }
+    }
+
+    /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
+    pub fn accepted_ballot(&self) -> Ballot {
+        self.accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::NodeId;
+
+    fn ballot(round: u64, node: u32) -> Ballot {
+        Ballot::first(round, NodeId(node))
+    }
+
+    fn accepted(ballot: Ballot, value: &str) -> Accepted {
+        let state = State { value: Some(value.into()), ..State::default() };
+        Accepted { ballot, state: Arc::new(state) }
+    }
+
+    fn cast(record: &mut Record, request: VoteRequest) -> VoteReply {
+        let (update, reply) = record.vote(&request);
+        if let Some(update) = update {
+            record.apply(update);
+        }
+        reply
+    }
+
+    #[test]
+    fn a_ballot_is_promised_once_and_only_above_the_last_promise() {
+        let mut record = Record::default();
+        let prepare = |round| VoteRequest::Prepare(ballot(round, 1));
+        assert_eq!(cast(&mut record, prepare(2)), VoteReply::Promised(None));
+        assert_eq!(cast(&mut record, prepare(2)), VoteReply::Rejected(ballot(2, 1)));
+        assert_eq!(cast(&mut record, prepare(1)), VoteReply::Rejected(ballot(2, 1)));
+        assert_eq!(record.promised, ballot(2, 1));
+    }
+
+    #[test]
+    fn a_state_below_the_promise_is_refused_and_one_at_it_is_taken() {
+        let mut record = Record::default();
+        cast(&mut record, VoteRequest::Prepare(ballot(2, 1)));
+        let late = accepted(ballot(1, 1), "late");
+        assert_eq!(
+            cast(&mut record, VoteRequest::Accept(late)),
+            VoteReply::Rejected(ballot(2, 1))
+        );
+        let own = accepted(ballot(2, 1), "own");
+        assert_eq!(cast(&mut record, VoteRequest::Accept(own.clone())), VoteReply::Taken);
+        assert_eq!(
+            cast(&mut record, VoteRequest::Prepare(ballot(3, 2))),
+            VoteReply::Promised(Some(own))
+        );
+    }
+
+    #[test]
+    fn the_same_state_again_is_taken_and_another_at_its_ballot_is_refused() {
+        let mut record = Record::default();
+        let first = accepted(ballot(1, 1), "first");
+        cast(&mut record, VoteRequest::Accept(first.clone()));
+        let before = record.clone();
+        assert_eq!(record.vote(&VoteRequest::Accept(first)), (None, VoteReply::Taken));
+        let other = accepted(ballot(1, 1), "other");
+        assert_eq!(
+            cast(&mut record, VoteRequest::Accept(other)),
+            VoteReply::Rejected(ballot(1, 1))
+        );
+        assert_eq!(record, before);
+    }
+
+    #[test]
+    fn a_read_tells_ballot_and_clock_and_the_state_when_asked() {
+        let mut record = Record::default();
+        let read = |state| VoteRequest::Read { state };
+        let nothing = Seen { digest: None, state: None };
+        assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(nothing));
+        let own = accepted(ballot(1, 1), "x");
+        cast(&mut record, VoteRequest::Accept(own.clone()));
+        let digest = Some((own.ballot, VectorClock::default()));
+        let short = Seen { digest: digest.clone(), state: None };
+        assert_eq!(cast(&mut record, read(false)), VoteReply::Seen(short));
+        let whole = Seen { digest, state: Some(own.state) };
+        assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(whole));
+    }
+
+    #[test]
+    fn applying_updates_again_or_in_another_order_never_lowers_a_ballot() {
+        let (old, new) = (accepted(ballot(1, 1), "old"), accepted(ballot(3, 1), "new"));
+        let mut record = Record::default();
+        record.apply(Update::Accept(new.clone()));
+        record.apply(Update::Accept(old));
+        record.apply(Update::Promise(ballot(2, 9)));
+        assert_eq!(record, Record { promised: ballot(3, 1), accepted: Some(new) });
+    }
+}

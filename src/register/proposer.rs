@@ -1,0 +1,292 @@
+//! The proposer: gets one change of one key chosen. Replies in, next step out.
+
+use std::sync::Arc;
+
+use super::state::Absorbed;
+use super::{Accepted, Ballot, Change, Quorums, State, Verdict, VoteReply, VoteRequest};
+use crate::clock::Dot;
+use crate::ring::NodeId;
+use crate::rules::{self, Rule};
+
+/// What a proposer wants chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Intent {
+    /// A client's write.
+    Write { dot: Dot, change: Change },
+    /// The state as it is: a full round for a read that could not finish otherwise.
+    WriteBack,
+}
+
+/// What to do next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Wait for more replies.
+    Wait,
+    /// Ask every replica.
+    Ask(VoteRequest),
+    /// Another proposer was faster: wait a jittered moment, then [`Proposer::retry`].
+    Backoff,
+    /// Enough replicas hold this state. It is chosen and may be told.
+    Chosen(Accepted, Verdict),
+    /// The request's origin has given it up: nothing to do, nothing to tell.
+    Superseded,
+    /// Too few replicas answered.
+    NoQuorum,
+}
+
+/// One attempt after another to get an intent chosen.
+///
+/// - No ballot is used twice: each retry takes a round above all that was seen.
+/// - Nothing is chosen before enough replicas have accepted it at one ballot.
+#[derive(Debug)]
+pub struct Proposer {
+    node: NodeId,
+    quorums: Quorums,
+    intent: Intent,
+    ballot: Ballot,
+    phase: Phase,
+    /// The highest round that any reply told of.
+    highest_round: u64,
+    accept_sent: bool,
+    heard: Vec<NodeId>,
+    rejections: usize,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Preparing { promises: usize, highest: Option<Accepted> },
+    Accepting { proposal: Accepted, verdict: Verdict, taken: usize },
+}
+
+impl Proposer {
+    /// Starts a proposal. With a `memory` of what this node got chosen last for the key it goes
+    /// straight to the next step of that round; otherwise it prepares a round above `promised`,
+    /// the highest promise that the caller knows of.
+    pub fn start(
+        node: NodeId,
+        quorums: Quorums,
+        intent: Intent,
+        memory: Option<Accepted>,
+        promised: Ballot,
+    ) -> (Proposer, Step) {
+        let mut proposer = Proposer {
+            node,
+            quorums,
+            intent,
+            ballot: Ballot::ZERO,
+            phase: Phase::Preparing { promises: 0, highest: None },
+            highest_round: promised.round,
+            accept_sent: false,
+            heard: Vec::with_capacity(quorums.replicas),
+            rejections: 0,
+        };
+        let step = match memory {
+            Some(chosen) => proposer.propose(chosen.ballot.next_step(), Some(&chosen.state)),
+            None => proposer.retry(),
+        };
+        (proposer, step)
+    }
+
+    /// Starts a new round, above any that was seen.
+    pub fn retry(&mut self) -> Step {
+        let round = self.highest_round.max(self.ballot.round) + 1;
+        self.ballot = Ballot::first(round, self.node);
+        self.phase = Phase::Preparing { promises: 0, highest: None };
+        self.expect_replies();
+        Step::Ask(VoteRequest::Prepare(self.ballot))
+    }
+
+    /// Whether any replica may have accepted something of this proposer: if so, the outcome of a
+    /// request that was not decided is unknown.
+    pub fn accept_sent(&self) -> bool {
+        self.accept_sent
+    }
+
+    /// Takes the answer of one replica to the last question; `None` is its silence. A second
+    /// answer of the same replica to one question changes nothing.
+    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
+        if self.heard.contains(&from) {
+            return Step::Wait;
+        }
+        self.heard.push(from);
+        match (&mut self.phase, reply) {
+            (Phase::Preparing { promises, highest }, Some(VoteReply::Promised(accepted))) => {
+                *promises += 1;
+                let newer = ballot_of(&accepted) > ballot_of(highest);
+                if newer == rules::holds(Rule::HighestAccepted) {
+                    *highest = accepted;
+                }
+            }
+            (Phase::Accepting { taken, .. }, Some(VoteReply::Taken)) => *taken += 1,
+            (_, Some(VoteReply::Rejected(promised))) => {
+                self.rejections += 1;
+                self.highest_round = self.highest_round.max(promised.round);
+            }
+            _ => {}
+        }
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Step {
+        let outstanding = self.quorums.replicas - self.heard.len();
+        match &mut self.phase {
+            Phase::Preparing { promises, highest } => {
+                if *promises >= self.quorums.read {
+                    let state = highest.take().map(|accepted| accepted.state);
+                    return self.propose(self.ballot, state.as_deref());
+                }
+                let possible = *promises + outstanding >= self.quorums.read;
+                self.unless_possible(possible)
+            }
+            Phase::Accepting { proposal, verdict, taken } => {
+                if *taken >= self.quorums.write {
+                    return Step::Chosen(proposal.clone(), verdict.clone());
+                }
+                let possible = *taken + outstanding >= self.quorums.write;
+                self.unless_possible(possible)
+            }
+        }
+    }
+
+    fn unless_possible(&self, possible: bool) -> Step {
+        match (possible, self.rejections) {
+            (true, _) => Step::Wait,
+            (false, 0) => Step::NoQuorum,
+            (false, _) => Step::Backoff,
+        }
+    }
+
+    fn propose(&mut self, ballot: Ballot, current: Option<&State>) -> Step {
+        let nothing = State::default();
+        let current = current.unwrap_or(&nothing);
+        let (state, verdict) = match &self.intent {
+            Intent::WriteBack => (current.clone(), Verdict::Applied(current.version())),
+            Intent::Write { dot, change } => match current.absorb(*dot, change) {
+                Absorbed::Into(state, verdict) => (state, verdict),
+                Absorbed::Superseded => return Step::Superseded,
+            },
+        };
+        assert!(state.clock.dominates(&current.clock), "a version never goes back");
+        assert!(
+            state.value == current.value
+                || state.clock != current.clock
+                || !rules::holds(Rule::DotLookup),
+            "a changed value has a new version"
+        );
+        let proposal = Accepted { ballot, state: Arc::new(state) };
+        self.ballot = ballot;
+        self.phase = Phase::Accepting { proposal: proposal.clone(), verdict, taken: 0 };
+        self.accept_sent = true;
+        self.expect_replies();
+        Step::Ask(VoteRequest::Accept(proposal))
+    }
+
+    fn expect_replies(&mut self) {
+        self.heard.clear();
+        self.rejections = 0;
+    }
+}
+
+fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
+    accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::VectorClock;
+
+    const QUORUMS: Quorums = Quorums { replicas: 3, read: 2, write: 2 };
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+
+    fn write(sequence: u64, value: &str) -> Intent {
+        let dot = Dot { origin: A, sequence };
+        Intent::Write { dot, change: Change::Put(value.into()) }
+    }
+
+    fn start(intent: Intent, memory: Option<Accepted>) -> (Proposer, Step) {
+        Proposer::start(A, QUORUMS, intent, memory, Ballot::ZERO)
+    }
+
+    fn accepted(round: u64, node: NodeId, value: &str) -> Accepted {
+        let state = State { value: Some(value.into()), ..State::default() };
+        Accepted { ballot: Ballot::first(round, node), state: Arc::new(state) }
+    }
+
+    fn proposal(step: Step) -> Accepted {
+        match step {
+            Step::Ask(VoteRequest::Accept(proposal)) => proposal,
+            other => panic!("no proposal but {other:?}"),
+        }
+    }
+
+    fn promised(accepted: Option<Accepted>) -> Option<VoteReply> {
+        Some(VoteReply::Promised(accepted))
+    }
+
+    #[test]
+    fn two_promises_and_two_votes_make_a_write_chosen() {
+        let (mut proposer, step) = start(write(1, "x"), None);
+        assert_eq!(step, Step::Ask(VoteRequest::Prepare(Ballot::first(1, A))));
+        assert_eq!(proposer.reply(A, promised(None)), Step::Wait);
+        assert!(!proposer.accept_sent());
+        let proposal = proposal(proposer.reply(B, promised(None)));
+        assert!(proposer.accept_sent());
+        assert_eq!(proposer.reply(A, Some(VoteReply::Taken)), Step::Wait);
+        assert_eq!(proposer.reply(A, Some(VoteReply::Taken)), Step::Wait, "one vote each");
+        let version: VectorClock = "1:1".parse().unwrap();
+        assert_eq!(
+            proposer.reply(C, Some(VoteReply::Taken)),
+            Step::Chosen(proposal, Verdict::Applied(Some(version)))
+        );
+    }
+
+    #[test]
+    fn a_proposal_goes_on_from_the_highest_state_that_was_accepted() {
+        let (mut proposer, _) = start(Intent::WriteBack, None);
+        proposer.reply(A, promised(Some(accepted(1, B, "old"))));
+        let next = proposal(proposer.reply(B, promised(Some(accepted(2, B, "new")))));
+        assert_eq!(next.state, accepted(2, B, "new").state);
+    }
+
+    #[test]
+    fn with_a_memory_the_next_write_takes_one_round_trip() {
+        let memory = accepted(4, A, "x");
+        let (mut proposer, step) = start(write(2, "y"), Some(memory.clone()));
+        assert_eq!(proposal(step).ballot, memory.ballot.next_step());
+        proposer.reply(A, Some(VoteReply::Taken));
+        let chosen = proposer.reply(B, Some(VoteReply::Taken));
+        assert!(matches!(chosen, Step::Chosen(..)));
+    }
+
+    #[test]
+    fn a_rejected_proposal_starts_again_above_the_ballot_that_fenced_it() {
+        let (mut proposer, _) = start(write(1, "x"), Some(accepted(4, A, "x")));
+        let rejected = Some(VoteReply::Rejected(Ballot::first(7, C)));
+        assert_eq!(proposer.reply(B, rejected.clone()), Step::Wait);
+        assert_eq!(proposer.reply(C, rejected), Step::Backoff);
+        assert_eq!(
+            proposer.retry(),
+            Step::Ask(VoteRequest::Prepare(Ballot::first(8, A)))
+        );
+    }
+
+    #[test]
+    fn silence_of_two_replicas_ends_a_proposal() {
+        let (mut proposer, _) = start(write(1, "x"), None);
+        assert_eq!(proposer.reply(B, None), Step::Wait);
+        assert_eq!(proposer.reply(C, None), Step::NoQuorum);
+    }
+
+    #[test]
+    fn a_request_that_its_origin_gave_up_is_dropped() {
+        let (mut newer, _) = start(write(9, "x"), None);
+        newer.reply(A, promised(None));
+        let current = proposal(newer.reply(B, promised(None)));
+        let (mut older, _) = start(write(8, "y"), None);
+        older.reply(A, promised(Some(current)));
+        assert_eq!(older.reply(B, promised(None)), Step::Superseded);
+    }
+}

@@ -1,0 +1,320 @@
+//! The reader: finds the chosen state of one key. Replies in, next step out.
+
+use std::sync::Arc;
+
+use log::error;
+
+use super::acceptor::Seen;
+use super::{Accepted, Quorums, State, VoteReply};
+use crate::ring::NodeId;
+use crate::rules::{self, Rule};
+
+/// What to do next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Wait for more replies.
+    Wait,
+    /// Ask every replica again, this time for whole states.
+    AskStates,
+    /// Send this state to these replicas, again as it was accepted, and tell of their votes.
+    WriteBack(Accepted, Vec<NodeId>),
+    /// This state is chosen; `None`: nothing was ever written. Further replies are still of use.
+    Answer(Option<Arc<State>>),
+    /// Bring this replica to the state that was answered: read repair. Its vote is not needed.
+    Repair(Accepted, NodeId),
+    /// A replica promised a higher ballot: only a full round can tell what is chosen.
+    FullRound,
+    /// Too few replicas answered.
+    NoQuorum,
+}
+
+/// One read, from the first question to the last repair.
+#[derive(Debug)]
+pub struct Reader {
+    quorums: Quorums,
+    phase: Phase,
+    /// Who answered the last question; `None` for silence.
+    heard: Vec<(NodeId, Option<Seen>)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The own replica is asked for its state, the others for digests.
+    Digests,
+    /// Every replica is asked for its state.
+    States,
+    WritingBack { highest: Accepted, holders: usize, waiting: Vec<NodeId>, rejected: bool },
+    Answered(Option<Accepted>),
+}
+
+impl Reader {
+    /// A new read. Ask every replica for its digest, and for the state where that costs nothing.
+    pub fn start(quorums: Quorums) -> Reader {
+        Reader { quorums, phase: Phase::Digests, heard: Vec::with_capacity(quorums.replicas) }
+    }
+
+    /// Whether every replica has been heard and nothing is left to do.
+    pub fn finished(&self) -> bool {
+        matches!(self.phase, Phase::Answered(_)) && self.heard.len() == self.quorums.replicas
+    }
+
+    /// Takes the answer of one replica to the last question; `None` is its silence. A second
+    /// answer of the same replica to one question changes nothing.
+    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
+        if let Phase::WritingBack { .. } = self.phase {
+            return self.written_back(from, reply);
+        }
+        if self.heard.iter().any(|(node, _)| *node == from) {
+            return Step::Wait;
+        }
+        let seen = match reply {
+            Some(VoteReply::Seen(seen)) => Some(seen),
+            _ => None,
+        };
+        if let Phase::Answered(answered) = &self.phase {
+            let repair = match (answered, &seen) {
+                (Some(newest), Some(seen)) if lags(seen, newest) => {
+                    Step::Repair(newest.clone(), from)
+                }
+                _ => Step::Wait,
+            };
+            self.heard.push((from, seen));
+            return repair;
+        }
+        self.heard.push((from, seen));
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Step {
+        let answered: Vec<&Seen> = self.heard.iter().filter_map(|(_, seen)| seen.as_ref()).collect();
+        let agreed = answered.iter().find(|one| {
+            let equal = answered.iter().filter(|other| agree(one, other)).count();
+            equal >= self.quorums.agreeing()
+        });
+        if let Some(agreed) = agreed {
+            return self.agreed((*agreed).clone());
+        }
+        let outstanding = self.quorums.replicas - self.heard.len();
+        if outstanding > 0 {
+            Step::Wait
+        } else if answered.len() < self.quorums.agreeing() {
+            Step::NoQuorum
+        } else {
+            self.disagreed()
+        }
+    }
+
+    /// Enough replicas report the same ballot, so its state is chosen.
+    fn agreed(&mut self, agreed: Seen) -> Step {
+        let Some((ballot, _)) = agreed.digest else {
+            self.phase = Phase::Answered(None);
+            return Step::Answer(None);
+        };
+        let state = self.replies().filter(|seen| agree(seen, &agreed)).find_map(|seen| seen.state.clone());
+        match state {
+            Some(state) => self.answer(Accepted { ballot, state }),
+            None => self.ask_states(),
+        }
+    }
+
+    /// All have answered and no two alike: the highest state may or may not be chosen. Held by
+    /// enough replicas it is.
+    fn disagreed(&mut self) -> Step {
+        let Some((ballot, _)) = self.replies().filter_map(|seen| seen.digest.clone()).max_by_key(|d| d.0)
+        else {
+            return Step::NoQuorum;
+        };
+        let holding = |seen: &Seen| seen.digest.as_ref().is_some_and(|digest| digest.0 == ballot);
+        let state = self.replies().filter(|seen| holding(seen)).find_map(|seen| seen.state.clone());
+        let Some(state) = state else {
+            return self.ask_states();
+        };
+        let highest = Accepted { ballot, state };
+        if !rules::holds(Rule::WriteBackOnRead) {
+            return self.answer(highest);
+        }
+        let holders = self.replies().filter(|seen| holding(seen)).count();
+        let mut laggards = Vec::new();
+        for (node, seen) in &mut self.heard {
+            if seen.take_if(|seen| !holding(seen)).is_some() {
+                laggards.push(*node);
+            }
+        }
+        let waiting = laggards.clone();
+        self.phase =
+            Phase::WritingBack { highest: highest.clone(), holders, waiting, rejected: false };
+        Step::WriteBack(highest, laggards)
+    }
+
+    fn written_back(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
+        let Phase::WritingBack { highest, holders, waiting, rejected } = &mut self.phase else {
+            return Step::Wait;
+        };
+        let Some(place) = waiting.iter().position(|node| *node == from) else {
+            return Step::Wait;
+        };
+        waiting.swap_remove(place);
+        match reply {
+            Some(VoteReply::Taken) => *holders += 1,
+            Some(VoteReply::Rejected(_)) => *rejected = true,
+            _ => {}
+        }
+        if *holders >= self.quorums.agreeing() {
+            let highest = highest.clone();
+            return self.answer(highest);
+        }
+        match (waiting.is_empty(), *rejected) {
+            (false, _) => Step::Wait,
+            (true, true) => Step::FullRound,
+            (true, false) => Step::NoQuorum,
+        }
+    }
+
+    fn answer(&mut self, chosen: Accepted) -> Step {
+        let state = chosen.state.clone();
+        self.phase = Phase::Answered(Some(chosen));
+        Step::Answer(Some(state))
+    }
+
+    /// The replies differ in a way that needs a state which is not at hand.
+    fn ask_states(&mut self) -> Step {
+        if let Phase::States = self.phase {
+            // The replicas moved on between two questions of one round; only a write does that.
+            return Step::FullRound;
+        }
+        self.phase = Phase::States;
+        self.heard.clear();
+        Step::AskStates
+    }
+
+    fn replies(&self) -> impl Iterator<Item = &Seen> {
+        self.heard.iter().filter_map(|(_, seen)| seen.as_ref())
+    }
+
+    /// Replicas that have been heard and lag behind what was answered.
+    pub fn laggards(&self) -> Vec<(Accepted, NodeId)> {
+        let Phase::Answered(Some(newest)) = &self.phase else {
+            return Vec::new();
+        };
+        self.heard
+            .iter()
+            .filter(|(_, seen)| seen.as_ref().is_some_and(|seen| lags(seen, newest)))
+            .map(|(node, _)| (newest.clone(), *node))
+            .collect()
+    }
+}
+
+/// Whether two replicas report the same accepted ballot, or both that they never accepted.
+fn agree(one: &Seen, other: &Seen) -> bool {
+    match (&one.digest, &other.digest) {
+        (Some((one, clock)), Some((other, other_clock))) if one == other => {
+            if clock != other_clock {
+                error!("BROKEN INVARIANT: ballot {one} has the clocks {clock} and {other_clock}");
+            }
+            clock == other_clock
+        }
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+fn lags(seen: &Seen, newest: &Accepted) -> bool {
+    seen.digest.as_ref().is_none_or(|digest| digest.0 < newest.ballot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::Ballot;
+
+    const QUORUMS: Quorums = Quorums { replicas: 3, read: 2, write: 2 };
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+
+    fn accepted(round: u64) -> Accepted {
+        let state = State { value: Some(round.to_string().into()), ..State::default() };
+        Accepted { ballot: Ballot::first(round, A), state: Arc::new(state) }
+    }
+
+    /// A replica that accepted at `round`, 0 for never.
+    fn seen(round: u64, state: bool) -> Option<VoteReply> {
+        let own = (round > 0).then(|| accepted(round));
+        Some(VoteReply::Seen(Seen {
+            digest: own.as_ref().map(|own| (own.ballot, own.state.clock.clone())),
+            state: own.filter(|_| state).map(|own| own.state),
+        }))
+    }
+
+    fn answer(round: u64) -> Step {
+        Step::Answer(Some(accepted(round).state))
+    }
+
+    #[test]
+    fn two_equal_ballots_answer_a_read_and_the_third_replica_is_repaired() {
+        let mut reader = Reader::start(QUORUMS);
+        assert_eq!(reader.reply(A, seen(2, true)), Step::Wait);
+        assert_eq!(reader.reply(A, seen(2, true)), Step::Wait, "one answer each");
+        assert_eq!(reader.reply(B, seen(2, false)), answer(2));
+        assert!(!reader.finished());
+        assert_eq!(reader.reply(C, seen(1, false)), Step::Repair(accepted(2), C));
+        assert!(reader.finished());
+    }
+
+    #[test]
+    fn not_found_needs_two_replicas_too() {
+        let mut reader = Reader::start(QUORUMS);
+        assert_eq!(reader.reply(A, seen(0, true)), Step::Wait);
+        assert_eq!(reader.reply(B, seen(1, false)), Step::Wait);
+        assert_eq!(reader.reply(C, seen(0, false)), Step::Answer(None));
+    }
+
+    #[test]
+    fn a_coordinator_that_lags_asks_for_the_state_and_is_repaired() {
+        let mut reader = Reader::start(QUORUMS);
+        reader.reply(A, seen(1, true));
+        assert_eq!(reader.reply(B, seen(2, false)), Step::Wait);
+        assert_eq!(reader.reply(C, seen(2, false)), Step::AskStates);
+        reader.reply(A, seen(1, true));
+        reader.reply(B, seen(2, true));
+        assert_eq!(reader.reply(C, seen(2, true)), answer(2));
+        assert_eq!(reader.laggards(), [(accepted(2), A)]);
+    }
+
+    #[test]
+    fn where_no_two_agree_the_highest_is_written_back_before_it_is_answered() {
+        let mut reader = Reader::start(QUORUMS);
+        reader.reply(A, seen(3, true));
+        reader.reply(B, seen(2, false));
+        assert_eq!(reader.reply(C, seen(1, false)), Step::WriteBack(accepted(3), vec![B, C]));
+        assert_eq!(reader.reply(B, Some(VoteReply::Taken)), answer(3));
+        assert!(reader.finished());
+        assert_eq!(reader.laggards(), []);
+    }
+
+    #[test]
+    fn one_replica_that_is_ahead_alone_is_not_believed() {
+        let mut reader = Reader::start(QUORUMS);
+        reader.reply(A, seen(3, true));
+        reader.reply(B, seen(2, false));
+        assert_eq!(reader.reply(C, None), Step::WriteBack(accepted(3), vec![B]));
+        assert_eq!(reader.reply(B, None), Step::NoQuorum);
+    }
+
+    #[test]
+    fn a_write_back_that_is_fenced_needs_a_full_round() {
+        let mut reader = Reader::start(QUORUMS);
+        reader.reply(A, seen(3, true));
+        reader.reply(B, seen(2, false));
+        reader.reply(C, None);
+        let rejected = Some(VoteReply::Rejected(Ballot::first(9, C)));
+        assert_eq!(reader.reply(B, rejected), Step::FullRound);
+    }
+
+    #[test]
+    fn one_replica_alone_answers_nothing() {
+        let mut reader = Reader::start(QUORUMS);
+        reader.reply(A, seen(3, true));
+        reader.reply(B, None);
+        assert_eq!(reader.reply(C, None), Step::NoQuorum);
+    }
+}
