@@ -55,7 +55,10 @@ impl VectorClock {
 
     /// Whether this clock has absorbed all that `other` has.
     pub fn dominates(&self, other: &VectorClock) -> bool {
-        other.0.iter().all(|&(origin, sequence)| self.get(origin) >= sequence)
+        other
+            .0
+            .iter()
+            .all(|&(origin, sequence)| self.get(origin) >= sequence)
     }
 }
 
@@ -108,7 +111,16 @@ mod tests {
     fn a_version_is_printed_in_id_order_and_read_back() {
         assert_eq!(clock("5556:3,5554:12").to_string(), "5554:12,5556:3");
         assert_eq!(VectorClock::default().to_string(), "-");
-        for wrong in ["", "-", "5554", "5554:", "5554:x", "5554:0", "5554:1,5554:2", "1:1,"] {
+        for wrong in [
+            "",
+            "-",
+            "5554",
+            "5554:",
+            "5554:x",
+            "5554:0",
+            "5554:1,5554:2",
+            "1:1,",
+        ] {
             assert_eq!(wrong.parse::<VectorClock>(), Err(NotAVersion), "{wrong:?}");
         }
     }
@@ -125,8 +137,14 @@ mod tests {
     #[test]
     fn setting_and_removing_an_entry_keeps_the_others() {
         let mut all = clock("1:2,3:4");
-        all.set(Dot { origin: NodeId(2), sequence: 9 });
-        all.set(Dot { origin: NodeId(1), sequence: 3 });
+        all.set(Dot {
+            origin: NodeId(2),
+            sequence: 9,
+        });
+        all.set(Dot {
+            origin: NodeId(1),
+            sequence: 3,
+        });
         assert_eq!(all, clock("1:3,2:9,3:4"));
         all.remove(NodeId(2));
         assert_eq!(all, clock("1:3,3:4"));

@@ -2,6 +2,15 @@
 pub mod bytes;
 pub mod clock;
 pub mod error;
+pub mod node;
 pub mod register;
 pub mod ring;
 pub mod rules;
+pub mod storage;
+
+/// Locks; a thread that panicked with the lock held has left the data whole or ended the process.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

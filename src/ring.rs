@@ -84,7 +84,10 @@ impl Ring {
             .map(|node| (Position::of_node(node), node))
             .collect();
         members.sort_unstable();
-        assert!(replicas > 0 && members.len() >= replicas, "fewer nodes than replicas");
+        assert!(
+            replicas > 0 && members.len() >= replicas,
+            "fewer nodes than replicas"
+        );
         let lists = (0..members.len())
             .map(|first| {
                 (first..first + replicas)
@@ -102,7 +105,9 @@ impl Ring {
 
     /// The arc that `position` falls into, as the index of its successor in [`Ring::members`].
     pub fn arc_at(&self, position: Position) -> usize {
-        let place = self.members.partition_point(|(member, _)| *member < position);
+        let place = self
+            .members
+            .partition_point(|(member, _)| *member < position);
         place % self.members.len()
     }
 
@@ -148,7 +153,10 @@ mod tests {
     }
 
     fn list(ring: &Ring, key: &str) -> Vec<u32> {
-        ring.preference_list(&key.into()).iter().map(|node| node.0).collect()
+        ring.preference_list(&key.into())
+            .iter()
+            .map(|node| node.0)
+            .collect()
     }
 
     #[test]
@@ -165,7 +173,10 @@ mod tests {
             .iter()
             .map(|(position, node)| (position.to_string(), node.0))
             .collect();
-        assert_eq!(actual, expected.map(|(position, node)| (position.to_owned(), node)));
+        assert_eq!(
+            actual,
+            expected.map(|(position, node)| (position.to_owned(), node))
+        );
     }
 
     #[test]

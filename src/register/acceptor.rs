@@ -28,7 +28,10 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Record {
-        Record { promised: Ballot::ZERO, accepted: None }
+        Record {
+            promised: Ballot::ZERO,
+            accepted: None,
+        }
     }
 }
 
@@ -39,7 +42,9 @@ pub enum VoteRequest {
     Prepare(Ballot),
     Accept(Accepted),
     /// Asks what was accepted: its ballot and clock, and the whole state on request.
-    Read { state: bool },
+    Read {
+        state: bool,
+    },
 }
 
 /// What a replica answers.
@@ -87,7 +92,10 @@ impl Record {
     fn prepare(&self, ballot: Ballot) -> (Option<Update>, VoteReply) {
         let again = ballot == self.promised && !rules::holds(Rule::StrictPrepare);
         if ballot > self.promised || again {
-            (Some(Update::Promise(ballot)), VoteReply::Promised(self.accepted.clone()))
+            (
+                Some(Update::Promise(ballot)),
+                VoteReply::Promised(self.accepted.clone()),
+            )
         } else {
             (None, VoteReply::Rejected(self.promised))
         }
@@ -139,7 +147,9 @@ impl Record {
 
     /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
     pub fn accepted_ballot(&self) -> Ballot {
-        self.accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot)
+        self.accepted
+            .as_ref()
+            .map_or(Ballot::ZERO, |accepted| accepted.ballot)
     }
 }
 
@@ -153,8 +163,14 @@ mod tests {
     }
 
     fn accepted(ballot: Ballot, value: &str) -> Accepted {
-        let state = State { value: Some(value.into()), ..State::default() };
-        Accepted { ballot, state: Arc::new(state) }
+        let state = State {
+            value: Some(value.into()),
+            ..State::default()
+        };
+        Accepted {
+            ballot,
+            state: Arc::new(state),
+        }
     }
 
     fn cast(record: &mut Record, request: VoteRequest) -> VoteReply {
@@ -170,8 +186,14 @@ mod tests {
         let mut record = Record::default();
         let prepare = |round| VoteRequest::Prepare(ballot(round, 1));
         assert_eq!(cast(&mut record, prepare(2)), VoteReply::Promised(None));
-        assert_eq!(cast(&mut record, prepare(2)), VoteReply::Rejected(ballot(2, 1)));
-        assert_eq!(cast(&mut record, prepare(1)), VoteReply::Rejected(ballot(2, 1)));
+        assert_eq!(
+            cast(&mut record, prepare(2)),
+            VoteReply::Rejected(ballot(2, 1))
+        );
+        assert_eq!(
+            cast(&mut record, prepare(1)),
+            VoteReply::Rejected(ballot(2, 1))
+        );
         assert_eq!(record.promised, ballot(2, 1));
     }
 
@@ -185,7 +207,10 @@ mod tests {
             VoteReply::Rejected(ballot(2, 1))
         );
         let own = accepted(ballot(2, 1), "own");
-        assert_eq!(cast(&mut record, VoteRequest::Accept(own.clone())), VoteReply::Taken);
+        assert_eq!(
+            cast(&mut record, VoteRequest::Accept(own.clone())),
+            VoteReply::Taken
+        );
         assert_eq!(
             cast(&mut record, VoteRequest::Prepare(ballot(3, 2))),
             VoteReply::Promised(Some(own))
@@ -198,7 +223,10 @@ mod tests {
         let first = accepted(ballot(1, 1), "first");
         cast(&mut record, VoteRequest::Accept(first.clone()));
         let before = record.clone();
-        assert_eq!(record.vote(&VoteRequest::Accept(first)), (None, VoteReply::Taken));
+        assert_eq!(
+            record.vote(&VoteRequest::Accept(first)),
+            (None, VoteReply::Taken)
+        );
         let other = accepted(ballot(1, 1), "other");
         assert_eq!(
             cast(&mut record, VoteRequest::Accept(other)),
@@ -211,14 +239,23 @@ mod tests {
     fn a_read_tells_ballot_and_clock_and_the_state_when_asked() {
         let mut record = Record::default();
         let read = |state| VoteRequest::Read { state };
-        let nothing = Seen { digest: None, state: None };
+        let nothing = Seen {
+            digest: None,
+            state: None,
+        };
         assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(nothing));
         let own = accepted(ballot(1, 1), "x");
         cast(&mut record, VoteRequest::Accept(own.clone()));
         let digest = Some((own.ballot, VectorClock::default()));
-        let short = Seen { digest: digest.clone(), state: None };
+        let short = Seen {
+            digest: digest.clone(),
+            state: None,
+        };
         assert_eq!(cast(&mut record, read(false)), VoteReply::Seen(short));
-        let whole = Seen { digest, state: Some(own.state) };
+        let whole = Seen {
+            digest,
+            state: Some(own.state),
+        };
         assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(whole));
     }
 
@@ -229,6 +266,12 @@ mod tests {
         record.apply(Update::Accept(new.clone()));
         record.apply(Update::Accept(old));
         record.apply(Update::Promise(ballot(2, 9)));
-        assert_eq!(record, Record { promised: ballot(3, 1), accepted: Some(new) });
+        assert_eq!(
+            record,
+            Record {
+                promised: ballot(3, 1),
+                accepted: Some(new)
+            }
+        );
     }
 }

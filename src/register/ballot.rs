@@ -23,16 +23,27 @@ pub struct Ballot {
 
 impl Ballot {
     /// Below every ballot that is ever proposed.
-    pub const ZERO: Ballot = Ballot { round: 0, node: NodeId(0), step: 0 };
+    pub const ZERO: Ballot = Ballot {
+        round: 0,
+        node: NodeId(0),
+        step: 0,
+    };
 
     /// The first ballot of `round`.
     pub fn first(round: u64, node: NodeId) -> Ballot {
-        Ballot { round, node, step: 0 }
+        Ballot {
+            round,
+            node,
+            step: 0,
+        }
     }
 
     /// The ballot right after this one, of the same owner.
     pub fn next_step(self) -> Ballot {
-        Ballot { step: self.step + 1, ..self }
+        Ballot {
+            step: self.step + 1,
+            ..self
+        }
     }
 }
 
@@ -65,7 +76,13 @@ mod tests {
         let second = first.next_step();
         assert!(first < second);
         assert!(second < Ballot::first(3, high));
-        assert!(Ballot { round: 2, node: high, step: 99 } < first);
+        assert!(
+            Ballot {
+                round: 2,
+                node: high,
+                step: 99
+            } < first
+        );
         assert!(Ballot::ZERO < Ballot::first(1, NodeId(0)));
     }
 }

@@ -31,12 +31,14 @@
 
 pub mod acceptor;
 pub mod ballot;
+pub mod operation;
 pub mod proposer;
 pub mod reader;
 pub mod state;
 
 pub use acceptor::{Accepted, Record, Update, VoteReply, VoteRequest};
 pub use ballot::Ballot;
+pub use operation::{Operation, Outcome, Why};
 pub use state::{Change, State, Verdict};
 
 /// N, R and W of the assignment.

@@ -54,8 +54,15 @@ pub struct Proposer {
 
 #[derive(Debug)]
 enum Phase {
-    Preparing { promises: usize, highest: Option<Accepted> },
-    Accepting { proposal: Accepted, verdict: Verdict, taken: usize },
+    Preparing {
+        promises: usize,
+        highest: Option<Accepted>,
+    },
+    Accepting {
+        proposal: Accepted,
+        verdict: Verdict,
+        taken: usize,
+    },
 }
 
 impl Proposer {
@@ -74,7 +81,10 @@ impl Proposer {
             quorums,
             intent,
             ballot: Ballot::ZERO,
-            phase: Phase::Preparing { promises: 0, highest: None },
+            phase: Phase::Preparing {
+                promises: 0,
+                highest: None,
+            },
             highest_round: promised.round,
             accept_sent: false,
             heard: Vec::with_capacity(quorums.replicas),
@@ -91,7 +101,10 @@ impl Proposer {
     pub fn retry(&mut self) -> Step {
         let round = self.highest_round.max(self.ballot.round) + 1;
         self.ballot = Ballot::first(round, self.node);
-        self.phase = Phase::Preparing { promises: 0, highest: None };
+        self.phase = Phase::Preparing {
+            promises: 0,
+            highest: None,
+        };
         self.expect_replies();
         Step::Ask(VoteRequest::Prepare(self.ballot))
     }
@@ -100,6 +113,11 @@ impl Proposer {
     /// request that was not decided is unknown.
     pub fn accept_sent(&self) -> bool {
         self.accept_sent
+    }
+
+    /// Whether it only writes the current state back, for a read.
+    pub fn writes_back(&self) -> bool {
+        self.intent == Intent::WriteBack
     }
 
     /// Takes the answer of one replica to the last question; `None` is its silence. A second
@@ -138,7 +156,11 @@ impl Proposer {
                 let possible = *promises + outstanding >= self.quorums.read;
                 self.unless_possible(possible)
             }
-            Phase::Accepting { proposal, verdict, taken } => {
+            Phase::Accepting {
+                proposal,
+                verdict,
+                taken,
+            } => {
                 if *taken >= self.quorums.write {
                     return Step::Chosen(proposal.clone(), verdict.clone());
                 }
@@ -166,16 +188,26 @@ impl Proposer {
                 Absorbed::Superseded => return Step::Superseded,
             },
         };
-        assert!(state.clock.dominates(&current.clock), "a version never goes back");
+        assert!(
+            state.clock.dominates(&current.clock),
+            "a version never goes back"
+        );
         assert!(
             state.value == current.value
                 || state.clock != current.clock
                 || !rules::holds(Rule::DotLookup),
             "a changed value has a new version"
         );
-        let proposal = Accepted { ballot, state: Arc::new(state) };
+        let proposal = Accepted {
+            ballot,
+            state: Arc::new(state),
+        };
         self.ballot = ballot;
-        self.phase = Phase::Accepting { proposal: proposal.clone(), verdict, taken: 0 };
+        self.phase = Phase::Accepting {
+            proposal: proposal.clone(),
+            verdict,
+            taken: 0,
+        };
         self.accept_sent = true;
         self.expect_replies();
         Step::Ask(VoteRequest::Accept(proposal))
@@ -188,7 +220,9 @@ impl Proposer {
 }
 
 fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
-    accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot)
+    accepted
+        .as_ref()
+        .map_or(Ballot::ZERO, |accepted| accepted.ballot)
 }
 
 #[cfg(test)]
@@ -196,14 +230,24 @@ mod tests {
     use super::*;
     use crate::clock::VectorClock;
 
-    const QUORUMS: Quorums = Quorums { replicas: 3, read: 2, write: 2 };
+    const QUORUMS: Quorums = Quorums {
+        replicas: 3,
+        read: 2,
+        write: 2,
+    };
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
 
     fn write(sequence: u64, value: &str) -> Intent {
-        let dot = Dot { origin: A, sequence };
-        Intent::Write { dot, change: Change::Put(value.into()) }
+        let dot = Dot {
+            origin: A,
+            sequence,
+        };
+        Intent::Write {
+            dot,
+            change: Change::Put(value.into()),
+        }
     }
 
     fn start(intent: Intent, memory: Option<Accepted>) -> (Proposer, Step) {
@@ -211,8 +255,14 @@ mod tests {
     }
 
     fn accepted(round: u64, node: NodeId, value: &str) -> Accepted {
-        let state = State { value: Some(value.into()), ..State::default() };
-        Accepted { ballot: Ballot::first(round, node), state: Arc::new(state) }
+        let state = State {
+            value: Some(value.into()),
+            ..State::default()
+        };
+        Accepted {
+            ballot: Ballot::first(round, node),
+            state: Arc::new(state),
+        }
     }
 
     fn proposal(step: Step) -> Accepted {
@@ -235,7 +285,11 @@ mod tests {
         let proposal = proposal(proposer.reply(B, promised(None)));
         assert!(proposer.accept_sent());
         assert_eq!(proposer.reply(A, Some(VoteReply::Taken)), Step::Wait);
-        assert_eq!(proposer.reply(A, Some(VoteReply::Taken)), Step::Wait, "one vote each");
+        assert_eq!(
+            proposer.reply(A, Some(VoteReply::Taken)),
+            Step::Wait,
+            "one vote each"
+        );
         let version: VectorClock = "1:1".parse().unwrap();
         assert_eq!(
             proposer.reply(C, Some(VoteReply::Taken)),

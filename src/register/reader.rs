@@ -43,14 +43,23 @@ enum Phase {
     Digests,
     /// Every replica is asked for its state.
     States,
-    WritingBack { highest: Accepted, holders: usize, waiting: Vec<NodeId>, rejected: bool },
+    WritingBack {
+        highest: Accepted,
+        holders: usize,
+        waiting: Vec<NodeId>,
+        rejected: bool,
+    },
     Answered(Option<Accepted>),
 }
 
 impl Reader {
     /// A new read. Ask every replica for its digest, and for the state where that costs nothing.
     pub fn start(quorums: Quorums) -> Reader {
-        Reader { quorums, phase: Phase::Digests, heard: Vec::with_capacity(quorums.replicas) }
+        Reader {
+            quorums,
+            phase: Phase::Digests,
+            heard: Vec::with_capacity(quorums.replicas),
+        }
     }
 
     /// Whether every replica has been heard and nothing is left to do.
@@ -86,7 +95,11 @@ impl Reader {
     }
 
     fn advance(&mut self) -> Step {
-        let answered: Vec<&Seen> = self.heard.iter().filter_map(|(_, seen)| seen.as_ref()).collect();
+        let answered: Vec<&Seen> = self
+            .heard
+            .iter()
+            .filter_map(|(_, seen)| seen.as_ref())
+            .collect();
         let agreed = answered.iter().find(|one| {
             let equal = answered.iter().filter(|other| agree(one, other)).count();
             equal >= self.quorums.agreeing()
@@ -110,7 +123,10 @@ impl Reader {
             self.phase = Phase::Answered(None);
             return Step::Answer(None);
         };
-        let state = self.replies().filter(|seen| agree(seen, &agreed)).find_map(|seen| seen.state.clone());
+        let state = self
+            .replies()
+            .filter(|seen| agree(seen, &agreed))
+            .find_map(|seen| seen.state.clone());
         match state {
             Some(state) => self.answer(Accepted { ballot, state }),
             None => self.ask_states(),
@@ -120,12 +136,22 @@ impl Reader {
     /// All have answered and no two alike: the highest state may or may not be chosen. Held by
     /// enough replicas it is.
     fn disagreed(&mut self) -> Step {
-        let Some((ballot, _)) = self.replies().filter_map(|seen| seen.digest.clone()).max_by_key(|d| d.0)
+        let Some((ballot, _)) = self
+            .replies()
+            .filter_map(|seen| seen.digest.clone())
+            .max_by_key(|d| d.0)
         else {
             return Step::NoQuorum;
         };
-        let holding = |seen: &Seen| seen.digest.as_ref().is_some_and(|digest| digest.0 == ballot);
-        let state = self.replies().filter(|seen| holding(seen)).find_map(|seen| seen.state.clone());
+        let holding = |seen: &Seen| {
+            seen.digest
+                .as_ref()
+                .is_some_and(|digest| digest.0 == ballot)
+        };
+        let state = self
+            .replies()
+            .filter(|seen| holding(seen))
+            .find_map(|seen| seen.state.clone());
         let Some(state) = state else {
             return self.ask_states();
         };
@@ -141,13 +167,23 @@ impl Reader {
             }
         }
         let waiting = laggards.clone();
-        self.phase =
-            Phase::WritingBack { highest: highest.clone(), holders, waiting, rejected: false };
+        self.phase = Phase::WritingBack {
+            highest: highest.clone(),
+            holders,
+            waiting,
+            rejected: false,
+        };
         Step::WriteBack(highest, laggards)
     }
 
     fn written_back(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
-        let Phase::WritingBack { highest, holders, waiting, rejected } = &mut self.phase else {
+        let Phase::WritingBack {
+            highest,
+            holders,
+            waiting,
+            rejected,
+        } = &mut self.phase
+        else {
             return Step::Wait;
         };
         let Some(place) = waiting.iter().position(|node| *node == from) else {
@@ -218,7 +254,9 @@ fn agree(one: &Seen, other: &Seen) -> bool {
 }
 
 fn lags(seen: &Seen, newest: &Accepted) -> bool {
-    seen.digest.as_ref().is_none_or(|digest| digest.0 < newest.ballot)
+    seen.digest
+        .as_ref()
+        .is_none_or(|digest| digest.0 < newest.ballot)
 }
 
 #[cfg(test)]
@@ -226,21 +264,33 @@ mod tests {
     use super::*;
     use crate::register::Ballot;
 
-    const QUORUMS: Quorums = Quorums { replicas: 3, read: 2, write: 2 };
+    const QUORUMS: Quorums = Quorums {
+        replicas: 3,
+        read: 2,
+        write: 2,
+    };
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
 
     fn accepted(round: u64) -> Accepted {
-        let state = State { value: Some(round.to_string().into()), ..State::default() };
-        Accepted { ballot: Ballot::first(round, A), state: Arc::new(state) }
+        let state = State {
+            value: Some(round.to_string().into()),
+            ..State::default()
+        };
+        Accepted {
+            ballot: Ballot::first(round, A),
+            state: Arc::new(state),
+        }
     }
 
     /// A replica that accepted at `round`, 0 for never.
     fn seen(round: u64, state: bool) -> Option<VoteReply> {
         let own = (round > 0).then(|| accepted(round));
         Some(VoteReply::Seen(Seen {
-            digest: own.as_ref().map(|own| (own.ballot, own.state.clock.clone())),
+            digest: own
+                .as_ref()
+                .map(|own| (own.ballot, own.state.clock.clone())),
             state: own.filter(|_| state).map(|own| own.state),
         }))
     }
@@ -253,10 +303,17 @@ mod tests {
     fn two_equal_ballots_answer_a_read_and_the_third_replica_is_repaired() {
         let mut reader = Reader::start(QUORUMS);
         assert_eq!(reader.reply(A, seen(2, true)), Step::Wait);
-        assert_eq!(reader.reply(A, seen(2, true)), Step::Wait, "one answer each");
+        assert_eq!(
+            reader.reply(A, seen(2, true)),
+            Step::Wait,
+            "one answer each"
+        );
         assert_eq!(reader.reply(B, seen(2, false)), answer(2));
         assert!(!reader.finished());
-        assert_eq!(reader.reply(C, seen(1, false)), Step::Repair(accepted(2), C));
+        assert_eq!(
+            reader.reply(C, seen(1, false)),
+            Step::Repair(accepted(2), C)
+        );
         assert!(reader.finished());
     }
 
@@ -285,7 +342,10 @@ mod tests {
         let mut reader = Reader::start(QUORUMS);
         reader.reply(A, seen(3, true));
         reader.reply(B, seen(2, false));
-        assert_eq!(reader.reply(C, seen(1, false)), Step::WriteBack(accepted(3), vec![B, C]));
+        assert_eq!(
+            reader.reply(C, seen(1, false)),
+            Step::WriteBack(accepted(3), vec![B, C])
+        );
         assert_eq!(reader.reply(B, Some(VoteReply::Taken)), answer(3));
         assert!(reader.finished());
         assert_eq!(reader.laggards(), []);

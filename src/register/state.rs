@@ -33,7 +33,10 @@ pub enum Change {
     /// Refused if there is no such key.
     Delete,
     /// Refused unless the key has exactly the expected version; `None` expects no such key.
-    CompareAndSet { expected: Option<VectorClock>, value: Value },
+    CompareAndSet {
+        expected: Option<VectorClock>,
+        value: Value,
+    },
 }
 
 /// How the replicas decided a change.
@@ -96,7 +99,11 @@ impl State {
                 return Absorbed::Into(refused, Verdict::Refused(self.version()));
             }
         };
-        let mut next = State { value, last: Some(dot), ..self.clone() };
+        let mut next = State {
+            value,
+            last: Some(dot),
+            ..self.clone()
+        };
         next.clock.set(dot);
         next.refusals.remove(dot.origin);
         let version = next.clock.clone();
@@ -110,7 +117,10 @@ mod tests {
     use crate::ring::NodeId;
 
     fn dot(origin: u32, sequence: u64) -> Dot {
-        Dot { origin: NodeId(origin), sequence }
+        Dot {
+            origin: NodeId(origin),
+            sequence,
+        }
     }
 
     fn clock(text: &str) -> VectorClock {
@@ -139,7 +149,10 @@ mod tests {
     fn the_retry_of_an_overwritten_write_changes_nothing_and_cannot_tell_its_version() {
         let (one, _) = after(&State::default(), dot(1, 5), &put("a"));
         let (two, _) = after(&one, dot(2, 1), &put("b"));
-        assert_eq!(after(&two, dot(1, 5), &put("a")), (two.clone(), Verdict::Applied(None)));
+        assert_eq!(
+            after(&two, dot(1, 5), &put("a")),
+            (two.clone(), Verdict::Applied(None))
+        );
     }
 
     #[test]
@@ -153,13 +166,19 @@ mod tests {
     #[test]
     fn a_refusal_stays_a_refusal_when_its_condition_is_met_later() {
         let expected = Some(clock("2:1"));
-        let swap = Change::CompareAndSet { expected, value: "new".into() };
+        let swap = Change::CompareAndSet {
+            expected,
+            value: "new".into(),
+        };
         let (refused, verdict) = after(&State::default(), dot(1, 1), &swap);
         assert_eq!(verdict, Verdict::Refused(None));
         assert_eq!(refused.clock, VectorClock::default());
         let (met, _) = after(&refused, dot(2, 1), &put("x"));
         let (still, verdict) = after(&met, dot(1, 1), &swap);
-        assert_eq!((still, verdict), (met, Verdict::Refused(Some(clock("2:1")))));
+        assert_eq!(
+            (still, verdict),
+            (met, Verdict::Refused(Some(clock("2:1"))))
+        );
     }
 
     #[test]
@@ -171,7 +190,10 @@ mod tests {
 
     #[test]
     fn compare_and_set_and_delete_look_at_the_version() {
-        let create = Change::CompareAndSet { expected: None, value: "a".into() };
+        let create = Change::CompareAndSet {
+            expected: None,
+            value: "a".into(),
+        };
         let (one, verdict) = after(&State::default(), dot(1, 1), &create);
         assert_eq!(verdict, Verdict::Applied(Some(clock("1:1"))));
         let (same, verdict) = after(&one, dot(1, 2), &create);
@@ -180,7 +202,10 @@ mod tests {
         let (gone, verdict) = after(&one, dot(2, 3), &Change::Delete);
         assert_eq!(verdict, Verdict::Applied(Some(clock("1:1,2:3"))));
         assert_eq!(gone.version(), None);
-        assert_eq!(after(&gone, dot(1, 4), &Change::Delete).1, Verdict::Refused(None));
+        assert_eq!(
+            after(&gone, dot(1, 4), &Change::Delete).1,
+            Verdict::Refused(None)
+        );
         let (again, _) = after(&gone, dot(1, 4), &create);
         assert_eq!(again.version(), Some(clock("1:4,2:3")));
     }

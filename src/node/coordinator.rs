@@ -1,0 +1,419 @@
+//! The coordinator: drives the requests of its keys through the votes of their replicas.
+//!
+//! It asks all replicas of a key, itself included, and keeps at most one proposal per key in
+//! flight; reads run beside it. Nothing here waits: events come in, effects go out, and whoever
+//! brought the event carries them out. So work that needs other nodes never holds a thread that
+//! other nodes need.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::memory::Memory;
+use crate::bytes::Key;
+use crate::register::proposer::{self, Intent, Proposer};
+use crate::register::reader::{self, Reader};
+use crate::register::{Accepted, Ballot, Operation, Outcome, Quorums, VoteReply, VoteRequest, Why};
+use crate::ring::{NodeId, Position, Ring};
+use crate::rules::{self, Rule};
+
+/// How often a proposal that was outrun starts again before it is given up.
+const MOST_ATTEMPTS: u32 = 10;
+
+/// Names one question to the replicas: a reply counts only for the question it answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    pub request: u64,
+    question: u32,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Effect<H> {
+    /// Ask a replica, which may be this node, and bring its answer or its silence back.
+    Ask {
+        to: NodeId,
+        ticket: Ticket,
+        key: Key,
+        request: VoteRequest,
+    },
+    /// Send a chosen state to a replica that lags; its answer is not needed.
+    Repair {
+        to: NodeId,
+        key: Key,
+        accepted: Accepted,
+    },
+    /// The request has ended.
+    Answer { handle: H, outcome: Outcome },
+    /// Call [`Coordinator::wake`] after a jittered moment that grows with the attempt.
+    WakeLater { request: u64, attempt: u32 },
+}
+
+/// All requests that this node coordinates. `H` is the caller's note of whom to answer.
+pub struct Coordinator<H> {
+    node: NodeId,
+    ring: Arc<Ring>,
+    quorums: Quorums,
+    capacity: usize,
+    requests: HashMap<u64, Request<H>>,
+    last_request: u64,
+    /// Per key the requests that propose: the first is in flight, the others wait.
+    proposing: HashMap<Key, VecDeque<u64>>,
+    memory: Memory,
+}
+
+struct Request<H> {
+    key: Key,
+    arc: usize,
+    /// Taken when the request is answered.
+    handle: Option<H>,
+    /// The highest promise for the key that this node knew of when the request came.
+    promised: Ballot,
+    question: u32,
+    attempt: u32,
+    task: Task,
+}
+
+enum Task {
+    Read(Reader),
+    Queued(Intent),
+    Propose(Proposer),
+}
+
+impl<H> Coordinator<H> {
+    /// A coordinator with room for `capacity` requests at a time.
+    pub fn new(node: NodeId, ring: Arc<Ring>, quorums: Quorums, capacity: usize) -> Self {
+        Coordinator {
+            node,
+            ring,
+            quorums,
+            capacity,
+            requests: HashMap::new(),
+            last_request: 0,
+            proposing: HashMap::new(),
+            memory: Memory::default(),
+        }
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// A new request; `promised` is what this node's own replica has promised for the key.
+    pub fn request(
+        &mut self,
+        handle: H,
+        key: Key,
+        operation: Operation,
+        promised: Ballot,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let arc = self.ring.arc_at(Position::of(key.as_slice()));
+        let refusal = if !self.ring.replicas_of_arc(arc).contains(&self.node) {
+            Some(Why::NotReplica)
+        } else if self.requests.len() >= self.capacity {
+            Some(Why::Overloaded)
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            let outcome = Outcome::Failed {
+                accept_sent: false,
+                why,
+            };
+            return effects.push(Effect::Answer { handle, outcome });
+        }
+        self.last_request += 1;
+        let id = self.last_request;
+        let (task, proposes) = match operation {
+            Operation::Get => (Task::Read(Reader::start(self.quorums)), false),
+            Operation::Write { dot, change } => (Task::Queued(Intent::Write { dot, change }), true),
+            Operation::Restore => (Task::Queued(Intent::WriteBack), true),
+        };
+        let handle = Some(handle);
+        let request = Request {
+            key,
+            arc,
+            handle,
+            promised,
+            question: 0,
+            attempt: 0,
+            task,
+        };
+        self.requests.insert(id, request);
+        if proposes {
+            self.queue(id, effects);
+        } else {
+            self.ask_digests(id, effects);
+        }
+    }
+
+    /// A replica's answer to a question, or its silence.
+    pub fn reply(
+        &mut self,
+        ticket: Ticket,
+        from: NodeId,
+        reply: Option<VoteReply>,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.get_mut(&ticket.request) else {
+            return;
+        };
+        if request.question != ticket.question && rules::holds(Rule::RepliesMatched) {
+            return;
+        }
+        match &mut request.task {
+            Task::Read(reader) => {
+                let step = reader.reply(from, reply);
+                self.read_step(ticket.request, step, effects);
+            }
+            Task::Propose(proposer) => {
+                let step = proposer.reply(from, reply);
+                self.proposal_step(ticket.request, step, effects);
+            }
+            Task::Queued(_) => {}
+        }
+    }
+
+    /// The moment of an [`Effect::WakeLater`] has passed.
+    pub fn wake(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        if let Some(Request {
+            task: Task::Propose(proposer),
+            ..
+        }) = self.requests.get_mut(&id)
+        {
+            let step = proposer.retry();
+            self.proposal_step(id, step, effects);
+        }
+    }
+
+    /// Ends every request undecided. Votes that were counted so far may be void: a replica has
+    /// lost its memory.
+    pub fn abandon(&mut self, effects: &mut Vec<Effect<H>>) {
+        self.memory = Memory::default();
+        self.proposing.clear();
+        for (_, mut request) in self.requests.drain() {
+            let accept_sent = match &request.task {
+                Task::Propose(proposer) => proposer.accept_sent(),
+                Task::Read(_) | Task::Queued(_) => false,
+            };
+            if let Some(handle) = request.handle.take() {
+                let outcome = Outcome::Failed {
+                    accept_sent,
+                    why: Why::NoQuorum,
+                };
+                effects.push(Effect::Answer { handle, outcome });
+            }
+        }
+    }
+
+    fn read_step(&mut self, id: u64, step: reader::Step, effects: &mut Vec<Effect<H>>) {
+        match step {
+            reader::Step::Wait => {}
+            reader::Step::AskStates => self.ask(id, VoteRequest::Read { state: true }, effects),
+            reader::Step::WriteBack(accepted, laggards) => {
+                self.ask_some(id, &laggards, VoteRequest::Accept(accepted), effects);
+            }
+            reader::Step::Answer(state) => {
+                self.answer(id, Outcome::of_read(state.as_deref()), effects);
+                self.repair_laggards(id, effects);
+            }
+            reader::Step::Repair(accepted, to) => {
+                let key = self.requests[&id].key.clone();
+                effects.push(Effect::Repair { to, key, accepted });
+            }
+            reader::Step::FullRound => {
+                let request = self
+                    .requests
+                    .get_mut(&id)
+                    .expect("a read that steps is known");
+                request.task = Task::Queued(Intent::WriteBack);
+                return self.queue(id, effects);
+            }
+            reader::Step::NoQuorum => {
+                let outcome = Outcome::Failed {
+                    accept_sent: false,
+                    why: Why::NoQuorum,
+                };
+                self.answer(id, outcome, effects);
+                self.requests.remove(&id);
+            }
+        }
+        if let Some(Request {
+            task: Task::Read(reader),
+            ..
+        }) = self.requests.get(&id)
+            && reader.finished()
+        {
+            self.requests.remove(&id);
+        }
+    }
+
+    fn proposal_step(&mut self, id: u64, step: proposer::Step, effects: &mut Vec<Effect<H>>) {
+        match step {
+            proposer::Step::Wait => {}
+            proposer::Step::Ask(question) => self.ask(id, question, effects),
+            proposer::Step::Backoff => {
+                let request = self
+                    .requests
+                    .get_mut(&id)
+                    .expect("a proposal that steps is known");
+                request.attempt += 1;
+                // Replies to the question that failed are of no use any more.
+                request.question += 1;
+                if request.attempt < MOST_ATTEMPTS {
+                    let attempt = request.attempt;
+                    effects.push(Effect::WakeLater {
+                        request: id,
+                        attempt,
+                    });
+                } else {
+                    self.fail_proposal(id, Why::Contended, effects);
+                }
+            }
+            proposer::Step::Chosen(accepted, verdict) => {
+                let request = &self.requests[&id];
+                let outcome = match &request.task {
+                    Task::Propose(proposer) if proposer.writes_back() => {
+                        Outcome::of_read(Some(&accepted.state))
+                    }
+                    _ => Outcome::Decided(verdict),
+                };
+                self.memory.put(request.key.clone(), accepted);
+                self.end_proposal(id, outcome, effects);
+            }
+            proposer::Step::Superseded => self.end_proposal(id, Outcome::Superseded, effects),
+            proposer::Step::NoQuorum => self.fail_proposal(id, Why::NoQuorum, effects),
+        }
+    }
+
+    fn fail_proposal(&mut self, id: u64, why: Why, effects: &mut Vec<Effect<H>>) {
+        let accept_sent = match &self.requests[&id].task {
+            Task::Propose(proposer) => proposer.accept_sent(),
+            _ => false,
+        };
+        self.end_proposal(id, Outcome::Failed { accept_sent, why }, effects);
+    }
+
+    fn end_proposal(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
+        self.answer(id, outcome, effects);
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        let Some(queue) = self.proposing.get_mut(&request.key) else {
+            return;
+        };
+        queue.pop_front();
+        match queue.front() {
+            Some(&next) => self.propose(next, effects),
+            None => drop(self.proposing.remove(&request.key)),
+        }
+    }
+
+    /// At most one proposal per key is in flight: starts this one, or lets it wait its turn.
+    fn queue(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        let queue = self
+            .proposing
+            .entry(self.requests[&id].key.clone())
+            .or_default();
+        queue.push_back(id);
+        if queue.len() == 1 {
+            self.propose(id, effects);
+        }
+    }
+
+    fn propose(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let Task::Queued(intent) = &request.task else {
+            return;
+        };
+        let memory = self.memory.take(&request.key);
+        let intent = intent.clone();
+        let (proposer, step) =
+            Proposer::start(self.node, self.quorums, intent, memory, request.promised);
+        request.task = Task::Propose(proposer);
+        self.proposal_step(id, step, effects);
+    }
+
+    fn answer(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
+        let handle = self
+            .requests
+            .get_mut(&id)
+            .and_then(|request| request.handle.take());
+        if let Some(handle) = handle {
+            effects.push(Effect::Answer { handle, outcome });
+        }
+    }
+
+    fn repair_laggards(&self, id: u64, effects: &mut Vec<Effect<H>>) {
+        let request = &self.requests[&id];
+        if let Task::Read(reader) = &request.task {
+            effects.extend(
+                reader
+                    .laggards()
+                    .into_iter()
+                    .map(|(accepted, to)| Effect::Repair {
+                        to,
+                        key: request.key.clone(),
+                        accepted,
+                    }),
+            );
+        }
+    }
+
+    /// Asks the others for digests and the own replica, where it costs nothing, for the state.
+    fn ask_digests(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        let node = self.node;
+        self.ask_each(id, effects, |to| VoteRequest::Read { state: to == node });
+    }
+
+    fn ask(&mut self, id: u64, question: VoteRequest, effects: &mut Vec<Effect<H>>) {
+        self.ask_each(id, effects, |_| question.clone());
+    }
+
+    fn ask_each(
+        &mut self,
+        id: u64,
+        effects: &mut Vec<Effect<H>>,
+        question: impl Fn(NodeId) -> VoteRequest,
+    ) {
+        let ring = self.ring.clone();
+        let replicas = ring.replicas_of_arc(self.requests[&id].arc);
+        self.next_question(id, replicas, question, effects);
+    }
+
+    fn ask_some(
+        &mut self,
+        id: u64,
+        replicas: &[NodeId],
+        question: VoteRequest,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        self.next_question(id, replicas, |_| question.clone(), effects);
+    }
+
+    fn next_question(
+        &mut self,
+        id: u64,
+        replicas: &[NodeId],
+        question: impl Fn(NodeId) -> VoteRequest,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.question += 1;
+        let ticket = Ticket {
+            request: id,
+            question: request.question,
+        };
+        effects.extend(replicas.iter().map(|&to| Effect::Ask {
+            to,
+            ticket,
+            key: request.key.clone(),
+            request: question(to),
+        }));
+    }
+}

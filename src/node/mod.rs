@@ -1,0 +1,3 @@
+pub mod coordinator;
+pub mod memory;
+pub mod router;

@@ -1,0 +1,539 @@
+//! The origin's part: sends a client's request to the key's coordinator, and to its successor
+//! when the coordinator is silent.
+//!
+//! A write is named by a dot, minted here once. Every retry carries the same dot, so that it is
+//! applied at most once however many coordinators see it. For that test to be sound this node has
+//! at most one write of a key in flight, and numbers its writes upwards for ever: the numbers are
+//! reserved durably, in blocks, before they are used.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bytes::Key;
+use crate::clock::Dot;
+use crate::error::Failure;
+use crate::register::{Change, Operation, Outcome};
+use crate::ring::{NodeId, Position, Ring};
+
+/// What a client wants of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    Get,
+    Change(Change),
+}
+
+/// What came back from a coordinator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Outcome(Outcome),
+    /// Nothing for as long as the read time-out: whatever it was sent may yet be done.
+    Silent,
+    /// There was no connection, so it was sent nothing.
+    Unreached,
+}
+
+/// Names one try of a request: a late answer to an earlier try is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    pub request: u64,
+    attempt: u32,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Effect<H> {
+    /// Hand the operation to a coordinator, which may be this node, and bring its answer back.
+    Forward {
+        to: NodeId,
+        ticket: Ticket,
+        key: Key,
+        operation: Operation,
+    },
+    /// The request has ended.
+    Answer {
+        handle: H,
+        result: Result<Outcome, Failure>,
+    },
+    /// Call [`Router::wake`] after a jittered moment.
+    WakeLater { request: u64 },
+}
+
+/// All requests of the clients of this node. `H` is the caller's note of whom to answer.
+pub struct Router<H> {
+    node: NodeId,
+    ring: Arc<Ring>,
+    /// How long a request may take in all.
+    deadline: Duration,
+    requests: HashMap<u64, Request<H>>,
+    last_request: u64,
+    /// Per key the writes of this origin: the first is in flight, the others wait.
+    writing: HashMap<Key, VecDeque<u64>>,
+    last_sequence: u64,
+    reserved: u64,
+}
+
+struct Request<H> {
+    key: Key,
+    arc: usize,
+    action: Action,
+    handle: H,
+    dot: Option<Dot>,
+    ends: Duration,
+    attempt: u32,
+    /// Who was tried in this pass over the preference list.
+    tried: Vec<NodeId>,
+    /// Whether a try is under way, and may have sent an accept.
+    outstanding: bool,
+    /// Whether any earlier try may have sent an accept.
+    doubtful: bool,
+    /// What became of the last tries, for people: one entry per node.
+    story: Vec<(NodeId, &'static str)>,
+}
+
+impl<H> Router<H> {
+    /// A router whose writes are numbered from `first_sequence` on.
+    pub fn new(node: NodeId, ring: Arc<Ring>, deadline: Duration, first_sequence: u64) -> Self {
+        Router {
+            node,
+            ring,
+            deadline,
+            requests: HashMap::new(),
+            last_request: 0,
+            writing: HashMap::new(),
+            last_sequence: first_sequence - 1,
+            reserved: first_sequence - 1,
+        }
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// How many sequence numbers are left before more must be reserved.
+    pub fn sequences_left(&self) -> u64 {
+        self.reserved - self.last_sequence
+    }
+
+    /// All numbers up to `reserved` are this node's, durably.
+    pub fn reserved(&mut self, reserved: u64) {
+        self.reserved = self.reserved.max(reserved);
+    }
+
+    /// A client's request. `now` is the time since any fixed moment, for deadlines alone.
+    pub fn submit(
+        &mut self,
+        handle: H,
+        key: Key,
+        action: Action,
+        now: Duration,
+        suspects: &[NodeId],
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        self.last_request += 1;
+        let id = self.last_request;
+        let writes = matches!(action, Action::Change(_));
+        let request = Request {
+            arc: self.ring.arc_at(Position::of(key.as_slice())),
+            key: key.clone(),
+            action,
+            handle,
+            dot: None,
+            ends: now + self.deadline,
+            attempt: 0,
+            tried: Vec::new(),
+            outstanding: false,
+            doubtful: false,
+            story: Vec::new(),
+        };
+        self.requests.insert(id, request);
+        if writes {
+            let queue = self.writing.entry(key).or_default();
+            queue.push_back(id);
+            if queue.len() > 1 {
+                return;
+            }
+        }
+        self.start(id, suspects, effects);
+    }
+
+    /// A coordinator's answer to a try, or its silence.
+    pub fn answer(
+        &mut self,
+        ticket: Ticket,
+        from: NodeId,
+        answer: Answer,
+        suspects: &[NodeId],
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.get_mut(&ticket.request) else {
+            return;
+        };
+        if request.attempt != ticket.attempt || !request.outstanding {
+            return;
+        }
+        request.outstanding = false;
+        let trouble = match answer {
+            Answer::Outcome(Outcome::Failed { accept_sent, why }) => {
+                request.doubtful |= accept_sent;
+                why.text()
+            }
+            // Only this origin could have made a later write of the key, and it waits for this.
+            Answer::Outcome(Outcome::Superseded) => "dropped it as given up",
+            Answer::Outcome(outcome) => {
+                return self.end(ticket.request, Ok(outcome), suspects, effects);
+            }
+            Answer::Silent => {
+                request.doubtful = true;
+                "was silent"
+            }
+            Answer::Unreached => "could not be reached",
+        };
+        request.story.retain(|(node, _)| *node != from);
+        request.story.push((from, trouble));
+        self.try_next(ticket.request, suspects, effects);
+    }
+
+    /// The moment of an [`Effect::WakeLater`] has passed: another pass over the replicas.
+    pub fn wake(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.tried.clear();
+            self.try_next(id, suspects, effects);
+        }
+    }
+
+    /// Ends every request whose deadline has passed.
+    pub fn expire(&mut self, now: Duration, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        let over = |request: &Request<H>| request.ends <= now;
+        let ids: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| over(request))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ids {
+            let failure = self.failure(&self.requests[&id]);
+            self.end(id, Err(failure), suspects, effects);
+        }
+    }
+
+    fn start(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if let Action::Change(_) = request.action {
+            if self.last_sequence == self.reserved {
+                let text = "the numbers for this node's writes are still being reserved on disk";
+                return self.end(id, Err(Failure::Busy(text.into())), suspects, effects);
+            }
+            self.last_sequence += 1;
+            request.dot = Some(Dot {
+                origin: self.node,
+                sequence: self.last_sequence,
+            });
+        }
+        self.try_next(id, suspects, effects);
+    }
+
+    /// Tries the next replica of the preference list: those that answer first, suspects last.
+    fn try_next(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let replicas = self.ring.replicas_of_arc(request.arc);
+        let untried = || replicas.iter().filter(|node| !request.tried.contains(node));
+        let next = untried()
+            .find(|node| !suspects.contains(node))
+            .or_else(|| untried().next());
+        let Some(&to) = next else {
+            return effects.push(Effect::WakeLater { request: id });
+        };
+        request.attempt += 1;
+        request.tried.push(to);
+        request.outstanding = true;
+        let operation = match (&request.action, request.dot) {
+            (Action::Change(change), Some(dot)) => Operation::Write {
+                dot,
+                change: change.clone(),
+            },
+            _ => Operation::Get,
+        };
+        let ticket = Ticket {
+            request: id,
+            attempt: request.attempt,
+        };
+        effects.push(Effect::Forward {
+            to,
+            ticket,
+            key: request.key.clone(),
+            operation,
+        });
+    }
+
+    fn end(
+        &mut self,
+        id: u64,
+        result: Result<Outcome, Failure>,
+        suspects: &[NodeId],
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        effects.push(Effect::Answer {
+            handle: request.handle,
+            result,
+        });
+        if request.action == Action::Get {
+            return;
+        }
+        let Some(queue) = self.writing.get_mut(&request.key) else {
+            return;
+        };
+        let in_flight = queue.front() == Some(&id);
+        queue.retain(|waiting| *waiting != id);
+        match queue.front() {
+            Some(&next) if in_flight => self.start(next, suspects, effects),
+            Some(_) => {}
+            None => drop(self.writing.remove(&request.key)),
+        }
+    }
+
+    /// Certainly not done only if every coordinator that was tried said so.
+    fn failure(&self, request: &Request<H>) -> Failure {
+        let replicas = self.ring.replicas_of_arc(request.arc);
+        let story: Vec<String> = replicas
+            .iter()
+            .map(
+                |node| match request.story.iter().find(|(told, _)| told == node) {
+                    Some((_, trouble)) => format!("{node} {trouble}"),
+                    None => format!("{node} gave no answer"),
+                },
+            )
+            .collect();
+        let millis = self.deadline.as_millis();
+        let story = story.join(", ");
+        let writes = matches!(request.action, Action::Change(_));
+        if writes && (request.doubtful || request.outstanding) {
+            Failure::Unknown(format!(
+                "the write of {:?} may or may not have been done within {millis} ms: {story}; \
+                 read the key to see",
+                request.key
+            ))
+        } else {
+            Failure::Unavailable(format!(
+                "{:?} was not reached within {millis} ms: {story}; nothing was changed",
+                request.key
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::{Verdict, Why};
+
+    const NO_ONE: &[NodeId] = &[];
+
+    fn router() -> Router<&'static str> {
+        let ring = Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3));
+        let mut router = Router::new(NodeId(5554), ring, Duration::from_secs(2), 1);
+        router.reserved(100);
+        router
+    }
+
+    fn put(value: &str) -> Action {
+        Action::Change(Change::Put(value.into()))
+    }
+
+    fn submit(
+        router: &mut Router<&'static str>,
+        handle: &'static str,
+        action: Action,
+    ) -> Vec<Effect<&'static str>> {
+        let mut effects = Vec::new();
+        router.submit(
+            handle,
+            "foo".into(),
+            action,
+            Duration::ZERO,
+            NO_ONE,
+            &mut effects,
+        );
+        effects
+    }
+
+    fn tell(
+        router: &mut Router<&'static str>,
+        to: &Effect<&'static str>,
+        answer: Answer,
+    ) -> Vec<Effect<&'static str>> {
+        let Effect::Forward { to, ticket, .. } = to else {
+            panic!("not forwarded: {to:?}")
+        };
+        let mut effects = Vec::new();
+        router.answer(*ticket, *to, answer, NO_ONE, &mut effects);
+        effects
+    }
+
+    fn forwarded(effects: &[Effect<&'static str>]) -> (u32, Option<Dot>) {
+        match effects {
+            [
+                Effect::Forward {
+                    to,
+                    operation: Operation::Write { dot, .. },
+                    ..
+                },
+            ] => (to.0, Some(*dot)),
+            [Effect::Forward { to, .. }] => (to.0, None),
+            other => panic!("not forwarded: {other:?}"),
+        }
+    }
+
+    fn applied() -> Answer {
+        Answer::Outcome(Outcome::Decided(Verdict::Applied(None)))
+    }
+
+    #[test]
+    fn the_coordinator_serves_and_its_successor_takes_over_with_the_same_dot() {
+        let mut router = router();
+        let first = submit(&mut router, "x", put("1"));
+        let dot = Some(Dot {
+            origin: NodeId(5554),
+            sequence: 1,
+        });
+        assert_eq!(forwarded(&first), (5562, dot));
+        let second = tell(&mut router, &first[0], Answer::Silent);
+        assert_eq!(forwarded(&second), (5556, dot));
+        assert!(
+            tell(&mut router, &first[0], applied()).is_empty(),
+            "a late answer is dropped"
+        );
+        let end = tell(&mut router, &second[0], applied());
+        assert!(matches!(
+            end[..],
+            [Effect::Answer {
+                handle: "x",
+                result: Ok(_)
+            }]
+        ));
+    }
+
+    #[test]
+    fn a_suspect_is_skipped_at_first_choice_and_tried_when_no_one_else_is_left() {
+        let mut router = router();
+        let suspects = [NodeId(5562), NodeId(5556), NodeId(5554)];
+        let mut effects = Vec::new();
+        router.submit(
+            "x",
+            "foo".into(),
+            Action::Get,
+            Duration::ZERO,
+            &suspects[..2],
+            &mut effects,
+        );
+        assert_eq!(forwarded(&effects), (5554, None));
+        effects.clear();
+        router.submit(
+            "y",
+            "foo".into(),
+            Action::Get,
+            Duration::ZERO,
+            &suspects,
+            &mut effects,
+        );
+        assert_eq!(forwarded(&effects), (5562, None));
+    }
+
+    #[test]
+    fn one_write_of_a_key_is_in_flight_at_a_time_and_dots_grow() {
+        let mut router = router();
+        let first = submit(&mut router, "x", put("1"));
+        assert!(submit(&mut router, "y", put("2")).is_empty());
+        let end = tell(&mut router, &first[0], applied());
+        assert!(matches!(end[0], Effect::Answer { handle: "x", .. }));
+        assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(2));
+    }
+
+    #[test]
+    fn a_write_that_certainly_left_no_trace_is_unavailable_and_any_other_unknown() {
+        let failed = |accept_sent| {
+            Answer::Outcome(Outcome::Failed {
+                accept_sent,
+                why: Why::NoQuorum,
+            })
+        };
+        let cases = [
+            (
+                vec![Answer::Unreached, failed(false), failed(false)],
+                "UNAVAILABLE",
+            ),
+            (
+                vec![Answer::Unreached, Answer::Silent, failed(false)],
+                "UNKNOWN",
+            ),
+            (vec![failed(true), failed(false), failed(false)], "UNKNOWN"),
+        ];
+        for (answers, expected) in cases {
+            let mut router = router();
+            let mut effects = submit(&mut router, "x", put("1"));
+            for answer in answers {
+                effects = tell(&mut router, &effects[0], answer);
+            }
+            assert!(matches!(effects[..], [Effect::WakeLater { .. }]));
+            effects.clear();
+            router.expire(Duration::from_secs(2), NO_ONE, &mut effects);
+            match &effects[..] {
+                [
+                    Effect::Answer {
+                        result: Err(failure),
+                        ..
+                    },
+                ] => {
+                    assert_eq!(failure.code(), expected, "{failure}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_whose_coordinator_never_answers_is_unknown_and_a_read_unavailable() {
+        for (action, expected) in [(put("1"), "UNKNOWN"), (Action::Get, "UNAVAILABLE")] {
+            let mut router = router();
+            submit(&mut router, "x", action);
+            let mut effects = Vec::new();
+            router.expire(Duration::from_secs(2), NO_ONE, &mut effects);
+            match &effects[..] {
+                [
+                    Effect::Answer {
+                        result: Err(failure),
+                        ..
+                    },
+                ] => {
+                    assert_eq!(failure.code(), expected, "{failure}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_reserved_numbers_nothing_is_written() {
+        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
+        let mut router = Router::new(NodeId(1), ring, Duration::from_secs(2), 7);
+        let refused = submit(&mut router, "x", put("1"));
+        assert!(matches!(
+            refused[..],
+            [Effect::Answer {
+                result: Err(Failure::Busy(_)),
+                ..
+            }]
+        ));
+        router.reserved(7);
+        let first = submit(&mut router, "x", put("1"));
+        assert_eq!(forwarded(&first).1.map(|dot| dot.sequence), Some(7));
+    }
+}

@@ -1,0 +1,82 @@
+//! What an origin asks of a coordinator, and what it is told.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, State, Verdict};
+use crate::bytes::Value;
+use crate::clock::{Dot, VectorClock};
+
+/// One request for one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    Get,
+    Write {
+        dot: Dot,
+        change: Change,
+    },
+    /// Get the current state chosen anew, so that a replica that cannot take it at its old
+    /// ballot takes it at a new one.
+    Restore,
+}
+
+/// How a coordinator ended a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Found {
+        value: Value,
+        version: VectorClock,
+    },
+    Missing,
+    Decided(Verdict),
+    /// The origin gave this request up before.
+    Superseded,
+    /// Not done here. Without an accept sent it has left no trace; with one it may yet be done.
+    Failed {
+        accept_sent: bool,
+        why: Why,
+    },
+}
+
+/// Why a coordinator gave up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Too few replicas answered.
+    NoQuorum,
+    /// Another coordinator was faster, again and again.
+    Contended,
+    /// No room for one more request.
+    Overloaded,
+    /// This node does not vote: its storage is in doubt.
+    Recovering,
+    /// The key is not this node's: the cluster files differ.
+    NotReplica,
+}
+
+impl Why {
+    /// A few words for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Why::NoQuorum => "reached too few replicas",
+            Why::Contended => "lost to other writers again and again",
+            Why::Overloaded => "is overloaded",
+            Why::Recovering => "is copying a lost store and does not vote yet",
+            Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
+        }
+    }
+}
+
+impl Outcome {
+    /// What a read tells of a chosen state.
+    pub fn of_read(state: Option<&State>) -> Outcome {
+        match state.and_then(|state| Some((state.value.clone()?, state))) {
+            Some((value, state)) => Outcome::Found {
+                value,
+                version: state.clock.clone(),
+            },
+            None => Outcome::Missing,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Group commit: one fdatasync covers all that waited for it.
+//!
+//! Whoever appends gets a number and goes on; the commit thread writes what has gathered, syncs
+//! it, and then runs what waited for these numbers. While the disk is busy the next group
+//! gathers, so a slower disk or a higher load makes larger groups, not a longer queue of syncs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use super::disk::Appender;
+use super::frame;
+use crate::lock;
+
+/// The number of an appended entry; entries become durable in the order of their numbers.
+pub type Lsn = u64;
+
+/// What waits for an entry to be durable.
+pub type Callback = Box<dyn FnOnce() + Send>;
+
+/// Whether the log waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// Each group is synced before it is told: survives the loss of power.
+    Always,
+    /// The operating system syncs when it likes: survives the end of the process only.
+    Os,
+}
+
+/// How the commit thread meets the world outside.
+pub struct Hooks {
+    /// Runs a group's callbacks.
+    pub deliver: Box<dyn Fn(Vec<Callback>) + Send>,
+    /// The disk failed; nothing is written any more. Expected to end the process.
+    pub failed: Box<dyn Fn(io::Error) + Send>,
+}
+
+/// The queue in front of the log, and the thread behind it.
+pub struct GroupCommit {
+    queue: Arc<(Mutex<Queue>, Condvar)>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Entries that are not being written yet, as lines of JSON.
+    bytes: Vec<u8>,
+    appended: Lsn,
+    durable: Lsn,
+    /// What waits, by ascending numbers.
+    waiting: VecDeque<(Lsn, Callback)>,
+    /// The log to go on with, from the next group on.
+    next_log: Option<Box<dyn Appender>>,
+    written: u64,
+    ending: bool,
+}
+
+impl GroupCommit {
+    /// Starts the commit thread on `log`, after `written` bytes in older logs.
+    pub fn start(
+        log: Box<dyn Appender>,
+        sync: Sync,
+        hooks: Hooks,
+        written: u64,
+    ) -> io::Result<GroupCommit> {
+        let queue = Arc::new((
+            Mutex::new(Queue {
+                written,
+                ..Queue::default()
+            }),
+            Condvar::new(),
+        ));
+        let shared = queue.clone();
+        let thread = std::thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || run(&shared, log, sync, &hooks))?;
+        Ok(GroupCommit {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Queues one entry, a line of JSON.
+    pub fn append(&self, line: &[u8]) -> Lsn {
+        let mut queue = lock(&self.queue.0);
+        if queue.bytes.is_empty() {
+            self.queue.1.notify_one();
+        }
+        queue.bytes.extend_from_slice(line);
+        queue.bytes.push(b'\n');
+        queue.appended += 1;
+        queue.appended
+    }
+
+    /// Runs `callback` once everything up to `lsn` is durable: at once if it is.
+    pub fn when_durable(&self, lsn: Lsn, callback: Callback) {
+        let mut queue = lock(&self.queue.0);
+        if lsn <= queue.durable {
+            drop(queue);
+            return callback();
+        }
+        let place = queue
+            .waiting
+            .partition_point(|(waiting, _)| *waiting <= lsn);
+        queue.waiting.insert(place, (lsn, callback));
+    }
+
+    /// Lets everything that is appended from now on go to another log.
+    pub fn switch_log(&self, log: Box<dyn Appender>) {
+        let mut queue = lock(&self.queue.0);
+        queue.next_log = Some(log);
+        queue.written = 0;
+    }
+
+    /// The number of the last entry that was appended.
+    pub fn appended(&self) -> Lsn {
+        lock(&self.queue.0).appended
+    }
+
+    /// Bytes written since the last snapshot.
+    pub fn written(&self) -> u64 {
+        lock(&self.queue.0).written
+    }
+
+    /// Writes and syncs what is queued, and ends the thread.
+    pub fn end(&self) {
+        lock(&self.queue.0).ending = true;
+        self.queue.1.notify_one();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic of the commit thread has been reported by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync, hooks: &Hooks) {
+    let (queue, wake) = shared;
+    let mut payload = Vec::new();
+    let mut frame = Vec::new();
+    loop {
+        let mut gathered = lock(queue);
+        while gathered.bytes.is_empty() {
+            if gathered.ending {
+                return;
+            }
+            gathered = wake
+                .wait(gathered)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        payload.clear();
+        std::mem::swap(&mut payload, &mut gathered.bytes);
+        let upto = gathered.appended;
+        if let Some(next) = gathered.next_log.take() {
+            log = next;
+        }
+        drop(gathered);
+        frame.clear();
+        frame::encode(&payload, &mut frame);
+        if let Err(error) = write(log.as_mut(), &frame, sync) {
+            return (hooks.failed)(error);
+        }
+        let mut gathered = lock(queue);
+        gathered.durable = upto;
+        gathered.written += frame.len() as u64;
+        let ready = gathered.waiting.partition_point(|(lsn, _)| *lsn <= upto);
+        let ready: Vec<_> = gathered
+            .waiting
+            .drain(..ready)
+            .map(|(_, callback)| callback)
+            .collect();
+        drop(gathered);
+        (hooks.deliver)(ready);
+    }
+}
+
+fn write(log: &mut dyn Appender, frame: &[u8], sync: Sync) -> io::Result<()> {
+    log.append(frame)?;
+    match sync {
+        Sync::Always => log.sync(),
+        Sync::Os => Ok(()),
+    }
+}

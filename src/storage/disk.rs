@@ -1,0 +1,174 @@
+//! The disk as the storage sees it: a folder of files, each written from front to back.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A folder of files. Tests put one in between that fails, forgets and tears.
+pub trait Disk: Send + Sync {
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// A whole file.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// A new, empty file; one of that name is emptied. The file keeps `ahead` bytes of zeros
+    /// behind what was appended, so that syncing an append need not change the file's length.
+    fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>>;
+    /// Cuts a file down to `length` bytes, durably.
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()>;
+    /// Renames a file over another one.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// A file that grows at its end.
+pub trait Appender: Send {
+    /// Appends all bytes; durable only after [`Appender::sync`].
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns once everything appended is durable (fdatasync).
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Writes a file so that after a crash the old or the new content is there, whole.
+pub fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let mut file = disk.create(&temporary, 0)?;
+    file.append(content)?;
+    file.sync()?;
+    disk.rename(&temporary, name)?;
+    disk.sync_folder()
+}
+
+/// A folder of the operating system, locked against a second process.
+pub struct Folder {
+    path: PathBuf,
+    /// Held as long as the folder is open.
+    _lock: File,
+}
+
+const LOCK: &str = "lock";
+
+impl Folder {
+    /// Opens the folder, creating it if it is not there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another process has it open.
+    pub fn open(path: &Path) -> io::Result<Folder> {
+        fs::create_dir_all(path)?;
+        let lock = File::create(path.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            TryLockError::Error(error) => error,
+        })?;
+        Ok(Folder {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+}
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.retain(|name| name != LOCK);
+        Ok(names)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path.join(name))
+    }
+
+    fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>> {
+        let file = File::create(self.path.join(name))?;
+        Ok(Box::new(FolderFile {
+            file,
+            length: 0,
+            allocated: 0,
+            ahead,
+        }))
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        let file = File::options().write(true).open(self.path.join(name))?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+struct FolderFile {
+    file: File,
+    length: u64,
+    allocated: u64,
+    ahead: u64,
+}
+
+impl Appender for FolderFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.length + bytes.len() as u64;
+        if end > self.allocated && self.ahead > 0 {
+            let from = self.allocated.max(end);
+            let zeros = vec![0; self.ahead as usize];
+            self.file.write_all_at(&zeros, from)?;
+            self.allocated = from + self.ahead;
+        }
+        self.file.write_all_at(bytes, self.length)?;
+        self.file.flush()?;
+        self.length = end;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_open_in_one_place_at_a_time() {
+        let path = std::env::temp_dir().join(format!("dynamo-lock-{}", std::process::id()));
+        let first = Folder::open(&path).unwrap();
+        let second = Folder::open(&path).map(|_| ()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        Folder::open(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn an_appended_file_holds_its_bytes_and_then_only_zeros() {
+        let path = std::env::temp_dir().join(format!("dynamo-ahead-{}", std::process::id()));
+        let folder = Folder::open(&path).unwrap();
+        let mut file = folder.create("log", 10).unwrap();
+        let mut expected = Vec::new();
+        for length in [3, 9, 40, 1] {
+            let bytes = vec![b'x'; length];
+            file.append(&bytes).unwrap();
+            expected.extend(bytes);
+        }
+        file.sync().unwrap();
+        let content = folder.read("log").unwrap();
+        assert_eq!(content[..expected.len()], expected[..]);
+        assert!(content[expected.len()..].iter().all(|byte| *byte == 0));
+        fs::remove_dir_all(&path).unwrap();
+    }
+}

@@ -1,0 +1,224 @@
+//! Frames: how bytes lie in the log and in a snapshot, so that damage is found.
+//!
+//! A frame is what one commit wrote: a header of 27 characters (the payload's length, its CRC-32,
+//! and the CRC-32 of these two, in hexadecimal) and the payload, lines of JSON. A log can be read
+//! with any pager. Behind the last frame there may be zeros, written ahead.
+//!
+//! A frame that a crash interrupted is *torn*: the file ends before it does, or pages of it
+//! never reached the disk and read as zeros, which text never contains. Nothing in it was
+//! acknowledged, and nothing can follow it, since the next frame is written after this one is
+//! synced. Anything else that does not fit is *damage*: a vote may have been forgotten.
+
+use std::fmt;
+
+const HEADER: usize = 27;
+
+/// Puts a header in front of a payload and appends both to `out`.
+pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&header(payload.len(), crc32fast::hash(payload)));
+    out.extend_from_slice(payload);
+}
+
+fn header(length: usize, checksum: u32) -> [u8; HEADER] {
+    let fields = format!("{length:08x} {checksum:08x}");
+    let text = format!("{fields} {:08x}\n", crc32fast::hash(fields.as_bytes()));
+    text.into_bytes()
+        .try_into()
+        .expect("three numbers of eight digits")
+}
+
+/// What stands where a frame should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// A crash interrupted the write of the last frame.
+    Torn { offset: u64 },
+    /// The bytes are not what was written.
+    Damaged { offset: u64 },
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Torn { offset } => write!(f, "torn frame at byte {offset}"),
+            Broken::Damaged { offset } => write!(f, "damaged frame at byte {offset}"),
+        }
+    }
+}
+
+/// The payloads of the frames of a file, in order; ends after the first broken one.
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    ended: bool,
+}
+
+impl<'a> Frames<'a> {
+    pub fn new(bytes: &'a [u8]) -> Frames<'a> {
+        Frames {
+            bytes,
+            offset: 0,
+            ended: false,
+        }
+    }
+
+    fn broken(&mut self) -> Broken {
+        self.ended = true;
+        let offset = self.offset as u64;
+        let rest = &self.bytes[self.offset..];
+        let cut_short = match parse_header(rest) {
+            Some((length, _)) => rest.len() < HEADER + length,
+            None => rest.len() < HEADER,
+        };
+        let has_holes = frame_bytes(rest).contains(&0);
+        if (cut_short || has_holes) && !frame_follows(rest) {
+            Broken::Torn { offset }
+        } else {
+            Broken::Damaged { offset }
+        }
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<&'a [u8], Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = &self.bytes[self.offset..];
+        if self.ended || rest.iter().take(HEADER).all(|byte| *byte == 0) && all_zero(rest) {
+            return None;
+        }
+        match parse_frame(rest) {
+            Some(payload) => {
+                self.offset += HEADER + payload.len();
+                Some(Ok(payload))
+            }
+            None => Some(Err(self.broken())),
+        }
+    }
+}
+
+fn all_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// The bytes that the frame at the front claims, as far as they are there; without a readable
+/// header, the place of the header.
+fn frame_bytes(rest: &[u8]) -> &[u8] {
+    let length = parse_header(rest).map_or(0, |(length, _)| length);
+    &rest[..rest.len().min(HEADER + length)]
+}
+
+fn frame_follows(rest: &[u8]) -> bool {
+    (1..rest.len()).any(|start| parse_frame(&rest[start..]).is_some())
+}
+
+fn parse_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, checksum) = parse_header(bytes)?;
+    let payload = bytes.get(HEADER..HEADER + length)?;
+    (crc32fast::hash(payload) == checksum).then_some(payload)
+}
+
+fn parse_header(bytes: &[u8]) -> Option<(usize, u32)> {
+    let bytes: &[u8; HEADER] = bytes.first_chunk()?;
+    if bytes[8] != b' ' || bytes[17] != b' ' {
+        return None;
+    }
+    let number = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let (length, checksum) = (number(&bytes[..8])? as usize, number(&bytes[9..17])?);
+    (header(length, checksum) == *bytes).then_some((length, checksum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYLOADS: [&[u8]; 3] = [b"{\"a\":1}\n", b"{\"b\":2}\n{\"c\":3}\n", b"{}\n"];
+
+    fn file() -> Vec<u8> {
+        let mut file = Vec::new();
+        PAYLOADS
+            .iter()
+            .for_each(|payload| encode(payload, &mut file));
+        file
+    }
+
+    fn read(file: &[u8]) -> (usize, Option<Broken>) {
+        let frames: Vec<_> = Frames::new(file).collect();
+        let whole = frames.iter().filter(|frame| frame.is_ok()).count();
+        for (frame, expected) in frames.iter().zip(PAYLOADS) {
+            assert!(frame.is_err() || *frame == Ok(expected));
+        }
+        (whole, frames.last().and_then(|frame| frame.err()))
+    }
+
+    #[test]
+    fn frames_are_read_back_with_or_without_zeros_behind_them() {
+        let mut bytes = file();
+        assert_eq!(read(&bytes), (3, None));
+        bytes.resize(bytes.len() + 100, 0);
+        assert_eq!(read(&bytes), (3, None));
+        assert_eq!(read(&[]), (0, None));
+    }
+
+    #[test]
+    fn a_file_cut_at_any_byte_of_its_last_frame_is_torn_there() {
+        let bytes = file();
+        let last = bytes.len() - HEADER - PAYLOADS[2].len();
+        assert_eq!(read(&bytes[..last]), (2, None));
+        for cut in last + 1..bytes.len() {
+            let torn = Some(Broken::Torn {
+                offset: last as u64,
+            });
+            assert_eq!(read(&bytes[..cut]), (2, torn), "cut at {cut}");
+            let mut ahead = bytes[..cut].to_vec();
+            ahead.resize(bytes.len() + 50, 0);
+            assert_eq!(read(&ahead), (2, torn), "cut at {cut}, zeros behind");
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_last_frame_that_never_reached_the_disk_is_a_tear() {
+        let bytes = file();
+        let last = bytes.len() - HEADER - PAYLOADS[2].len();
+        for hole in last..bytes.len() - 1 {
+            let mut torn = bytes.clone();
+            torn[hole] = 0;
+            assert_eq!(
+                read(&torn),
+                (
+                    2,
+                    Some(Broken::Torn {
+                        offset: last as u64
+                    })
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_damage_and_told_by_its_place() {
+        let written = file().len();
+        let mut bytes = file();
+        bytes.resize(written + 50, 0);
+        for byte in 0..written {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[byte] ^= 1 << bit;
+                if flipped[byte] == 0 {
+                    continue;
+                }
+                let (_, broken) = read(&flipped);
+                assert!(
+                    matches!(broken, Some(Broken::Damaged { .. })),
+                    "bit {bit} of {byte}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_in_front_of_a_whole_frame_are_damage() {
+        let mut bytes = file();
+        bytes[..30].fill(0);
+        assert_eq!(read(&bytes), (0, Some(Broken::Damaged { offset: 0 })));
+    }
+}

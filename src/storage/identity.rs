@@ -1,0 +1,97 @@
+//! Whose folder this is, and whether its votes can be trusted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{self, Disk};
+use crate::ring::NodeId;
+
+const FILE: &str = "identity.json";
+
+/// A random name for one life of a data folder. A node that comes back with another one has
+/// forgotten its votes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StorageId(String);
+
+impl StorageId {
+    fn random() -> StorageId {
+        StorageId(format!("{:016x}", fastrand::u64(..)))
+    }
+}
+
+impl fmt::Display for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The content of `identity.json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    pub node: NodeId,
+    /// The fingerprint of the cluster's membership: placement depends on it.
+    pub cluster: String,
+    pub storage: StorageId,
+    pub standing: Standing,
+    /// The storage of each peer when it last voted.
+    pub peers: BTreeMap<NodeId, StorageId>,
+}
+
+/// Whether this folder holds every vote that its node ever gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It does: the node votes.
+    Whole,
+    /// It is empty, and the peers have not been asked yet whether they knew an older one.
+    New,
+    /// An older one was lost: the node copies its ranges before it votes.
+    Lost,
+}
+
+impl Identity {
+    /// Reads the identity of a folder, or gives an empty folder a new one.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if it cannot be read, or if there are data without it.
+    pub fn open(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<Identity> {
+        let names = disk.list()?;
+        if names.iter().any(|name| name == FILE) {
+            let content = disk.read(FILE)?;
+            return serde_json::from_slice(&content)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        if names.iter().any(|name| !name.ends_with(".tmp")) {
+            let text = format!("there are data here, but no {FILE}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let identity = Identity {
+            node,
+            cluster: cluster.to_owned(),
+            storage: StorageId::random(),
+            standing: Standing::New,
+            peers: BTreeMap::new(),
+        };
+        identity.save(disk)?;
+        Ok(identity)
+    }
+
+    /// Makes the identity durable.
+    pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
+        disk::replace(disk, FILE, &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Empties a folder, and notes that what it held is lost.
+    pub fn discard(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<()> {
+        for name in disk.list()? {
+            disk.remove(&name)?;
+        }
+        let mut identity = Identity::open(disk, node, cluster)?;
+        identity.standing = Standing::Lost;
+        identity.save(disk)
+    }
+}

@@ -1,0 +1,287 @@
+//! Storage: what a replica has promised and accepted, durable before anybody hears of it.
+//!
+//! All records are in memory ([`records`]). Each vote that changes one is appended to a
+//! write-ahead log ([`frame`]), many votes with one fdatasync ([`commit`]). Now and then a
+//! snapshot takes the place of the logs ([`snapshot`]); a start reads both ([`recovery`]).
+//!
+//! - Nothing is revealed before it is durable: a reply waits for the newest log entry of the
+//!   record that it tells of, a read's too.
+//! - A write or sync that fails ends the process, and is never tried again: after a failed fsync
+//!   nobody knows what is on the disk.
+//! - Damage stops the start: a replica that may have forgotten a vote must not vote.
+
+pub mod commit;
+pub mod disk;
+pub mod frame;
+pub mod identity;
+pub mod records;
+pub mod recovery;
+pub mod snapshot;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use log::info;
+
+pub use commit::{Hooks, Sync};
+pub use identity::{Identity, Standing, StorageId};
+pub use records::{Page, Scan};
+
+use crate::bytes::Key;
+use crate::lock;
+use crate::register::{Ballot, Record, VoteReply, VoteRequest};
+use crate::ring::{NodeId, Ring};
+use commit::{Callback, GroupCommit};
+use disk::Disk;
+use frame::Broken;
+use records::Records;
+use recovery::Line;
+
+/// Zeros that are written ahead of the log, in bytes.
+const LOG_AHEAD: u64 = 4 << 20;
+/// A snapshot is due when the log is this long, in bytes, and longer than the last snapshot.
+const SNAPSHOT_AFTER: u64 = 64 << 20;
+
+/// The durable records of one node.
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    records: Mutex<Records>,
+    commit: GroupCommit,
+    identity: Mutex<Identity>,
+    /// The generation of the current log.
+    generation: AtomicU64,
+    /// Sequence numbers up to this one are reserved.
+    sequences: AtomicU64,
+    snapshot_bytes: AtomicU64,
+}
+
+/// Why a folder cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    Io(io::Error),
+    /// The folder is another node's, or another cluster's.
+    Foreign(String),
+    Damaged {
+        file: String,
+        broken: Broken,
+    },
+}
+
+impl OpenError {
+    fn damaged(file: &str, broken: Broken) -> OpenError {
+        OpenError::Damaged {
+            file: file.to_owned(),
+            broken,
+        }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Io(error) => write!(f, "{error}"),
+            OpenError::Foreign(text) => f.write_str(text),
+            OpenError::Damaged { file, broken } => write!(
+                f,
+                "{file}: {broken}. This node may have forgotten votes, so it does not start. To \
+                 discard the folder and copy everything from the other replicas, start the node \
+                 once with --rebuild"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Store {
+    /// Opens a folder: reads it, cuts a torn tail off, and starts a new log.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        node: NodeId,
+        cluster: &str,
+        ring: Arc<Ring>,
+        sync: Sync,
+        hooks: Hooks,
+    ) -> Result<Store, OpenError> {
+        let identity = Identity::open(disk.as_ref(), node, cluster)?;
+        if identity.node != node {
+            let text = format!("this folder is node {}'s, not {node}'s", identity.node);
+            return Err(OpenError::Foreign(text));
+        }
+        if identity.cluster != cluster {
+            let text = "this folder is of another cluster: other nodes or another N, and so \
+                        another placement of the keys";
+            return Err(OpenError::Foreign(text.to_owned()));
+        }
+        let recovered = recovery::recover(disk.as_ref(), ring)?;
+        let log = disk.create(&recovery::log_name(recovered.generation), LOG_AHEAD)?;
+        disk.sync_folder()?;
+        Ok(Store {
+            records: Mutex::new(recovered.records),
+            commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
+            identity: Mutex::new(identity),
+            generation: AtomicU64::new(recovered.generation),
+            sequences: AtomicU64::new(recovered.sequences),
+            snapshot_bytes: AtomicU64::new(0),
+            disk,
+        })
+    }
+
+    /// Votes on a key; `reply` runs once the vote is durable, here or on the commit thread.
+    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, reply: F)
+    where
+        F: FnOnce(VoteReply) + Send + 'static,
+    {
+        let mut records = lock(&self.records);
+        let nothing = Record::default();
+        let (record, lsn) = records.get(key).unwrap_or((&nothing, 0));
+        let (update, vote) = record.vote(request);
+        let lsn = match update {
+            Some(update) => {
+                let line = Line::Vote {
+                    key: key.clone(),
+                    update: update.clone(),
+                };
+                let lsn = self.commit.append(&line.encode());
+                records.apply(key, update, lsn);
+                lsn
+            }
+            None => lsn,
+        };
+        drop(records);
+        self.commit.when_durable(lsn, Box::new(move || reply(vote)));
+    }
+
+    /// Takes over a record of another replica, promise included; never lowers a ballot.
+    pub fn absorb(&self, key: &Key, record: Record) {
+        let accept = record.accepted.map(VoteRequest::Accept);
+        for request in accept
+            .into_iter()
+            .chain([VoteRequest::Prepare(record.promised)])
+        {
+            self.vote(key, &request, |_| {});
+        }
+    }
+
+    /// The highest promise for a key: where a proposer of this node should start.
+    pub fn promised(&self, key: &Key) -> Ballot {
+        lock(&self.records)
+            .get(key)
+            .map_or(Ballot::ZERO, |(record, _)| record.promised)
+    }
+
+    /// The ballot that is accepted for a key.
+    pub fn accepted(&self, key: &Key) -> Ballot {
+        lock(&self.records)
+            .get(key)
+            .map_or(Ballot::ZERO, |(record, _)| record.accepted_ballot())
+    }
+
+    /// The sequence number up to which dots may have been used.
+    pub fn sequences(&self) -> u64 {
+        self.sequences.load(Ordering::Relaxed)
+    }
+
+    /// Reserves sequence numbers; `then` runs once that is durable.
+    pub fn reserve(&self, upto: u64, then: Callback) {
+        self.sequences.fetch_max(upto, Ordering::Relaxed);
+        let lsn = self.commit.append(&Line::Sequences(upto).encode());
+        self.commit.when_durable(lsn, then);
+    }
+
+    /// Answers a scan once all that it tells is durable.
+    pub fn scan<F>(&self, scan: &Scan, reply: F)
+    where
+        F: FnOnce(Page) + Send + 'static,
+    {
+        let (page, lsn) = lock(&self.records).scan(scan);
+        self.commit.when_durable(lsn, Box::new(move || reply(page)));
+    }
+
+    /// Gives up to `most` records after a key, once all of them are durable.
+    pub fn page<F>(&self, after: Option<&Key>, most: usize, reply: F)
+    where
+        F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
+    {
+        let (page, lsn) = lock(&self.records).page(after, most);
+        self.commit.when_durable(lsn, Box::new(move || reply(page)));
+    }
+
+    /// The digests of an arc's buckets.
+    pub fn digests(&self, arc: usize) -> Vec<u64> {
+        lock(&self.records).digests(arc).to_vec()
+    }
+
+    /// How many keys have a record.
+    pub fn len(&self) -> usize {
+        lock(&self.records).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Runs `then` once everything appended so far is durable.
+    pub fn when_durable(&self, then: Callback) {
+        let lsn = self.commit.appended();
+        self.commit.when_durable(lsn, then);
+    }
+
+    /// This folder's identity; [`Store::change_identity`] changes it.
+    pub fn identity(&self) -> MutexGuard<'_, Identity> {
+        lock(&self.identity)
+    }
+
+    /// Changes the identity, durably.
+    pub fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
+        let mut identity = lock(&self.identity);
+        let before = identity.clone();
+        change(&mut identity);
+        if *identity == before {
+            return Ok(());
+        }
+        identity.save(self.disk.as_ref())
+    }
+
+    /// Bytes in the current log.
+    pub fn log_bytes(&self) -> u64 {
+        self.commit.written()
+    }
+
+    /// Takes a snapshot if the log has grown long. One thread at a time.
+    pub fn snapshot_if_due(&self) -> io::Result<()> {
+        let due = SNAPSHOT_AFTER.max(self.snapshot_bytes.load(Ordering::Relaxed));
+        if self.commit.written() < due {
+            return Ok(());
+        }
+        self.snapshot()
+    }
+
+    /// Puts a snapshot in the place of the logs so far. One thread at a time.
+    pub fn snapshot(&self) -> io::Result<()> {
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let log = self
+            .disk
+            .create(&recovery::log_name(generation), LOG_AHEAD)?;
+        self.disk.sync_folder()?;
+        self.commit.switch_log(log);
+        let disk = self.disk.as_ref();
+        let bytes = snapshot::write(disk, &self.records, self.sequences(), generation)?;
+        self.snapshot_bytes.store(bytes, Ordering::Relaxed);
+        info!("took a snapshot of {} keys, {bytes} bytes", self.len());
+        Ok(())
+    }
+
+    /// Makes everything durable and stops.
+    pub fn close(&self) {
+        self.commit.end();
+    }
+}

@@ -1,0 +1,297 @@
+//! The ordered map of records in memory, and the digests that anti-entropy compares.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use super::commit::Lsn;
+use crate::bytes::Key;
+use crate::register::{Ballot, Record, Update};
+use crate::ring::{Position, Ring};
+
+/// How many buckets the keys of an arc are spread over.
+pub const BUCKETS: usize = 1024;
+
+/// A question for the records of one arc, in the order of the keys, page by page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scan {
+    pub arc: usize,
+    /// Only keys of these buckets, ascending; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<u16>>,
+    /// Only keys greater than this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Key>,
+    /// Whether whole records are wanted, or ballots alone.
+    pub states: bool,
+}
+
+/// The answer to a [`Scan`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// Ascending by key.
+    pub entries: Vec<Entry>,
+    /// Scan on after this key; `None`: there is no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Key>,
+}
+
+/// One key of a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    pub key: Key,
+    /// The ballot that was accepted, [`Ballot::ZERO`] for none.
+    pub accepted: Ballot,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+}
+
+/// A page ends after this many entries,
+const PAGE_ENTRIES: usize = 1000;
+/// or after this many bytes of keys and values.
+const PAGE_BYTES: usize = 1 << 20;
+/// A scan looks at this many records at the most before it lets others at the map.
+const PAGE_VISITS: usize = 20_000;
+
+/// All records of this node.
+pub struct Records {
+    ring: Arc<Ring>,
+    map: BTreeMap<Key, Slot>,
+    /// Per arc and bucket the exclusive or of the digests of its keys.
+    digests: Vec<Vec<u64>>,
+}
+
+struct Slot {
+    record: Record,
+    /// The log entry after which all of the record is durable.
+    lsn: Lsn,
+    arc: u16,
+    bucket: u16,
+}
+
+impl Records {
+    pub fn new(ring: Arc<Ring>) -> Records {
+        let digests = vec![vec![0; BUCKETS]; ring.members().len()];
+        Records {
+            ring,
+            map: BTreeMap::new(),
+            digests,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The record of a key, and the log entry after which it is durable.
+    pub fn get(&self, key: &Key) -> Option<(&Record, Lsn)> {
+        self.map.get(key).map(|slot| (&slot.record, slot.lsn))
+    }
+
+    /// Applies an update that the log entry `lsn` makes durable.
+    pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
+        let slot = match self.map.get_mut(key) {
+            Some(slot) => slot,
+            None => {
+                let position = Position::of(key.as_slice());
+                let slot = Slot {
+                    record: Record::default(),
+                    lsn,
+                    arc: self.ring.arc_at(position) as u16,
+                    bucket: position.low_bits() % BUCKETS as u16,
+                };
+                self.map.entry(key.clone()).or_insert(slot)
+            }
+        };
+        let before = slot.record.accepted_ballot();
+        let promised = slot.record.promised;
+        slot.record.apply(update);
+        slot.lsn = lsn;
+        let after = slot.record.accepted_ballot();
+        assert!(
+            after >= before && slot.record.promised >= promised,
+            "no ballot ever decreases"
+        );
+        let bucket = &mut self.digests[slot.arc as usize][slot.bucket as usize];
+        *bucket ^= digest(key, before) ^ digest(key, after);
+    }
+
+    /// The digests of an arc's buckets: equal on two replicas when all their accepted ballots are.
+    pub fn digests(&self, arc: usize) -> &[u64] {
+        &self.digests[arc]
+    }
+
+    /// The next page of a scan, and the log entry after which all of it is durable.
+    pub fn scan(&self, scan: &Scan) -> (Page, Lsn) {
+        let mut page = Page::default();
+        let (mut lsn, mut bytes) = (0, 0);
+        for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
+            let wanted = scan
+                .buckets
+                .as_ref()
+                .is_none_or(|b| b.binary_search(&slot.bucket).is_ok());
+            if slot.arc as usize == scan.arc && wanted {
+                let record = scan.states.then(|| slot.record.clone());
+                bytes += key.len() + record.as_ref().map_or(0, size);
+                lsn = lsn.max(slot.lsn);
+                let accepted = slot.record.accepted_ballot();
+                page.entries.push(Entry {
+                    key: key.clone(),
+                    accepted,
+                    record,
+                });
+            }
+            let full = page.entries.len() >= PAGE_ENTRIES || bytes >= PAGE_BYTES;
+            if full || visits >= PAGE_VISITS {
+                page.next = Some(key.clone());
+                break;
+            }
+        }
+        (page, lsn)
+    }
+
+    /// Up to `most` records after a key, in the order of the keys.
+    pub fn page(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
+        let mut lsn = 0;
+        let mut bytes = 0;
+        let mut records = Vec::new();
+        for (key, slot) in self.after(after) {
+            lsn = lsn.max(slot.lsn);
+            bytes += size(&slot.record);
+            records.push((key.clone(), slot.record.clone()));
+            if records.len() >= most || bytes >= PAGE_BYTES {
+                break;
+            }
+        }
+        (records, lsn)
+    }
+
+    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
+        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.map.range::<Key, _>((start, Bound::Unbounded))
+    }
+
+    /// How many keys have a value.
+    pub fn live(&self) -> usize {
+        self.map
+            .values()
+            .filter(|slot| value_length(&slot.record).is_some())
+            .count()
+    }
+}
+
+fn value_length(record: &Record) -> Option<usize> {
+    record
+        .accepted
+        .as_ref()?
+        .state
+        .value
+        .as_ref()
+        .map(|value| value.len())
+}
+
+fn size(record: &Record) -> usize {
+    value_length(record).unwrap_or(0)
+}
+
+/// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
+fn digest(key: &Key, ballot: Ballot) -> u64 {
+    if ballot == Ballot::ZERO {
+        return 0;
+    }
+    let hash = Sha1::new()
+        .chain_update(ballot.round.to_be_bytes())
+        .chain_update(ballot.node.0.to_be_bytes())
+        .chain_update(ballot.step.to_be_bytes())
+        .chain_update(key.as_slice())
+        .finalize();
+    u64::from_be_bytes(*hash.first_chunk().expect("a SHA-1 hash has 20 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::{Accepted, State};
+    use crate::ring::NodeId;
+
+    fn records() -> Records {
+        Records::new(Arc::new(Ring::new([1, 2, 3].map(NodeId), 3)))
+    }
+
+    fn accept(round: u64) -> Update {
+        let state = State {
+            value: Some("x".into()),
+            ..State::default()
+        };
+        Update::Accept(Accepted {
+            ballot: Ballot::first(round, NodeId(1)),
+            state: Arc::new(state),
+        })
+    }
+
+    fn all_digests(records: &Records) -> Vec<u64> {
+        (0..3)
+            .flat_map(|arc| records.digests(arc).to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn digests_are_equal_when_accepted_ballots_are_however_they_came_about() {
+        let (mut one, mut other) = (records(), records());
+        for key in 0..100 {
+            let key = key.to_string().into();
+            one.apply(&key, accept(1), 1);
+            one.apply(&key, accept(2), 2);
+            other.apply(&key, accept(2), 9);
+            other.apply(&key, Update::Promise(Ballot::first(7, NodeId(3))), 10);
+        }
+        assert_eq!(all_digests(&one), all_digests(&other));
+        other.apply(&"55".into(), accept(3), 11);
+        let differing = all_digests(&one)
+            .iter()
+            .zip(all_digests(&other))
+            .filter(|(a, b)| **a != *b)
+            .count();
+        assert_eq!(differing, 1);
+    }
+
+    #[test]
+    fn the_pages_of_all_arcs_hold_every_key_once() {
+        let mut records = records();
+        for key in 0..5000 {
+            records.apply(&key.to_string().into(), accept(1), key);
+        }
+        let mut found = Vec::new();
+        for arc in 0..3 {
+            let mut scan = Scan {
+                arc,
+                buckets: None,
+                after: None,
+                states: true,
+            };
+            loop {
+                let (page, _) = records.scan(&scan);
+                found.extend(page.entries.into_iter().map(|entry| entry.key));
+                if page.next.is_none() {
+                    break;
+                }
+                scan.after = page.next;
+            }
+        }
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), 5000);
+    }
+
+    #[test]
+    fn a_page_is_durable_when_its_newest_record_is() {
+        let mut records = records();
+        records.apply(&"a".into(), accept(1), 5);
+        records.apply(&"b".into(), accept(1), 9);
+        assert_eq!(records.page(None, 10).1, 9);
+        assert_eq!(records.page(None, 1).1, 5);
+    }
+}

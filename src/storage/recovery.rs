@@ -1,0 +1,178 @@
+//! Starting: reads the newest snapshot and the logs after it.
+
+use std::io;
+use std::sync::Arc;
+
+use log::{info, warn};
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use super::disk::Disk;
+use super::frame::{Broken, Frames};
+use super::records::Records;
+use crate::bytes::Key;
+use crate::register::{Record, Update};
+use crate::ring::Ring;
+
+/// One line of the log or of a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// A vote: in the log.
+    Vote { key: Key, update: Update },
+    /// A whole record: in a snapshot.
+    Record { key: Key, record: Record },
+    /// This node may number its writes up to here.
+    Sequences(u64),
+    /// The last line of a snapshot, with the number of its records.
+    End(u64),
+}
+
+impl Line {
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("maps have text keys and numbers are finite")
+    }
+}
+
+/// What a folder held.
+pub struct Recovered {
+    pub records: Records,
+    /// Sequence numbers up to this one may have been used.
+    pub sequences: u64,
+    /// The generation of the next log.
+    pub generation: u64,
+    /// Bytes of log that a snapshot would save.
+    pub log_bytes: u64,
+}
+
+/// The log that votes of one generation go to.
+pub fn log_name(generation: u64) -> String {
+    format!("log.{generation:06}")
+}
+
+/// The snapshot that stands for all logs before `generation`.
+pub fn snapshot_name(generation: u64) -> String {
+    format!("snapshot.{generation:06}")
+}
+
+fn generations(names: &[String], kind: &str) -> Vec<u64> {
+    let mut found: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(kind)?.strip_prefix('.')?.parse().ok())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Reads everything back, cuts a torn tail off, and removes what a crash left half done.
+pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError> {
+    let names = disk.list()?;
+    let mut recovered = Recovered {
+        records: Records::new(ring),
+        sequences: 0,
+        generation: 1,
+        log_bytes: 0,
+    };
+    let snapshots = generations(&names, "snapshot");
+    let covered = snapshots.last().copied().unwrap_or(0);
+    if covered > 0 {
+        recovered.read_snapshot(disk, covered)?;
+    }
+    let logs = generations(&names, "log");
+    let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
+    for (place, &log) in current.iter().enumerate() {
+        recovered.read_log(disk, log, &current[place + 1..])?;
+    }
+    let obsolete = |generation: &&u64| **generation < covered;
+    let old_logs = logs.iter().filter(obsolete).map(|log| log_name(*log));
+    let old_snapshots = snapshots
+        .iter()
+        .filter(obsolete)
+        .map(|old| snapshot_name(*old));
+    let unfinished = names.into_iter().filter(|name| name.ends_with(".tmp"));
+    for name in old_logs
+        .chain(old_snapshots)
+        .chain(unfinished)
+        .collect::<Vec<_>>()
+    {
+        disk.remove(&name)?;
+    }
+    recovered.generation = logs.last().copied().unwrap_or(0).max(covered) + 1;
+    Ok(recovered)
+}
+
+impl Recovered {
+    fn read_snapshot(&mut self, disk: &dyn Disk, generation: u64) -> Result<(), OpenError> {
+        let name = snapshot_name(generation);
+        let content = disk.read(&name)?;
+        let mut ended = false;
+        for frame in Frames::new(&content) {
+            let payload = frame.map_err(|broken| OpenError::damaged(&name, broken))?;
+            ended |= self.replay(&name, payload)?;
+        }
+        if !ended {
+            let offset = content.len() as u64;
+            return Err(OpenError::damaged(&name, Broken::Damaged { offset }));
+        }
+        Ok(())
+    }
+
+    fn read_log(&mut self, disk: &dyn Disk, log: u64, later: &[u64]) -> Result<(), OpenError> {
+        let name = log_name(log);
+        let content = disk.read(&name)?;
+        for frame in Frames::new(&content) {
+            match frame {
+                Ok(payload) => {
+                    self.log_bytes += payload.len() as u64;
+                    self.replay(&name, payload)?;
+                }
+                // What was not synced was not acknowledged: nobody has seen any of it.
+                Err(Broken::Torn { offset }) if all_empty(disk, later)? => {
+                    warn!("{name}: cut off at byte {offset}, where a crash interrupted a write");
+                    disk.truncate(&name, offset)?;
+                }
+                Err(broken) => return Err(OpenError::damaged(&name, broken)),
+            }
+        }
+        info!("{name}: read {} bytes", content.len());
+        Ok(())
+    }
+
+    /// Returns whether the payload ends a snapshot.
+    fn replay(&mut self, name: &str, payload: &[u8]) -> Result<bool, OpenError> {
+        for line in payload
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let line: Line = serde_json::from_slice(line).map_err(|error| {
+                let text =
+                    format!("{name}: a line with a good checksum is not understood: {error}");
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            })?;
+            match line {
+                Line::Vote { key, update } => self.records.apply(&key, update, 0),
+                Line::Record { key, record } => {
+                    self.records
+                        .apply(&key, Update::Promise(record.promised), 0);
+                    if let Some(accepted) = record.accepted {
+                        self.records.apply(&key, Update::Accept(accepted), 0);
+                    }
+                }
+                Line::Sequences(upto) => self.sequences = self.sequences.max(upto),
+                Line::End(count) => return Ok(count == self.records.len() as u64),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether nothing was written to any of these logs: a log is written to only after the one
+/// before it is whole.
+fn all_empty(disk: &dyn Disk, logs: &[u64]) -> io::Result<bool> {
+    for log in logs {
+        if Frames::new(&disk.read(&log_name(*log))?).next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

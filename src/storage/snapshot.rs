@@ -1,0 +1,69 @@
+//! Snapshots: the records as they are, in place of the logs that led to them.
+//!
+//! The steps, each safe to crash after: switch to a new log; write all records to a temporary
+//! file; sync it; rename it; sync the folder; remove the older logs and snapshots. Records that
+//! change meanwhile are both in the snapshot and in the new log, and replaying them again
+//! changes nothing.
+
+use std::io;
+use std::sync::Mutex;
+
+use super::disk::{Appender, Disk};
+use super::frame;
+use super::records::Records;
+use super::recovery::{Line, log_name, snapshot_name};
+use crate::lock;
+
+/// Records that are copied under one hold of the lock.
+const CHUNK: usize = 500;
+
+/// Writes the snapshot that stands for all logs before `generation`; returns its bytes.
+pub fn write(
+    disk: &dyn Disk,
+    records: &Mutex<Records>,
+    sequences: u64,
+    generation: u64,
+) -> io::Result<u64> {
+    let name = snapshot_name(generation);
+    let temporary = format!("{name}.tmp");
+    let mut file = disk.create(&temporary, 0)?;
+    let mut bytes = append(file.as_mut(), &[Line::Sequences(sequences)])?;
+    let mut last = None;
+    let mut count = 0;
+    loop {
+        let (chunk, _) = lock(records).page(last.as_ref(), CHUNK);
+        let Some((key, _)) = chunk.last() else { break };
+        last = Some(key.clone());
+        count += chunk.len() as u64;
+        let lines: Vec<_> = chunk
+            .into_iter()
+            .map(|(key, record)| Line::Record { key, record })
+            .collect();
+        bytes += append(file.as_mut(), &lines)?;
+    }
+    bytes += append(file.as_mut(), &[Line::End(count)])?;
+    file.sync()?;
+    disk.rename(&temporary, &name)?;
+    disk.sync_folder()?;
+    for old in 1..generation {
+        for name in [log_name(old), snapshot_name(old)] {
+            match disk.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+fn append(file: &mut dyn Appender, lines: &[Line]) -> io::Result<u64> {
+    let mut payload = Vec::new();
+    for line in lines {
+        payload.extend(line.encode());
+        payload.push(b'\n');
+    }
+    let mut framed = Vec::new();
+    frame::encode(&payload, &mut framed);
+    file.append(&framed)?;
+    Ok(framed.len() as u64)
+}
