@@ -2,7 +2,9 @@
 pub mod bytes;
 pub mod clock;
 pub mod error;
+pub mod net;
 pub mod node;
+pub mod peer;
 pub mod register;
 pub mod ring;
 pub mod rules;

@@ -1,0 +1,174 @@
+//! The receiving side of a connection: lines, with a bound on their length.
+
+use std::io::{self, Read};
+
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 16 << 10;
+
+/// Splits what a connection sends into lines.
+pub struct Lines<R> {
+    reader: R,
+    longest: usize,
+    buffer: Vec<u8>,
+    /// Where the next line starts,
+    start: usize,
+    /// and how far no line end has been found.
+    searched: usize,
+    end: usize,
+}
+
+/// What one read of the connection brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    Bytes(usize),
+    /// Nothing within the read time-out.
+    Nothing,
+    /// The other side has closed.
+    End,
+}
+
+/// A line is longer than allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl<R: Read> Lines<R> {
+    /// Lines of at most `longest` bytes, without their end.
+    pub fn new(reader: R, longest: usize) -> Lines<R> {
+        Lines {
+            reader,
+            longest,
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            end: 0,
+        }
+    }
+
+    /// Reads once, waiting no longer than the read time-out of the socket.
+    pub fn receive(&mut self) -> io::Result<Received> {
+        self.make_room();
+        match self.reader.read(&mut self.buffer[self.end..]) {
+            Ok(0) => Ok(Received::End),
+            Ok(count) => {
+                self.end += count;
+                Ok(Received::Bytes(count))
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted => Ok(Received::Nothing),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The next whole line of what was received, without `\n` or `\r\n`.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>, TooLong> {
+        let unread = &self.buffer[self.searched..self.end];
+        let Some(place) = unread.iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.end;
+            let partial = self.end - self.start;
+            return if partial > self.longest + 1 {
+                Err(TooLong)
+            } else {
+                Ok(None)
+            };
+        };
+        let line_end = self.searched + place;
+        let line = &self.buffer[self.start..line_end];
+        self.start = line_end + 1;
+        self.searched = self.start;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > self.longest {
+            Err(TooLong)
+        } else {
+            Ok(Some(line))
+        }
+    }
+
+    /// How many bytes of an unfinished line have been received.
+    pub fn partial(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Allows lines of up to `longest` bytes from now on.
+    pub fn allow(&mut self, longest: usize) {
+        self.longest = longest;
+    }
+
+    /// The reader below.
+    pub fn reader(&self) -> &R {
+        &self.reader
+    }
+
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.searched -= self.start;
+            self.start = 0;
+        }
+        if self.end == 0 && self.buffer.len() > 8 * CHUNK {
+            self.buffer = Vec::new();
+        }
+        if self.buffer.len() < self.end + CHUNK {
+            self.buffer.resize((2 * self.end).max(self.end + CHUNK), 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that hands out the pieces one by one.
+    struct Pieces(Vec<&'static [u8]>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let piece = self.0.remove(0);
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    fn lines(pieces: Vec<&'static [u8]>, longest: usize) -> (Vec<String>, bool) {
+        let mut lines = Lines::new(Pieces(pieces), longest);
+        let mut found = Vec::new();
+        loop {
+            match lines.next_line() {
+                Ok(Some(line)) => found.push(String::from_utf8_lossy(line).into_owned()),
+                Err(TooLong) => return (found, true),
+                Ok(None) => {
+                    if lines.receive().unwrap() == Received::End {
+                        return (found, false);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_put_together_however_they_arrive() {
+        let pieces: Vec<&[u8]> = vec![b"on", b"e\ntwo\r", b"\n\nthr", b"ee\n", b"rest"];
+        assert_eq!(
+            lines(pieces, 10),
+            (
+                ["one", "two", "", "three"].map(String::from).to_vec(),
+                false
+            )
+        );
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_an_error_whether_it_ends_or_not() {
+        assert_eq!(
+            lines(vec![b"12345\r\n", b"123456\n"], 5),
+            (vec!["12345".into()], true)
+        );
+        assert_eq!(lines(vec![b"1234", b"5678", b"9"], 5), (vec![], true));
+    }
+}

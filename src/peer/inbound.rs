@@ -1,0 +1,227 @@
+//! The answering side: connections that other nodes opened.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+
+use super::message::{self, Ask, Hello, MAX_LINE, PROTOCOL, Reply, Request, Tell, Welcome};
+use crate::lock;
+use crate::net::{self, Lines, Outgoing, Received};
+use crate::ring::NodeId;
+
+/// How many bytes of replies may wait for a peer that does not read them.
+const QUEUE_LIMIT: usize = 64 << 20;
+/// A connection must say who it is within this time.
+const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// The longest first line: nothing but a [`Hello`] is expected of a stranger.
+const MAX_HELLO: usize = 1 << 10;
+
+/// What a node does with its peers' questions. Must not wait for another node: other nodes wait
+/// for the thread that this runs on.
+pub trait Service: Send + Sync {
+    fn serve(&self, from: NodeId, request: Request, respond: Respond);
+}
+
+/// Sends the answer to one question.
+pub struct Respond {
+    connection: Arc<Outgoing>,
+    id: u64,
+}
+
+impl Respond {
+    /// Sends the answer, unless none is wanted.
+    pub fn reply(self, reply: Reply) {
+        if self.id != 0 {
+            // If the connection is gone, the asker asks again on a new one.
+            self.connection.send(&message::line(&Tell {
+                id: self.id,
+                tell: reply,
+            }));
+        }
+    }
+}
+
+/// Accepts connections of peers and answers their questions.
+pub struct Inbound {
+    node: NodeId,
+    cluster: String,
+    peers: Vec<NodeId>,
+    service: Arc<dyn Service>,
+    connections: Mutex<HashMap<u64, TcpStream>>,
+    last_connection: AtomicU64,
+    ending: AtomicBool,
+}
+
+impl Inbound {
+    pub fn new(
+        node: NodeId,
+        cluster: String,
+        peers: Vec<NodeId>,
+        service: Arc<dyn Service>,
+    ) -> Arc<Inbound> {
+        Arc::new(Inbound {
+            node,
+            cluster,
+            peers,
+            service,
+            connections: Mutex::default(),
+            last_connection: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Accepts connections until [`Inbound::end`]; a thread for each.
+    pub fn run(self: &Arc<Self>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            if self.ending.load(Ordering::Relaxed) {
+                return;
+            }
+            let started = stream.and_then(|stream| self.start(stream));
+            if let Err(error) = started {
+                warn!("{}: a peer's connection failed: {error}", self.node);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Closes all connections and refuses further ones.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        for stream in lock(&self.connections).values() {
+            // An error says that the connection is gone already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn start(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
+        let id = self.last_connection.fetch_add(1, Ordering::Relaxed);
+        let mut connections = lock(&self.connections);
+        // Each peer has one; a few more may be left from before its last restart.
+        if connections.len() > 4 * self.peers.len() + 16 {
+            return Err(io::Error::other(
+                "too many connections on the port for peers",
+            ));
+        }
+        connections.insert(id, stream.try_clone()?);
+        drop(connections);
+        let inbound = self.clone();
+        let run = move || {
+            if let Err(error) = inbound.converse(stream) {
+                debug!("{}: a peer's connection ended: {error}", inbound.node);
+            }
+            lock(&inbound.connections).remove(&id);
+        };
+        std::thread::Builder::new()
+            .name("votes".into())
+            .spawn(run)?;
+        Ok(())
+    }
+
+    fn converse(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(HELLO_WITHIN))?;
+        let sending = stream.try_clone()?;
+        let mut lines = Lines::new(stream, MAX_HELLO);
+        let peer = match self.await_hello(&mut lines) {
+            Ok(peer) => peer,
+            Err(why) => {
+                warn!(
+                    "{}: refused a connection on the port for peers: {why}",
+                    self.node
+                );
+                return (&sending).write_all(&message::line(&Welcome::Refused(why)));
+            }
+        };
+        (&sending).write_all(&message::line(&Welcome::Welcome))?;
+        lines.allow(MAX_LINE);
+        lines.reader().set_read_timeout(None)?;
+        let connection = Outgoing::new(sending, QUEUE_LIMIT)?;
+        let ended = self.answer(peer, lines, &connection);
+        connection.close();
+        ended
+    }
+
+    fn await_hello(&self, lines: &mut Lines<TcpStream>) -> Result<NodeId, String> {
+        let began = Instant::now();
+        loop {
+            let line = lines
+                .next_line()
+                .map_err(|_| "this is a port for nodes".to_owned())?;
+            if let Some(line) = line {
+                let hello = serde_json::from_slice(line)
+                    .map_err(|_| "this is a port for nodes; clients use another".to_owned())?;
+                return self.check(&hello);
+            }
+            let received = lines.receive().map_err(|error| error.to_string())?;
+            if received == Received::End || began.elapsed() > HELLO_WITHIN {
+                return Err("no greeting".to_owned());
+            }
+        }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<NodeId, String> {
+        let Hello {
+            protocol,
+            cluster,
+            from,
+            to,
+        } = hello;
+        if *protocol != PROTOCOL {
+            return Err(format!(
+                "node {from} speaks version {protocol} of the protocol between nodes, node {} \
+                 version {PROTOCOL}: run the same release on all nodes",
+                self.node
+            ));
+        }
+        if *cluster != self.cluster {
+            return Err(format!(
+                "node {from} belongs to cluster {cluster}, node {} to {}: give all nodes the same \
+                 cluster file",
+                self.node, self.cluster
+            ));
+        }
+        if *to != self.node {
+            return Err(format!(
+                "node {from} looks for node {to}, but this is {}",
+                self.node
+            ));
+        }
+        if !self.peers.contains(from) {
+            return Err(format!("node {from} is not a member of this cluster"));
+        }
+        Ok(*from)
+    }
+
+    fn answer(
+        &self,
+        peer: NodeId,
+        mut lines: Lines<TcpStream>,
+        connection: &Arc<Outgoing>,
+    ) -> io::Result<()> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        loop {
+            match lines.receive()? {
+                Received::Bytes(_) | Received::Nothing => {}
+                Received::End => return Ok(()),
+            }
+            net::batch(|| {
+                let endless = |_| invalid("an endless line".into());
+                while let Some(line) = lines.next_line().map_err(endless)? {
+                    let Ask { id, ask } = serde_json::from_slice(line)
+                        .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
+                    let respond = Respond {
+                        connection: connection.clone(),
+                        id,
+                    };
+                    self.service.serve(peer, ask, respond);
+                }
+                Ok::<(), io::Error>(())
+            })?;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What nodes say to each other: lines of JSON.
+//!
+//! A connection belongs to the node that opened it. Its first line is a [`Hello`], answered by a
+//! [`Welcome`]; then come [`Ask`]s in one direction and [`Tell`]s in the other, matched by their
+//! ids and in any order. A question with id 0 wants no answer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
+use crate::register::{Operation, Outcome, VoteReply, VoteRequest};
+use crate::ring::NodeId;
+use crate::storage::{Page, Scan, StorageId};
+
+/// Raised whenever nodes of two versions would misunderstand each other.
+pub const PROTOCOL: u32 = 1;
+
+/// The longest line, in bytes: a page of records, or the largest key and value with every byte
+/// escaped, and what surrounds them.
+pub const MAX_LINE: usize = 2 * 6 * (MAX_KEY + MAX_VALUE);
+
+/// The first line of a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub protocol: u32,
+    /// The cluster's name and the fingerprint of its membership.
+    pub cluster: String,
+    pub from: NodeId,
+    pub to: NodeId,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Welcome {
+    Welcome,
+    /// Why the connection is closed now.
+    Refused(String),
+}
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    pub id: u64,
+    pub ask: Request,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tell {
+    pub id: u64,
+    pub tell: Reply,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// A coordinator asks a replica.
+    Vote { key: Key, vote: VoteRequest },
+    /// An origin asks a coordinator.
+    Coordinate { key: Key, operation: Operation },
+    /// Anti-entropy: the digests of an arc's buckets.
+    Digests { arc: usize },
+    /// Anti-entropy, and listing all pairs: the records of an arc.
+    Scan(Scan),
+    /// A node says under which storage id it votes, or wants to vote.
+    Join { storage: StorageId, votes: bool },
+    /// Are you there?
+    Ping,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Vote(VoteReply),
+    Outcome(Outcome),
+    Digests(Vec<u64>),
+    Page(Page),
+    /// Under which storage id the asking node voted last, if ever.
+    Known(Option<StorageId>),
+    Pong,
+    /// This node does not vote: its storage is in doubt.
+    Abstain,
+}
+
+/// One message as a line.
+pub fn line<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("maps have text keys, numbers are finite");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Dot;
+    use crate::register::{Accepted, Ballot, Change, State};
+
+    fn text<T: Serialize>(message: &T) -> String {
+        String::from_utf8(line(message)).unwrap()
+    }
+
+    #[test]
+    fn messages_are_these_lines() {
+        let node = NodeId(5554);
+        let state = State {
+            value: Some("v".into()),
+            clock: "5554:7".parse().unwrap(),
+            last: Some(Dot {
+                origin: node,
+                sequence: 7,
+            }),
+            ..State::default()
+        };
+        let accepted = Accepted {
+            ballot: Ballot {
+                round: 1,
+                node,
+                step: 2,
+            },
+            state: state.into(),
+        };
+        let vote = VoteRequest::Accept(accepted);
+        assert_eq!(
+            text(&Ask {
+                id: 3,
+                ask: Request::Vote {
+                    key: "k".into(),
+                    vote
+                }
+            }),
+            "{\"id\":3,\"ask\":{\"vote\":{\"key\":\"k\",\"vote\":{\"accept\":{\"ballot\":[1,5554,2],\
+             \"state\":{\"value\":\"v\",\"clock\":[[5554,7]],\
+             \"last\":{\"origin\":5554,\"sequence\":7}}}}}}}\n"
+        );
+        assert_eq!(
+            text(&Tell {
+                id: 3,
+                tell: Reply::Vote(VoteReply::Taken)
+            }),
+            "{\"id\":3,\"tell\":{\"vote\":\"taken\"}}\n"
+        );
+        let change = Change::CompareAndSet {
+            expected: None,
+            value: "v".into(),
+        };
+        let operation = Operation::Write {
+            dot: Dot {
+                origin: node,
+                sequence: 8,
+            },
+            change,
+        };
+        assert_eq!(
+            text(&Ask {
+                id: 4,
+                ask: Request::Coordinate {
+                    key: "k".into(),
+                    operation
+                }
+            }),
+            "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":{\"write\":{\"dot\":\
+             {\"origin\":5554,\"sequence\":8},\"change\":{\"compare_and_set\":\
+             {\"expected\":null,\"value\":\"v\"}}}}}}}\n"
+        );
+        assert_eq!(
+            text(&Ask {
+                id: 0,
+                ask: Request::Ping
+            }),
+            "{\"id\":0,\"ask\":\"ping\"}\n"
+        );
+        assert_eq!(
+            text(&Welcome::Refused("no".into())),
+            "{\"refused\":\"no\"}\n"
+        );
+    }
+
+    #[test]
+    fn the_largest_record_fits_into_a_line() {
+        let state = State {
+            value: Some([0x01; MAX_VALUE][..].into()),
+            ..State::default()
+        };
+        let accepted = Accepted {
+            ballot: Ballot::ZERO,
+            state: state.into(),
+        };
+        let key = [0x01; MAX_KEY][..].into();
+        let vote = VoteRequest::Accept(accepted);
+        let line = line(&Ask {
+            id: u64::MAX,
+            ask: Request::Vote { key, vote },
+        });
+        assert!(line.len() < MAX_LINE, "{}", line.len());
+    }
+}

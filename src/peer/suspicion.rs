@@ -1,0 +1,100 @@
+//! When a silent peer is suspected: arithmetic, without a clock.
+//!
+//! The only evidence of failure is silence: a question has been outstanding for the read time-out
+//! and no byte has come in that time. A refused or reset connection is none. A suspect is not
+//! dead: the first byte from it clears the suspicion.
+
+use std::time::Duration;
+
+/// What is known of a peer's silence. Times are since any fixed moment.
+#[derive(Clone, Debug, Default)]
+pub struct Suspicion {
+    last_heard: Duration,
+    suspect: bool,
+}
+
+/// The judgement at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judgement {
+    /// Look again after this time at the latest.
+    Patience(Duration),
+    /// Silent for as long as the read time-out.
+    Silent,
+}
+
+impl Suspicion {
+    pub fn suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// A byte came in; returns whether that cleared a suspicion.
+    pub fn heard(&mut self, now: Duration) -> bool {
+        self.last_heard = now;
+        std::mem::replace(&mut self.suspect, false)
+    }
+
+    /// Judges the silence; `oldest` is when the oldest question still outstanding was asked.
+    pub fn judge(
+        &mut self,
+        now: Duration,
+        oldest: Option<Duration>,
+        time_out: Duration,
+    ) -> Judgement {
+        let Some(oldest) = oldest else {
+            return Judgement::Patience(time_out);
+        };
+        let silent_since = oldest.max(self.last_heard);
+        let silence = now.saturating_sub(silent_since);
+        if silence < time_out {
+            return Judgement::Patience(time_out - silence);
+        }
+        self.suspect = true;
+        Judgement::Silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_peer_is_suspected_after_a_time_out_of_silence_with_a_question_outstanding() {
+        // (now, oldest question, last byte heard) -> milliseconds of patience, 0 for silent
+        let cases = [
+            ((500, None, 0), 100),
+            ((500, Some(500), 0), 100),
+            ((540, Some(500), 0), 60),
+            ((600, Some(500), 0), 0),
+            ((600, Some(500), 550), 50),
+            ((650, Some(500), 550), 0),
+            ((450, Some(500), 0), 100),
+        ];
+        for ((now, oldest, heard), patience) in cases {
+            let mut suspicion = Suspicion::default();
+            suspicion.heard(ms(heard));
+            let judgement = suspicion.judge(ms(now), oldest.map(ms), ms(100));
+            let expected = match patience {
+                0 => Judgement::Silent,
+                patience => Judgement::Patience(ms(patience)),
+            };
+            assert_eq!(
+                judgement, expected,
+                "now {now}, oldest {oldest:?}, heard {heard}"
+            );
+            assert_eq!(suspicion.suspect(), patience == 0);
+        }
+    }
+
+    #[test]
+    fn one_byte_clears_a_suspicion() {
+        let mut suspicion = Suspicion::default();
+        suspicion.judge(ms(100), Some(ms(0)), ms(100));
+        assert!(suspicion.suspect());
+        assert!(suspicion.heard(ms(101)));
+        assert!(!suspicion.suspect() && !suspicion.heard(ms(102)));
+    }
+}
