@@ -1,1 +1,58 @@
-fn main() {}
+//! The command line: `dynamo SUBCOMMAND`.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use lexopt::Arg;
+use simple_dynamo::cli::{self, Arguments, UsageError};
+
+const HELP: &str = "\
+A simplified Amazon Dynamo that is linearizable and available at the same time.
+
+usage: dynamo COMMAND [options]
+
+  node     run one node of a cluster
+  shell    type requests at a node
+  status   how every node is
+  bench    measure a running cluster
+
+Each has its own --help with examples. To start five nodes at once: ./run.sh
+";
+
+fn main() -> ExitCode {
+    let filter = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(filter)
+        .format_target(false)
+        .init();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dynamo: {error}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut parser = lexopt::Parser::from_env();
+    let command = match parser.next()? {
+        Some(Arg::Value(word)) => word.to_string_lossy().into_owned(),
+        Some(Arg::Long("help") | Arg::Short('h')) | None => "help".to_owned(),
+        Some(other) => return Err(UsageError(other.unexpected().to_string()).into()),
+    };
+    let arguments = Arguments::new(parser);
+    match command.as_str() {
+        "node" => cli::node::run(arguments),
+        "shell" => cli::shell::run(arguments),
+        "status" => cli::status::run(arguments),
+        "bench" => cli::bench::run(arguments),
+        "help" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => {
+            let text = format!("unknown command {other:?}; see dynamo --help");
+            Err(UsageError(text).into())
+        }
+    }
+}

@@ -101,6 +101,11 @@ impl<R: Read> Lines<R> {
         &self.reader
     }
 
+    /// The reader below.
+    pub fn reader_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     fn make_room(&mut self) {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);

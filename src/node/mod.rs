@@ -1,3 +1,297 @@
+//! A node: everything wired together.
+//!
+//! The way of a request: a client's thread hands it to the [`router`], which sends it to a
+//! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Router and
+//! coordinator are state machines without I/O; [`drive`] carries their effects out. Whichever
+//! thread brings an answer takes the request one step further: no thread waits for another node,
+//! but for those in [`listing`], [`anti_entropy`] and [`membership`], which nobody waits for.
+
+pub mod anti_entropy;
 pub mod coordinator;
+pub mod drive;
+pub mod listing;
+pub mod membership;
 pub mod memory;
+pub mod replica;
 pub mod router;
+pub mod stats;
+pub mod workers;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::lock;
+use crate::net;
+use crate::peer::inbound::Inbound;
+use crate::peer::{Link, Respond, link};
+use crate::register::Outcome;
+use crate::ring::{NodeId, Ring};
+use crate::storage::disk::Disk;
+use crate::storage::{Hooks, OpenError, Store, Sync};
+use anti_entropy::AntiEntropy;
+use coordinator::Coordinator;
+use replica::Forwarded;
+use router::Router;
+use stats::Stats;
+use workers::{Pool, Timer};
+
+/// Requests that a node coordinates at a time; one more is turned away.
+const MOST_COORDINATED: usize = 8192;
+/// Threads that take up the requests which other nodes forward.
+const COORDINATING_THREADS: usize = 4;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(25);
+/// Sequence numbers that are reserved at a time: one log entry for so many writes.
+const SEQUENCE_BLOCK: u64 = 100_000;
+
+/// Whom a coordinator answers.
+pub enum Origin {
+    /// A request that another node forwarded.
+    Peer(Respond),
+    /// A request of this node's own router.
+    Here(router::Ticket),
+    /// Nobody: anti-entropy wants the state restored.
+    Nobody,
+}
+
+/// What a client's request ends with.
+pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+
+/// One node of the cluster.
+pub struct Node {
+    pub id: NodeId,
+    pub config: Config,
+    pub ring: Arc<Ring>,
+    pub stats: Stats,
+    store: Store,
+    links: BTreeMap<NodeId, Arc<Link>>,
+    coordinator: Mutex<Coordinator<Origin>>,
+    router: Mutex<Router<Ended>>,
+    reserving: AtomicBool,
+    /// Whether this node votes: its storage holds all that it ever voted.
+    votes: AtomicBool,
+    anti_entropy: AntiEntropy,
+    began: Instant,
+    pool: OnceLock<Pool<Forwarded>>,
+    timer: OnceLock<Timer>,
+    inbound: OnceLock<Arc<Inbound>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ending: AtomicBool,
+}
+
+impl Node {
+    /// Opens the storage and starts every thread of the node but those that serve clients.
+    pub fn start(
+        id: NodeId,
+        config: Config,
+        disk: Arc<dyn Disk>,
+        sync: Sync,
+        peer_listener: TcpListener,
+    ) -> Result<Arc<Node>, OpenError> {
+        let ring = Arc::new(config.ring());
+        let hooks = Hooks {
+            deliver: Box::new(|group| net::batch(|| group.into_iter().for_each(|told| told()))),
+            failed: Box::new(move |error| stop_at_once(id, &error)),
+        };
+        let store = Store::open(disk, id, &config.fingerprint(), ring.clone(), sync, hooks)?;
+        info!("{id}: holds {} keys", store.len());
+        let node = Arc::new_cyclic(|node| {
+            let node = node.clone();
+            let returned = move |peer| {
+                if let Some(node) = node.upgrade() {
+                    Node::peer_returned(&node, peer);
+                }
+            };
+            Node::new(id, config, ring, store, Arc::new(returned))
+        });
+        node.run(peer_listener)?;
+        Ok(node)
+    }
+
+    fn new(
+        id: NodeId,
+        config: Config,
+        ring: Arc<Ring>,
+        store: Store,
+        returned: Arc<dyn Fn(NodeId) + Send + std::marker::Sync>,
+    ) -> Node {
+        let links = config
+            .nodes
+            .iter()
+            .filter(|member| member.id != id)
+            .map(|member| {
+                let returned = returned.clone();
+                let settings = link::Settings {
+                    node: id,
+                    peer: member.id,
+                    address: member.peer_address(),
+                    cluster: config.fingerprint(),
+                    read_timeout: config.read_timeout(),
+                    patience: config.request_deadline(),
+                    returned: Box::new(move |peer| returned(peer)),
+                };
+                (member.id, Link::new(settings))
+            });
+        let first_sequence = store.sequences() + 1;
+        Node {
+            id,
+            stats: Stats::default(),
+            links: links.collect(),
+            coordinator: Mutex::new(Coordinator::new(
+                id,
+                ring.clone(),
+                config.quorums(),
+                MOST_COORDINATED,
+            )),
+            router: Mutex::new(Router::new(
+                id,
+                ring.clone(),
+                config.request_deadline(),
+                first_sequence,
+            )),
+            reserving: AtomicBool::new(false),
+            votes: AtomicBool::new(false),
+            anti_entropy: AntiEntropy::new(id, &ring),
+            began: Instant::now(),
+            pool: OnceLock::new(),
+            timer: OnceLock::new(),
+            inbound: OnceLock::new(),
+            threads: Mutex::default(),
+            ending: AtomicBool::new(false),
+            store,
+            ring,
+            config,
+        }
+    }
+
+    fn run(self: &Arc<Node>, peer_listener: TcpListener) -> io::Result<()> {
+        let (reserved, done) = crossbeam_channel::bounded(1);
+        self.reserve_sequences(move || {
+            let _ = reserved.send(());
+        });
+        // The commit thread ends the process if it cannot.
+        let _ = done.recv();
+        let node = Arc::downgrade(self);
+        let coordinate = move |Forwarded {
+                                   key,
+                                   operation,
+                                   respond,
+                               }| {
+            if let Some(node) = node.upgrade() {
+                node.coordinate(Origin::Peer(respond), key, operation);
+            }
+        };
+        let _ = self
+            .pool
+            .set(Pool::start("coordinate", COORDINATING_THREADS, coordinate)?);
+        let node = Arc::downgrade(self);
+        let tick = move |since_last| {
+            if let Some(node) = node.upgrade() {
+                node.tick(since_last);
+            }
+        };
+        let _ = self.timer.set(Timer::start(TICK, tick)?);
+        let peers = self.links.keys().copied().collect();
+        let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
+        let _ = self.inbound.set(inbound.clone());
+        self.spawn("peers", move |_| inbound.run(&peer_listener))?;
+        for link in self.links.values().cloned() {
+            self.spawn("link", move |_| link.run())?;
+        }
+        self.spawn("join", membership::run)?;
+        self.spawn("anti-entropy", anti_entropy::run)?;
+        self.spawn("snapshots", Node::take_snapshots)
+    }
+
+    fn spawn(
+        self: &Arc<Node>,
+        name: &str,
+        work: impl FnOnce(&Arc<Node>) + Send + 'static,
+    ) -> io::Result<()> {
+        let node = self.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&node))?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// Ends all threads and closes the storage. What was acknowledged is durable already.
+    pub fn stop(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.anti_entropy.wake();
+        self.links.values().for_each(|link| link.end());
+        if let Some(inbound) = self.inbound.get() {
+            inbound.end();
+            // Wakes the thread that accepts.
+            if let Some(member) = self.config.member(self.id) {
+                drop(std::net::TcpStream::connect(member.peer_address()));
+            }
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A panic of the thread has been reported by itself.
+            let _ = thread.join();
+        }
+        self.store.close();
+    }
+
+    fn ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Waits on a thread that nobody waits for; less when the node ends.
+    fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.ending() && Instant::now() < until {
+            std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    fn tick(self: &Arc<Node>, since_last: Duration) {
+        // This process was stopped, or starved: it may have missed writes.
+        if since_last > self.config.read_timeout() {
+            info!(
+                "{}: this process did not run for {} ms",
+                self.id,
+                since_last.as_millis()
+            );
+            self.anti_entropy.doubt_all(&self.ring);
+        }
+        self.anti_entropy.ticked();
+        self.expire_requests();
+    }
+
+    fn peer_returned(node: &Arc<Node>, peer: NodeId) {
+        node.anti_entropy.doubt_peer(&node.ring, peer);
+        node.announce_storage(peer);
+    }
+
+    fn take_snapshots(node: &Arc<Node>) {
+        while !node.ending() {
+            if let Err(error) = node.store.snapshot_if_due() {
+                stop_at_once(node.id, &error);
+            }
+            node.pause(Duration::from_secs(1));
+        }
+    }
+}
+
+/// After a failed write or fsync nobody knows what is on the disk, so nothing more is promised:
+/// a restart reads what is really there.
+fn stop_at_once(id: NodeId, error: &io::Error) {
+    error!(
+        "{id}: the data folder cannot be written to: {error}. The node ends; nothing that it \
+         acknowledged is lost. Make room or mend the disk, and start it again"
+    );
+    std::process::exit(74);
+}

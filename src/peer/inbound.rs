@@ -24,7 +24,7 @@ const MAX_HELLO: usize = 1 << 10;
 /// What a node does with its peers' questions. Must not wait for another node: other nodes wait
 /// for the thread that this runs on.
 pub trait Service: Send + Sync {
-    fn serve(&self, from: NodeId, request: Request, respond: Respond);
+    fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond);
 }
 
 /// Sends the answer to one question.
@@ -218,7 +218,7 @@ impl Inbound {
                         connection: connection.clone(),
                         id,
                     };
-                    self.service.serve(peer, ask, respond);
+                    self.service.clone().serve(peer, ask, respond);
                 }
                 Ok::<(), io::Error>(())
             })?;

@@ -1,0 +1,105 @@
+//! What all subcommands do with their arguments.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::config::{Config, Member};
+use crate::ring::NodeId;
+
+/// The command line is wrong; the text says what to write instead.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> UsageError {
+        UsageError(error.to_string())
+    }
+}
+
+/// The arguments of one subcommand, one by one.
+pub struct Arguments {
+    parser: Parser,
+    cluster: Option<PathBuf>,
+}
+
+/// One argument.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// `--name`, or `-n`.
+    Option(String),
+    Word(String),
+}
+
+impl Arguments {
+    pub fn new(parser: Parser) -> Arguments {
+        Arguments {
+            parser,
+            cluster: None,
+        }
+    }
+
+    /// The next argument that is this subcommand's own: `--cluster` all have.
+    pub fn next(&mut self) -> Result<Option<Argument>, UsageError> {
+        loop {
+            match self.parser.next()? {
+                Some(Arg::Long("cluster")) => self.cluster = Some(self.parser.value()?.into()),
+                Some(Arg::Long(name)) => return Ok(Some(Argument::Option(name.to_owned()))),
+                Some(Arg::Short('h')) => return Ok(Some(Argument::Option("help".to_owned()))),
+                Some(Arg::Short(name)) => return Ok(Some(Argument::Option(name.to_string()))),
+                Some(Arg::Value(word)) => return Ok(Some(Argument::Word(word.string()?))),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The value of the option that came last.
+    pub fn value<T: FromStr>(&mut self) -> Result<T, UsageError>
+    where
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        Ok(self.parser.value()?.parse()?)
+    }
+
+    /// The cluster of `--cluster`, or the course's five nodes.
+    pub fn config(&self) -> Result<Config, UsageError> {
+        match &self.cluster {
+            Some(path) => Config::read(path).map_err(|error| UsageError(error.to_string())),
+            None => Ok(Config::course()),
+        }
+    }
+}
+
+impl Argument {
+    /// The error for an argument that the subcommand does not have.
+    pub fn unknown(&self, command: &str) -> UsageError {
+        let text = match self {
+            Argument::Option(name) if name.len() == 1 => format!("-{name}"),
+            Argument::Option(name) => format!("--{name}"),
+            Argument::Word(word) => word.clone(),
+        };
+        UsageError(format!(
+            "{text} is not understood; see dynamo {command} --help"
+        ))
+    }
+}
+
+/// The member with this id.
+pub fn member(config: &Config, id: NodeId) -> Result<&Member, UsageError> {
+    config.member(id).ok_or_else(|| {
+        UsageError(format!(
+            "node {id} is not in the cluster; its nodes are {}",
+            config.ids()
+        ))
+    })
+}

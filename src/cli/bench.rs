@@ -1,0 +1,219 @@
+//! `dynamo bench`: a closed loop of clients, and how long they wait.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::arguments::{Argument, Arguments, UsageError};
+use crate::client::Client;
+use crate::lock;
+
+pub const HELP: &str = "\
+Measures a running cluster: each connection sends a request, waits for the reply, and sends the
+next. Connections are spread over the nodes in turn.
+
+usage: dynamo bench [options]
+
+  --reads PERCENT      how many of the requests are GET, the others PUT; 50 by default
+  --connections N      32 by default
+  --keys N             keys are drawn evenly from so many; 10000 by default
+  --value BYTES        length of the values; 100 by default
+  --secs SECONDS       5 by default
+  --seed N             the same seed draws the same requests; 1 by default
+  --cluster FILE       the cluster file; without it, the course's five nodes on 127.0.0.1
+
+examples:
+  dynamo bench --reads 100
+  dynamo bench --reads 0 --connections 1 --secs 10
+";
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Load {
+    reads: u64,
+    connections: usize,
+    keys: u64,
+    value: usize,
+    duration: Duration,
+    seed: u64,
+    addresses: Vec<String>,
+}
+
+/// What the clients have seen; times in microseconds.
+struct Seen {
+    reads: Histogram<u64>,
+    writes: Histogram<u64>,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl Seen {
+    fn new() -> Result<Seen, Box<dyn Error>> {
+        let (reads, writes) = (Histogram::new(3)?, Histogram::new(3)?);
+        Ok(Seen {
+            reads,
+            writes,
+            errors: 0,
+            first_error: None,
+        })
+    }
+
+    fn failed(&mut self, error: String) {
+        self.errors += 1;
+        self.first_error.get_or_insert(error);
+    }
+
+    fn add(&mut self, other: Seen) -> Result<(), Box<dyn Error>> {
+        self.reads.add(other.reads)?;
+        self.writes.add(other.writes)?;
+        self.errors += other.errors;
+        self.first_error = self.first_error.take().or(other.first_error);
+        Ok(())
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Some(load) = parse(&mut arguments)? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let done = Arc::new(AtomicU64::new(0));
+    let total = Mutex::new(Seen::new()?);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for client in 0..load.connections {
+            let (load, done, total) = (&load, &done, &total);
+            scope.spawn(move || {
+                let seen = drive(load, client, done).map_err(|error| error.to_string());
+                let mut total = lock(total);
+                match seen {
+                    Ok(seen) => total
+                        .add(seen)
+                        .unwrap_or_else(|e| total.failed(e.to_string())),
+                    Err(error) => total.failed(error),
+                }
+            });
+        }
+        report_progress(&load, &done, began);
+    });
+    let elapsed = began.elapsed().as_secs_f64();
+    let total = total
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let count = total.reads.len() + total.writes.len();
+    println!(
+        "{count} requests in {elapsed:.1} s: {:.0} per second",
+        count as f64 / elapsed
+    );
+    for (name, times) in [("reads", &total.reads), ("writes", &total.writes)] {
+        if !times.is_empty() {
+            let at = |quantile| times.value_at_quantile(quantile);
+            println!(
+                "{name:<6} p50 {} us, p90 {} us, p99 {} us, p99.9 {} us",
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                at(0.999)
+            );
+        }
+    }
+    match total.first_error {
+        Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
+        None => Ok(()),
+    }
+}
+
+fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
+    let mut load = Load {
+        reads: 50,
+        connections: 32,
+        keys: 10_000,
+        value: 100,
+        duration: Duration::from_secs(5),
+        seed: 1,
+        addresses: Vec::new(),
+    };
+    while let Some(argument) = arguments.next()? {
+        let Argument::Option(name) = &argument else {
+            return Err(argument.unknown("bench"));
+        };
+        match name.as_str() {
+            "reads" => load.reads = arguments.value()?,
+            "connections" => load.connections = arguments.value()?,
+            "keys" => load.keys = arguments.value()?,
+            "value" => load.value = arguments.value()?,
+            "secs" => {
+                let seconds = arguments.value::<f64>()?;
+                load.duration = Duration::try_from_secs_f64(seconds)
+                    .map_err(|error| UsageError(format!("--secs {seconds}: {error}")))?;
+            }
+            "seed" => load.seed = arguments.value()?,
+            "help" => return Ok(None),
+            _ => return Err(argument.unknown("bench")),
+        }
+    }
+    if load.reads > 100 || load.connections == 0 || load.keys == 0 {
+        let text = "--reads is at most 100, --connections and --keys at least 1";
+        return Err(UsageError(text.to_owned()));
+    }
+    let config = arguments.config()?;
+    load.addresses = config
+        .nodes
+        .iter()
+        .map(|member| member.client_address())
+        .collect();
+    Ok(Some(load))
+}
+
+/// One client, until the time is over.
+fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn Error>> {
+    let mut seen = Seen::new()?;
+    let address = &load.addresses[client % load.addresses.len()];
+    let mut connection = Client::connect(address, PATIENCE)
+        .map_err(|error| format!("{address}: {error}; is the cluster up?"))?;
+    let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
+    let value = "x".repeat(load.value.max(1));
+    let until = Instant::now() + load.duration;
+    while Instant::now() < until {
+        let key = random.u64(0..load.keys);
+        let read = random.u64(0..100) < load.reads;
+        let request = if read {
+            format!("GET k{key}")
+        } else {
+            format!("PUT k{key} {value}")
+        };
+        let asked = Instant::now();
+        let reply = connection.call(&request)?;
+        let micros = asked.elapsed().as_micros() as u64;
+        if reply.starts_with("ERROR") {
+            seen.failed(reply);
+        }
+        if read {
+            seen.reads.record(micros)?
+        } else {
+            seen.writes.record(micros)?
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(seen)
+}
+
+/// One line a second.
+fn report_progress(load: &Load, done: &AtomicU64, began: Instant) {
+    let mut before = 0;
+    for second in 1.. {
+        let next = began + Duration::from_secs(second);
+        if next > began + load.duration {
+            return;
+        }
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        let now = done.load(Ordering::Relaxed);
+        println!("{second:>4} s  {:>8} requests/s", now - before);
+        before = now;
+    }
+}

@@ -1,0 +1,9 @@
+//! The subcommands of `dynamo`.
+
+pub mod arguments;
+pub mod bench;
+pub mod node;
+pub mod shell;
+pub mod status;
+
+pub use arguments::{Arguments, UsageError};

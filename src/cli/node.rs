@@ -1,0 +1,140 @@
+//! `dynamo node`: runs one node until it is told to end.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use log::{info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::arguments::{Argument, Arguments, UsageError, member};
+use crate::node::Node;
+use crate::ring::NodeId;
+use crate::server::{self, Server};
+use crate::storage::disk::Folder;
+use crate::storage::{Identity, Sync};
+
+pub const HELP: &str = "\
+Runs one node of the cluster, until SIGTERM or SIGINT.
+
+usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--rebuild]
+
+  ID               which node of the cluster this is: 5554, 5556, 5558, 5560 or 5562 by default
+  --cluster FILE   the cluster file (JSON); without it, the course's five nodes on 127.0.0.1
+  --data FOLDER    where the node keeps its log; data/ID by default
+  --sync always    a write is on the disk before it is acknowledged: the default
+  --sync os        the operating system writes when it likes: faster, and a loss of power may
+                   lose writes that were acknowledged
+  --rebuild        discard the folder, and copy everything from the other replicas before voting
+
+examples:
+  dynamo node 5554
+  dynamo node 7 --cluster seven.json --data /var/lib/dynamo/7
+  RUST_LOG=info,simple_dynamo::peer=debug dynamo node 5554
+
+A cluster file: {\"nodes\": [{\"id\": 1, \"host\": \"10.0.0.1\", \"client_port\": 7000, \"peer_port\": 7001},
+...]}, and if wanted name, replicas, read_quorum, write_quorum, read_timeout_ms, request_deadline_ms.
+";
+
+struct Options {
+    id: NodeId,
+    data: PathBuf,
+    sync: Sync,
+    rebuild: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Some(options) = parse(&mut arguments)? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let config = arguments.config()?;
+    let id = options.id;
+    let own = member(&config, id)?.clone();
+    // From here on signals end the node in order.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let clients = server::listen(&own.client_address())?;
+    let peers = server::listen(&own.peer_address())?;
+    let folder = open(&options)?;
+    if options.rebuild {
+        Identity::discard(folder.as_ref(), id, &config.fingerprint())?;
+    }
+    if options.sync == Sync::Os {
+        warn!("{id}: --sync os: a loss of power may lose writes that were acknowledged");
+    }
+    let node = Node::start(id, config, folder, options.sync, peers)
+        .map_err(|error| format!("{}: {error}", options.data.display()))?;
+    let server = Server::new(node.clone());
+    let listener = Arc::new(clients);
+    let (serving, accepting) = (server.clone(), listener.clone());
+    let accepts = std::thread::Builder::new()
+        .name("clients".into())
+        .spawn(move || serving.run(&accepting))?;
+    info!("{id}: serves clients on {}", own.client_address());
+    let signal = signals.forever().next();
+    info!("{id}: ends on signal {}", signal.unwrap_or(SIGTERM));
+    // A second signal does not wait.
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(1);
+        }
+    });
+    server.stop(&listener);
+    // A panic of the thread has been reported by itself.
+    let _ = accepts.join();
+    node.stop();
+    info!("{id}: ended");
+    Ok(())
+}
+
+fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
+    let (mut id, mut data, mut sync, mut rebuild) = (None, None, Sync::Always, false);
+    while let Some(argument) = arguments.next()? {
+        match &argument {
+            Argument::Option(name) => match name.as_str() {
+                "data" => data = Some(arguments.value::<PathBuf>()?),
+                "sync" => sync = parse_sync(&arguments.value::<String>()?)?,
+                "rebuild" => rebuild = true,
+                "help" => return Ok(None),
+                _ => return Err(argument.unknown("node")),
+            },
+            Argument::Word(word) if id.is_none() => {
+                let wrong =
+                    |_| UsageError(format!("{word:?} is no node id: a number such as 5554"));
+                id = Some(word.parse::<NodeId>().map_err(wrong)?);
+            }
+            Argument::Word(_) => return Err(argument.unknown("node")),
+        }
+    }
+    let id = id.ok_or_else(|| UsageError("which node? dynamo node ID, such as 5554".to_owned()))?;
+    let data = data.unwrap_or_else(|| PathBuf::from(format!("data/{id}")));
+    Ok(Some(Options {
+        id,
+        data,
+        sync,
+        rebuild,
+    }))
+}
+
+fn parse_sync(word: &str) -> Result<Sync, UsageError> {
+    match word {
+        "always" => Ok(Sync::Always),
+        "os" => Ok(Sync::Os),
+        _ => Err(UsageError(format!("--sync is always or os, not {word:?}"))),
+    }
+}
+
+fn open(options: &Options) -> Result<Arc<Folder>, Box<dyn Error>> {
+    let data = options.data.display();
+    match Folder::open(&options.data) {
+        Ok(folder) => Ok(Arc::new(folder)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(format!(
+            "{data}: another process is using this folder; is the node running?"
+        )
+        .into()),
+        Err(error) => Err(format!("{data}: {error}").into()),
+    }
+}

@@ -1,0 +1,120 @@
+//! `dynamo status`: how every node of the cluster is.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::arguments::{Argument, Arguments};
+use crate::client::Client;
+use crate::config::{Config, Member};
+
+pub const HELP: &str = "\
+Prints a line per node: whether it answers, votes and is up to date.
+
+usage: dynamo status [--wait SECONDS] [--cluster FILE]
+
+  --wait SECONDS   wait until every node answers, votes and is up to date; fail after that time
+  --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
+";
+
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What one node says of itself.
+struct Health {
+    line: String,
+    ready: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut wait = None;
+    while let Some(argument) = arguments.next()? {
+        match &argument {
+            Argument::Option(name) if name == "wait" => wait = Some(arguments.value::<f64>()?),
+            Argument::Option(name) if name == "help" => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            _ => return Err(argument.unknown("status").into()),
+        }
+    }
+    let config = arguments.config()?;
+    let until = Instant::now() + Duration::try_from_secs_f64(wait.unwrap_or(0.0))?;
+    loop {
+        let nodes = look(&config);
+        let ready = nodes.iter().all(|node| node.ready);
+        if ready || Instant::now() >= until {
+            nodes.iter().for_each(|node| println!("{}", node.line));
+            return match wait {
+                Some(seconds) if !ready => {
+                    Err(format!("not every node was ready within {seconds} s").into())
+                }
+                _ => Ok(()),
+            };
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Asks all nodes at once: a paused one takes as long as the patience lasts.
+fn look(config: &Config) -> Vec<Health> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = config
+            .nodes
+            .iter()
+            .map(|member| scope.spawn(move || ask(member)))
+            .collect();
+        asked
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect()
+    })
+}
+
+fn ask(member: &Member) -> Health {
+    let address = member.client_address();
+    let told = Client::connect(&address, PATIENCE).and_then(|mut client| client.list("STATS"));
+    match told {
+        Ok(lines) => describe(member, &lines),
+        Err(error) => {
+            let trouble = match error.kind() {
+                io::ErrorKind::ConnectionRefused => "down".to_owned(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "silent".to_owned(),
+                _ => error.to_string(),
+            };
+            Health {
+                line: format!("{:<6} {address:<22} {trouble}", member.id),
+                ready: false,
+            }
+        }
+    }
+}
+
+fn describe(member: &Member, lines: &[String]) -> Health {
+    let stats: HashMap<&str, &str> = lines
+        .iter()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
+    let stat = |name: &str| stats.get(name).copied().unwrap_or("?");
+    let votes = stat("votes") == "yes";
+    let current = stat("ranges_up_to_date") == stat("ranges");
+    let state = match (votes, current) {
+        (false, _) => "up, does not vote yet",
+        (true, false) => "up, copies what it missed",
+        (true, true) => "up",
+    };
+    let line = format!(
+        "{:<6} {:<22} {state:<26} {} keys, {} requests, {} s",
+        member.id,
+        member.client_address(),
+        stat("keys"),
+        stat("requests"),
+        stat("uptime_seconds"),
+    );
+    Health {
+        line,
+        ready: votes && current,
+    }
+}

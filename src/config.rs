@@ -1,0 +1,405 @@
+//! The cluster file: who the nodes are, N, R and W, and every time-out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use crate::register::Quorums;
+use crate::ring::{NodeId, Ring};
+
+/// The five nodes of the course.
+const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
+
+/// A whole cluster, as its file tells. All nodes must have the same.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Nodes of clusters with different names do not talk to each other.
+    #[serde(default = "default_name")]
+    pub name: String,
+    pub nodes: Vec<Member>,
+    /// N: how many nodes hold a key.
+    #[serde(default = "default_replicas")]
+    pub replicas: usize,
+    /// R: how many of them a read must hear.
+    #[serde(default = "default_quorum")]
+    pub read_quorum: usize,
+    /// W: how many of them a write must reach. R + W > N, so that a read meets every write,
+    /// and 2 W > N, so that two writes meet each other.
+    #[serde(default = "default_quorum")]
+    pub write_quorum: usize,
+    /// The read time-out of sockets between nodes: a peer that is silent for so long with a
+    /// question outstanding is suspected. Shorter finds failures sooner and suspects slow
+    /// nodes more often; the assignment says 100.
+    #[serde(default = "default_read_timeout")]
+    pub read_timeout_ms: u64,
+    /// A client's request ends within this time, one way or another. Long enough to try all
+    /// replicas of a key, each silent for a whole read time-out, and then some.
+    #[serde(default = "default_request_deadline")]
+    pub request_deadline_ms: u64,
+    /// A client that sent half a line loses its connection after this silence.
+    #[serde(default = "default_line_timeout")]
+    pub line_timeout_ms: u64,
+    /// How often one range is compared with one other replica, to find what nothing else found.
+    #[serde(default = "default_anti_entropy")]
+    pub anti_entropy_ms: u64,
+    /// Client connections, and so threads for them, at a time; one more is told `BUSY`.
+    #[serde(default = "default_max_clients")]
+    pub max_clients: usize,
+}
+
+/// One node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    pub id: NodeId,
+    #[serde(default = "default_host")]
+    pub host: String,
+    /// Twice the id where it is not given.
+    #[serde(default)]
+    pub client_port: u16,
+    /// The client's port plus one where it is not given.
+    #[serde(default)]
+    pub peer_port: u16,
+}
+
+fn default_name() -> String {
+    "dynamo".to_owned()
+}
+fn default_host() -> String {
+    "127.0.0.1".to_owned()
+}
+fn default_replicas() -> usize {
+    3
+}
+fn default_quorum() -> usize {
+    2
+}
+fn default_read_timeout() -> u64 {
+    100
+}
+fn default_request_deadline() -> u64 {
+    2000
+}
+fn default_line_timeout() -> u64 {
+    30_000
+}
+fn default_anti_entropy() -> u64 {
+    10_000
+}
+fn default_max_clients() -> usize {
+    1024
+}
+
+/// What is wrong with a cluster file, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// The course's five nodes on this machine.
+    pub fn course() -> Config {
+        let nodes: Vec<_> = COURSE
+            .iter()
+            .map(|id| format!("{{\"id\": {id}}}"))
+            .collect();
+        Config::parse(&format!("{{\"nodes\": [{}]}}", nodes.join(", ")))
+            .expect("the built-in cluster is right")
+    }
+
+    /// Reads a cluster file.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let told = |error: &dyn fmt::Display| ConfigError(format!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+        Config::parse(&text).map_err(|error| told(&error))
+    }
+
+    /// Reads the text of a cluster file.
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let mut config: Config =
+            serde_json::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        for (place, member) in config.nodes.iter_mut().enumerate() {
+            member
+                .fill_in()
+                .map_err(|wrong| ConfigError(format!("nodes[{place}]: {wrong}")))?;
+        }
+        config.check().map_err(ConfigError)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (n, r, w) = (self.replicas, self.read_quorum, self.write_quorum);
+        if n < 3 {
+            return Err(format!(
+                "replicas is {n}: to survive one failure it takes at least 3"
+            ));
+        }
+        if self.nodes.len() < n {
+            return Err(format!(
+                "replicas is {n}, but there are {} nodes",
+                self.nodes.len()
+            ));
+        }
+        for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
+            if quorum < 1 || quorum > n {
+                return Err(format!(
+                    "{name} is {quorum}: it must be from 1 to replicas, {n}"
+                ));
+            }
+        }
+        if r + w <= n {
+            return Err(format!(
+                "read_quorum {r} + write_quorum {w} is not more than replicas {n}: a read could \
+                 miss the last write"
+            ));
+        }
+        if 2 * w <= n {
+            return Err(format!(
+                "twice write_quorum {w} is not more than replicas {n}: two writes could miss each \
+                 other"
+            ));
+        }
+        self.check_times()?;
+        self.check_nodes()
+    }
+
+    fn check_times(&self) -> Result<(), String> {
+        if !(10..=10_000).contains(&self.read_timeout_ms) {
+            return Err(format!(
+                "read_timeout_ms is {}: from 10 to 10000",
+                self.read_timeout_ms
+            ));
+        }
+        let least = self.read_timeout_ms * (self.replicas as u64 + 1);
+        if self.request_deadline_ms < least {
+            return Err(format!(
+                "request_deadline_ms is {}: at least {least}, so that every replica of a key can \
+                 be silent for a read time-out and still be waited for",
+                self.request_deadline_ms
+            ));
+        }
+        for (name, millis) in [
+            ("line_timeout_ms", self.line_timeout_ms),
+            ("anti_entropy_ms", self.anti_entropy_ms),
+        ] {
+            if millis < 100 {
+                return Err(format!("{name} is {millis}: at least 100"));
+            }
+        }
+        if self.max_clients == 0 {
+            return Err("max_clients is 0: nobody could connect".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_nodes(&self) -> Result<(), String> {
+        let mut ids = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for (place, member) in self.nodes.iter().enumerate() {
+            if !ids.insert(member.id) {
+                return Err(format!("nodes[{place}]: id {} is there twice", member.id));
+            }
+            for port in [member.client_port, member.peer_port] {
+                if !addresses.insert((&member.host, port)) {
+                    let host = &member.host;
+                    return Err(format!("nodes[{place}]: {host}:{port} is there twice"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn quorums(&self) -> Quorums {
+        Quorums {
+            replicas: self.replicas,
+            read: self.read_quorum,
+            write: self.write_quorum,
+        }
+    }
+
+    pub fn ring(&self) -> Ring {
+        Ring::new(self.nodes.iter().map(|member| member.id), self.replicas)
+    }
+
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.nodes.iter().find(|member| member.id == id)
+    }
+
+    /// The ids of all nodes, for people.
+    pub fn ids(&self) -> String {
+        let ids: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|member| member.id.to_string())
+            .collect();
+        ids.join(" ")
+    }
+
+    pub fn read_timeout(&self) -> Duration {
+        Duration::from_millis(self.read_timeout_ms)
+    }
+
+    pub fn request_deadline(&self) -> Duration {
+        Duration::from_millis(self.request_deadline_ms)
+    }
+
+    /// The cluster's name with a fingerprint of what all nodes must agree on: the ids, and with
+    /// them the placement, and the quorums.
+    pub fn fingerprint(&self) -> String {
+        let ids: BTreeSet<_> = self.nodes.iter().map(|member| member.id).collect();
+        let text = format!("{ids:?} {:?}", self.quorums());
+        let hash = Sha1::digest(text.as_bytes());
+        format!(
+            "{}-{:02x}{:02x}{:02x}{:02x}",
+            self.name, hash[0], hash[1], hash[2], hash[3]
+        )
+    }
+}
+
+impl Member {
+    fn fill_in(&mut self) -> Result<(), String> {
+        if self.client_port == 0 {
+            let port = u16::try_from(2 * u64::from(self.id.0))
+                .ok()
+                .filter(|port| *port > 0);
+            self.client_port = port.ok_or_else(|| {
+                format!(
+                    "twice the id {} is no port: give client_port and peer_port",
+                    self.id
+                )
+            })?;
+        }
+        if self.peer_port == 0 {
+            self.peer_port = self
+                .client_port
+                .checked_add(1)
+                .ok_or_else(|| "client_port plus one is no port: give peer_port".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Where clients connect.
+    pub fn client_address(&self) -> String {
+        format!("{}:{}", self.host, self.client_port)
+    }
+
+    /// Where other nodes connect.
+    pub fn peer_address(&self) -> String {
+        format!("{}:{}", self.host, self.peer_port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_five_nodes_of_the_course_are_built_in() {
+        let config = Config::course();
+        let ports: Vec<_> = config
+            .nodes
+            .iter()
+            .map(|m| (m.id.0, m.client_port, m.peer_port))
+            .collect();
+        let expected = [
+            (5554, 11108),
+            (5556, 11112),
+            (5558, 11116),
+            (5560, 11120),
+            (5562, 11124),
+        ];
+        assert_eq!(ports, expected.map(|(id, port)| (id, port, port + 1)));
+        assert_eq!(
+            config.quorums(),
+            Quorums {
+                replicas: 3,
+                read: 2,
+                write: 2
+            }
+        );
+        assert_eq!(
+            (config.read_timeout_ms, config.request_deadline_ms),
+            (100, 2000)
+        );
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_what_is_wrong_and_where() {
+        let three = r#""nodes":[{"id":1,"client_port":7001},{"id":2,"client_port":7011},{"id":3,"client_port":7021}]"#;
+        let cases = [
+            ("{".to_owned(), "line 1 column 1"),
+            (
+                r#"{"nodes":[],"color":1}"#.to_owned(),
+                "unknown field `color`",
+            ),
+            (
+                r#"{"nodes":[{"id":1}]}"#.to_owned(),
+                "replicas is 3, but there are 1 nodes",
+            ),
+            (
+                r#"{"nodes":[{"id":70000}]}"#.to_owned(),
+                "nodes[0]: twice the id 70000 is no port",
+            ),
+            (format!(r#"{{{three},"replicas":2}}"#), "replicas is 2"),
+            (
+                format!(r#"{{{three},"read_quorum":1}}"#),
+                "could miss the last write",
+            ),
+            (
+                format!(r#"{{{three},"read_quorum":3,"write_quorum":1}}"#),
+                "two writes could miss each other",
+            ),
+            (
+                format!(r#"{{{three},"read_quorum":4}}"#),
+                "read_quorum is 4",
+            ),
+            (
+                format!(r#"{{{three},"read_timeout_ms":1}}"#),
+                "read_timeout_ms is 1",
+            ),
+            (
+                format!(r#"{{{three},"request_deadline_ms":300}}"#),
+                "at least 400",
+            ),
+            (
+                r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),
+                "nodes[1]: id 1 is there twice",
+            ),
+            (
+                r#"{"nodes":[{"id":1},{"id":2,"client_port":3},{"id":4}]}"#.to_owned(),
+                "nodes[1]: 127.0.0.1:3 is there twice",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = Config::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_nodes_must_agree_on_is_in_the_fingerprint_and_nothing_else() {
+        let course = Config::course();
+        let mut elsewhere = course.clone();
+        elsewhere.nodes[0].host = "10.0.0.1".into();
+        elsewhere.nodes.reverse();
+        assert_eq!(course.fingerprint(), elsewhere.fingerprint());
+        let mut others = [course.clone(), course.clone(), course.clone()];
+        others[0].name = "other".into();
+        others[1].nodes.pop();
+        others[2].read_quorum = 3;
+        for other in others {
+            assert_ne!(course.fingerprint(), other.fingerprint());
+        }
+    }
+}

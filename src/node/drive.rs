@@ -1,0 +1,260 @@
+//! Carries out what router and coordinator want done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::coordinator::{self, Effect as ToDo};
+use super::router::{self, Action, Effect as ToRoute};
+use super::{Ended, Node, Origin, SEQUENCE_BLOCK};
+use crate::bytes::Key;
+use crate::lock;
+use crate::net;
+use crate::peer::link::Answer;
+use crate::peer::{Reply, Request};
+use crate::register::{Operation, Outcome, VoteReply, VoteRequest, Why};
+use crate::ring::NodeId;
+
+/// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
+/// after attempt it doubles up to this.
+const LONGEST_BACKOFF: u64 = 64;
+/// How long a router waits before it tries all replicas once more, in milliseconds.
+const NEXT_PASS: std::ops::Range<u64> = 10..30;
+
+impl Node {
+    /// Starts a client's request for one key; `ended` runs exactly once, on any thread.
+    pub fn submit(self: &Arc<Node>, key: Key, action: Action, ended: Ended) {
+        let suspects = self.suspects();
+        let mut effects = Vec::new();
+        let mut router = lock(&self.router);
+        router.submit(
+            ended,
+            key,
+            action,
+            self.began.elapsed(),
+            &suspects,
+            &mut effects,
+        );
+        let running_out = router.sequences_left() < SEQUENCE_BLOCK / 2;
+        drop(router);
+        if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
+            let node = self.clone();
+            self.reserve_sequences(move || node.reserving.store(false, Ordering::Relaxed));
+        }
+        net::batch(|| self.route(effects));
+    }
+
+    /// Requests of this node's clients that are under way.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.router).in_flight()
+    }
+
+    /// The nodes that are silent just now.
+    pub fn suspects(&self) -> Vec<NodeId> {
+        self.links
+            .values()
+            .filter(|link| link.suspect())
+            .map(|link| link.peer())
+            .collect()
+    }
+
+    pub(super) fn reserve_sequences(self: &Arc<Node>, then: impl FnOnce() + Send + 'static) {
+        let upto = self.store.sequences() + SEQUENCE_BLOCK;
+        let node = self.clone();
+        let reserved = move || {
+            lock(&node.router).reserved(upto);
+            then();
+        };
+        self.store.reserve(upto, Box::new(reserved));
+    }
+
+    pub(super) fn expire_requests(self: &Arc<Node>) {
+        let mut effects = Vec::new();
+        lock(&self.router).expire(self.began.elapsed(), &self.suspects(), &mut effects);
+        self.route(effects);
+    }
+
+    fn route(self: &Arc<Node>, effects: Vec<ToRoute<Ended>>) {
+        for effect in effects {
+            match effect {
+                ToRoute::Forward {
+                    to,
+                    ticket,
+                    key,
+                    operation,
+                } if to == self.id => {
+                    self.coordinate(Origin::Here(ticket), key, operation);
+                }
+                ToRoute::Forward {
+                    to,
+                    ticket,
+                    key,
+                    operation,
+                } => {
+                    self.forward(to, ticket, key, operation);
+                }
+                ToRoute::Answer { handle, result } => handle(result),
+                ToRoute::WakeLater { request } => {
+                    let delay = Duration::from_millis(fastrand::u64(NEXT_PASS));
+                    let node = self.clone();
+                    self.later(delay, move || {
+                        let mut effects = Vec::new();
+                        lock(&node.router).wake(request, &node.suspects(), &mut effects);
+                        node.route(effects);
+                    });
+                }
+            }
+        }
+    }
+
+    fn forward(
+        self: &Arc<Node>,
+        to: NodeId,
+        ticket: router::Ticket,
+        key: Key,
+        operation: Operation,
+    ) {
+        let node = self.clone();
+        self.links[&to].ask(Request::Coordinate { key, operation }, move |answer| {
+            let answer = match answer {
+                Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
+                Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
+                Answer::Unreached => router::Answer::Unreached,
+            };
+            node.answered(ticket, to, answer);
+        });
+    }
+
+    fn answered(self: &Arc<Node>, ticket: router::Ticket, from: NodeId, answer: router::Answer) {
+        let mut effects = Vec::new();
+        lock(&self.router).answer(ticket, from, answer, &self.suspects(), &mut effects);
+        self.route(effects);
+    }
+
+    /// Takes up a request as its coordinator.
+    pub(super) fn coordinate(self: &Arc<Node>, origin: Origin, key: Key, operation: Operation) {
+        if !self.votes() {
+            let why = Why::Recovering;
+            return self.tell(
+                origin,
+                Outcome::Failed {
+                    accept_sent: false,
+                    why,
+                },
+            );
+        }
+        let promised = self.store.promised(&key);
+        let mut effects = Vec::new();
+        lock(&self.coordinator).request(origin, key, operation, promised, &mut effects);
+        self.carry_out(effects);
+    }
+
+    /// Ends all that this node coordinates: a replica has lost what it voted.
+    pub(super) fn abandon_coordinated(self: &Arc<Node>) {
+        let mut effects = Vec::new();
+        lock(&self.coordinator).abandon(&mut effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(self: &Arc<Node>, effects: Vec<ToDo<Origin>>) {
+        for effect in effects {
+            match effect {
+                ToDo::Ask {
+                    to,
+                    ticket,
+                    key,
+                    request,
+                } if to == self.id => {
+                    self.ask_own_replica(ticket, &key, &request);
+                }
+                ToDo::Ask {
+                    to,
+                    ticket,
+                    key,
+                    request,
+                } => {
+                    self.ask_replica(to, ticket, key, request);
+                }
+                ToDo::Repair { to, key, accepted } => {
+                    self.stats.read_repairs.add(1);
+                    let vote = VoteRequest::Accept(accepted);
+                    if to == self.id {
+                        self.store.vote(&key, &vote, |_| {});
+                    } else {
+                        self.links[&to].tell(Request::Vote { key, vote });
+                    }
+                }
+                ToDo::Answer { handle, outcome } => self.tell(handle, outcome),
+                ToDo::WakeLater { request, attempt } => {
+                    let most = (1u64 << attempt.min(16)).min(LONGEST_BACKOFF);
+                    let delay = Duration::from_micros(fastrand::u64(500..=1000 * most));
+                    let node = self.clone();
+                    self.later(delay, move || {
+                        let mut effects = Vec::new();
+                        lock(&node.coordinator).wake(request, &mut effects);
+                        node.carry_out(effects);
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell(self: &Arc<Node>, origin: Origin, outcome: Outcome) {
+        match origin {
+            Origin::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
+            Origin::Here(ticket) => {
+                self.answered(ticket, self.id, router::Answer::Outcome(outcome));
+            }
+            Origin::Nobody => {}
+        }
+    }
+
+    fn ask_own_replica(
+        self: &Arc<Node>,
+        ticket: coordinator::Ticket,
+        key: &Key,
+        request: &VoteRequest,
+    ) {
+        let node = self.clone();
+        self.store.vote(key, request, move |vote| {
+            node.voted(ticket, node.id, Some(vote))
+        });
+    }
+
+    /// Asks another replica. A suspect is asked too, so that it keeps up if it is there, but not
+    /// waited for: its failure has cost a time-out once, and does not again on every request.
+    fn ask_replica(
+        self: &Arc<Node>,
+        to: NodeId,
+        ticket: coordinator::Ticket,
+        key: Key,
+        vote: VoteRequest,
+    ) {
+        let link = &self.links[&to];
+        let request = Request::Vote { key, vote };
+        if link.suspect() {
+            link.tell(request);
+            return self.voted(ticket, to, None);
+        }
+        let node = self.clone();
+        link.ask(request, move |answer| {
+            let vote = match answer {
+                Answer::Reply(Reply::Vote(vote)) => Some(vote),
+                _ => None,
+            };
+            node.voted(ticket, to, vote);
+        });
+    }
+
+    fn voted(self: &Arc<Node>, ticket: coordinator::Ticket, from: NodeId, vote: Option<VoteReply>) {
+        let mut effects = Vec::new();
+        lock(&self.coordinator).reply(ticket, from, vote, &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn later(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+        if let Some(timer) = self.timer.get() {
+            timer.after(delay, Box::new(job));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Listing pairs: those that this node holds, and all in the system.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+
+use super::Node;
+use super::router::Action;
+use crate::bytes::{Key, Value};
+use crate::clock::VectorClock;
+use crate::error::Failure;
+use crate::net;
+use crate::peer::link::Answer;
+use crate::peer::{Reply, Request};
+use crate::register::{Accepted, Ballot, Change, Outcome, Record, Verdict};
+use crate::storage::{Page, Scan};
+
+/// Records that are taken from the own store at a time.
+const OWN_PAGE: usize = 500;
+
+/// A key that has a value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pair {
+    pub key: Key,
+    pub version: VectorClock,
+    pub value: Value,
+}
+
+/// What a listing is handed to; an error ends it.
+pub type Emit<'a> = &'a mut dyn FnMut(Pair) -> Result<(), Failure>;
+
+impl Node {
+    /// Hands out the pairs that this node holds, in the order of the keys.
+    ///
+    /// Waits until this node has made sure that it missed nothing. What it holds may include a
+    /// write that is under way: what is chosen only a read can tell.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if it is not sure of its ranges within the request deadline.
+    pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
+        let longest_tick = self.config.read_timeout();
+        if !self
+            .anti_entropy
+            .settled_within(self.config.request_deadline(), longest_tick)
+        {
+            return Err(Failure::Unavailable(format!(
+                "node {} is still copying what it missed ({} of {} ranges to go); try again, or \
+                 see STATS",
+                self.id,
+                self.anti_entropy.doubted(),
+                self.ring.arcs_of(self.id).len()
+            )));
+        }
+        let mut last = None;
+        loop {
+            let (told, page) = bounded(1);
+            self.store
+                .page(last.as_ref(), OWN_PAGE, move |page| drop(told.send(page)));
+            let page = page.recv().unwrap_or_default();
+            let Some((key, _)) = page.last() else {
+                return Ok(());
+            };
+            last = Some(key.clone());
+            for (key, record) in page {
+                if let Some(pair) = pair(key, record.accepted.as_ref()) {
+                    emit(pair)?;
+                }
+            }
+        }
+    }
+
+    /// Hands out every pair in the system once, each as fresh as a read of it: range by range.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if too few replicas of a range answer.
+    pub fn list_all(self: &Arc<Node>, emit: Emit) -> Result<(), Failure> {
+        for arc in 0..self.ring.members().len() {
+            let mut after = None;
+            loop {
+                let pages = self.scan_replicas(arc, after.as_ref())?;
+                let next = pages.iter().filter_map(|page| page.next.clone()).min();
+                self.merge(&pages, next.as_ref(), emit)?;
+                match next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One page of an arc from every replica that answers, enough of them for a read.
+    fn scan_replicas(&self, arc: usize, after: Option<&Key>) -> Result<Vec<Page>, Failure> {
+        let replicas = self.ring.replicas_of_arc(arc);
+        let scan = Scan {
+            arc,
+            buckets: None,
+            after: after.cloned(),
+            states: true,
+        };
+        let (told, answers) = bounded(replicas.len());
+        net::batch(|| {
+            for replica in replicas {
+                let told = told.clone();
+                if *replica == self.id && self.votes() {
+                    self.store
+                        .scan(&scan, move |page| drop(told.send(Some(page))));
+                } else if let Some(link) = self.links.get(replica) {
+                    link.ask(Request::Scan(scan.clone()), move |answer| {
+                        let page = match answer {
+                            Answer::Reply(Reply::Page(page)) => Some(page),
+                            _ => None,
+                        };
+                        let _ = told.send(page);
+                    });
+                }
+            }
+        });
+        drop(told);
+        let needed = self.config.quorums().agreeing();
+        let mut pages = Vec::new();
+        for page in answers.into_iter().flatten() {
+            pages.push(page);
+            // A suspect is not waited for.
+            let missing = replicas.len() - pages.len();
+            let suspects = self.suspects();
+            let silent = replicas
+                .iter()
+                .filter(|replica| suspects.contains(replica))
+                .count();
+            if pages.len() >= needed && missing <= silent {
+                break;
+            }
+        }
+        if pages.len() < needed {
+            return Err(Failure::Unavailable(format!(
+                "only {} of the {needed} replicas needed of {}'s range answered",
+                pages.len(),
+                replicas[0]
+            )));
+        }
+        Ok(pages)
+    }
+
+    /// Hands out the keys up to `last` that enough replicas agree on; the others are read.
+    fn merge(
+        self: &Arc<Node>,
+        pages: &[Page],
+        last: Option<&Key>,
+        emit: Emit,
+    ) -> Result<(), Failure> {
+        let mut keys: BTreeMap<&Key, BTreeMap<Ballot, (usize, Option<&Record>)>> = BTreeMap::new();
+        for entry in pages.iter().flat_map(|page| &page.entries) {
+            if last.is_none_or(|last| entry.key <= *last) {
+                let votes = keys.entry(&entry.key).or_default();
+                let vote = votes
+                    .entry(entry.accepted)
+                    .or_insert((0, entry.record.as_ref()));
+                vote.0 += 1;
+            }
+        }
+        let needed = self.config.quorums().agreeing();
+        for (key, votes) in keys {
+            let agreed = votes.into_values().find(|(count, _)| *count >= needed);
+            let found = match agreed {
+                Some((_, record)) => pair(key.clone(), record.and_then(|r| r.accepted.as_ref())),
+                None => self.read(key)?,
+            };
+            found.map_or(Ok(()), &mut *emit)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one key and waits for it.
+    fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
+        match self.request(key.clone(), Action::Get)? {
+            Outcome::Found { value, version } => Ok(Some(Pair {
+                key: key.clone(),
+                version,
+                value,
+            })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Deletes each of these keys; returns how many of them there still were.
+    pub fn delete_all(self: &Arc<Node>, keys: &BTreeSet<Key>) -> Result<u64, Failure> {
+        let mut deleted = 0;
+        for key in keys {
+            let outcome = self.request(key.clone(), Action::Change(Change::Delete))?;
+            deleted += u64::from(matches!(outcome, Outcome::Decided(Verdict::Applied(_))));
+        }
+        Ok(deleted)
+    }
+
+    /// A request of this node itself, waited for: only on threads that no other node waits for.
+    fn request(self: &Arc<Node>, key: Key, action: Action) -> Result<Outcome, Failure> {
+        let (told, result) = bounded(1);
+        self.submit(key, action, Box::new(move |result| drop(told.send(result))));
+        let ended = || Failure::Unavailable("the node is ending".to_owned());
+        result.recv().map_err(|_| ended())?
+    }
+}
+
+fn pair(key: Key, accepted: Option<&Accepted>) -> Option<Pair> {
+    let state = &accepted?.state;
+    Some(Pair {
+        key,
+        version: state.clock.clone(),
+        value: state.value.clone()?,
+    })
+}

@@ -1,0 +1,185 @@
+//! Whether this node may vote.
+//!
+//! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
+//! just what made a state chosen. So each data folder has a random storage id, and peers
+//! remember under which id a node voted last. A node with an empty folder asks all nodes that it
+//! shares ranges with. If none of them knew an older folder it is new and votes. If one did, the
+//! node first copies every key of its ranges, promises included, from *both* other replicas:
+//! each quorum that it was ever part of has left its trace on one of them.
+//!
+//! A peer that hears of a new storage id ends all that it coordinates at the moment: votes of the
+//! forgotten life may have been counted in it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use log::{info, warn};
+
+use super::Node;
+use crate::net;
+use crate::peer::{Reply, Request, Respond};
+use crate::ring::NodeId;
+use crate::storage::{Scan, Standing, StorageId};
+
+/// How long to wait before peers that did not answer are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The thread: ends once this node votes.
+pub fn run(node: &Arc<Node>) {
+    let standing = node.store.identity().standing;
+    if standing == Standing::New {
+        let lost = loop {
+            match knew_another(node) {
+                Some(lost) => break lost,
+                None if node.ending() => return,
+                None => node.pause(ASK_AGAIN),
+            }
+        };
+        node.set_standing(if lost {
+            Standing::Lost
+        } else {
+            Standing::Whole
+        });
+    }
+    if node.store.identity().standing == Standing::Lost {
+        warn!(
+            "{}: an older data folder was lost: copying everything before voting",
+            node.id
+        );
+        while !copy_everything(node) {
+            if node.ending() {
+                return;
+            }
+            node.pause(ASK_AGAIN);
+        }
+        node.set_standing(Standing::Whole);
+        info!(
+            "{}: copied {} keys from both other replicas",
+            node.id,
+            node.store.len()
+        );
+    }
+    node.votes.store(true, Ordering::Release);
+    for &peer in node.links.keys() {
+        node.announce_storage(peer);
+    }
+    info!("{}: votes", node.id);
+}
+
+/// Whether any neighbour knew this node under another storage id; `None` until all have answered.
+fn knew_another(node: &Arc<Node>) -> Option<bool> {
+    let storage = node.store.identity().storage.clone();
+    let mut another = false;
+    for peer in node.ring.neighbours_of(node.id) {
+        let join = Request::Join {
+            storage: storage.clone(),
+            votes: false,
+        };
+        match node.ask_and_wait(peer, join) {
+            Some(Reply::Known(known)) => another |= known.is_some_and(|known| known != storage),
+            _ => return None,
+        }
+    }
+    Some(another)
+}
+
+fn copy_everything(node: &Arc<Node>) -> bool {
+    // The neighbours must have ended what they counted on the lost votes before they are copied.
+    if knew_another(node).is_none() {
+        return false;
+    }
+    for arc in node.ring.arcs_of(node.id) {
+        for &from in node.ring.replicas_of_arc(arc) {
+            if from != node.id && !copy(node, arc, from) {
+                return false;
+            }
+        }
+    }
+    let (told, durable) = bounded(1);
+    node.store.when_durable(Box::new(move || {
+        let _ = told.send(());
+    }));
+    durable.recv().is_ok()
+}
+
+fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
+    let mut scan = Scan {
+        arc,
+        buckets: None,
+        after: None,
+        states: true,
+    };
+    loop {
+        let Some(Reply::Page(page)) = node.ask_and_wait(from, Request::Scan(scan.clone())) else {
+            return false;
+        };
+        for entry in page.entries {
+            if let Some(record) = entry.record {
+                node.store.absorb(&entry.key, record);
+            }
+        }
+        if page.next.is_none() {
+            return true;
+        }
+        scan.after = page.next;
+    }
+}
+
+impl Node {
+    /// Whether this node votes, or still has to make sure that it has forgotten nothing.
+    pub fn votes(&self) -> bool {
+        self.votes.load(Ordering::Acquire)
+    }
+
+    /// Tells a peer under which storage id this node votes, so that it notices a loss.
+    pub(super) fn announce_storage(&self, peer: NodeId) {
+        if self.votes() {
+            let storage = self.store.identity().storage.clone();
+            net::batch(|| {
+                self.links[&peer].tell(Request::Join {
+                    storage,
+                    votes: true,
+                })
+            });
+        }
+    }
+
+    /// A peer tells its storage id, and is told the one that it was known by.
+    pub(super) fn joined(
+        self: &Arc<Node>,
+        peer: NodeId,
+        storage: StorageId,
+        votes: bool,
+        respond: Respond,
+    ) {
+        let known = self.store.identity().peers.get(&peer).cloned();
+        let changed = known.as_ref().is_some_and(|known| *known != storage);
+        if changed {
+            warn!(
+                "{}: {peer} has lost its data folder; its old votes count no more",
+                self.id
+            );
+            self.abandon_coordinated();
+        }
+        if known.is_none() || (changed && votes) {
+            let noted = self.store.change_identity(|identity| {
+                identity.peers.insert(peer, storage);
+            });
+            if let Err(error) = noted {
+                super::stop_at_once(self.id, &error);
+            }
+        }
+        respond.reply(Reply::Known(known));
+    }
+
+    fn set_standing(&self, standing: Standing) {
+        let noted = self
+            .store
+            .change_identity(|identity| identity.standing = standing);
+        if let Err(error) = noted {
+            super::stop_at_once(self.id, &error);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Counters, and what `STATS` and `RING` tell.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Node;
+use crate::ring::{NodeId, Position};
+use crate::storage::Standing;
+
+/// A number that only grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a node has done since it started.
+#[derive(Default)]
+pub struct Stats {
+    /// Requests of this node's clients for one key.
+    pub requests: Counter,
+    /// Of these, how many ended with an error.
+    pub failures: Counter,
+    /// Laggards that reads brought up to date.
+    pub read_repairs: Counter,
+    /// Keys that anti-entropy found newer elsewhere and pulled.
+    pub pulled: Counter,
+    /// Of these, how many needed a full round.
+    pub restored: Counter,
+    /// Ranges that anti-entropy compared with another replica.
+    pub compared: Counter,
+}
+
+impl Node {
+    /// The lines of `RING`: the nodes in ring order.
+    pub fn describe_ring(&self) -> Vec<String> {
+        let suspects = self.suspects();
+        let describe = |(position, node): &(Position, NodeId)| {
+            let address = match self.config.member(*node) {
+                Some(member) => member.client_address(),
+                None => String::new(),
+            };
+            let state = match node {
+                node if *node == self.id => "self",
+                node if suspects.contains(node) => "suspect",
+                _ => "up",
+            };
+            format!("NODE {node} {position} {address} {state}")
+        };
+        self.ring.members().iter().map(describe).collect()
+    }
+
+    /// The lines of `STATS`: a name and a value each.
+    pub fn describe_stats(&self) -> Vec<String> {
+        let identity = self.store.identity().clone();
+        let standing = match identity.standing {
+            Standing::Whole => "whole",
+            Standing::New => "new",
+            Standing::Lost => "copying",
+        };
+        let arcs = self.ring.arcs_of(self.id).len();
+        let doubted = self.anti_entropy.doubted();
+        let stats = &self.stats;
+        let lines: [(&str, &dyn Display); 17] = [
+            ("node", &self.id),
+            ("cluster", &self.config.fingerprint()),
+            ("uptime_seconds", &self.began.elapsed().as_secs()),
+            ("storage", &identity.storage),
+            ("storage_standing", &standing),
+            ("votes", &if self.votes() { "yes" } else { "no" }),
+            ("keys", &self.store.len()),
+            ("log_bytes", &self.store.log_bytes()),
+            ("ranges", &arcs),
+            ("ranges_up_to_date", &(arcs - doubted)),
+            ("ranges_compared", &stats.compared.get()),
+            ("keys_pulled", &stats.pulled.get()),
+            ("keys_restored", &stats.restored.get()),
+            ("read_repairs", &stats.read_repairs.get()),
+            ("requests", &stats.requests.get()),
+            ("requests_failed", &stats.failures.get()),
+            ("requests_in_flight", &self.in_flight()),
+        ];
+        lines
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect()
+    }
+}

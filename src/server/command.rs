@@ -1,0 +1,354 @@
+//! What a client may say: one line, one command.
+
+use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
+use crate::clock::VectorClock;
+use crate::error::Failure;
+
+/// A request line, understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    Put {
+        key: Key,
+        value: Value,
+    },
+    Get(Key),
+    Delete(Key),
+    /// `expected` is `None` for "no such key".
+    CompareAndSet {
+        key: Key,
+        expected: Option<VectorClock>,
+        value: Value,
+    },
+    /// `GET @`: what this node holds.
+    ListOwn,
+    /// `GET *`: every pair in the system.
+    ListAll,
+    DeleteOwn,
+    DeleteAll,
+    Where(Key),
+    Ring,
+    Stats,
+    Ping,
+    Help,
+    Quit,
+}
+
+/// Which keys a word stands for.
+enum Target {
+    Key(Key),
+    Own,
+    All,
+}
+
+/// What `HELP` prints.
+pub const HELP: [&str; 14] = [
+    "PUT key value            store a value; replies OK version",
+    "GET key                  replies VALUE version value, or NOT_FOUND",
+    "DEL key                  delete; replies OK version, or NOT_FOUND",
+    "CAS key version value    store if the key has this version, - for no such key",
+    "GET @                    the pairs that this node holds",
+    "GET *                    all pairs of the cluster",
+    "DEL @   DEL *            delete all those",
+    "WHERE key                the key's hash and the nodes that hold it, coordinator first",
+    "RING                     the nodes in ring order, and whether they answer",
+    "STATS                    what this node has done",
+    "PING   HELP   QUIT",
+    "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
+    "A version such as 5554:12,5556:3 counts the writes that a key has seen, by the node they came through.",
+    "ERROR UNAVAILABLE: certainly not done. ERROR UNKNOWN: may or may not have been done; read to see.",
+];
+
+impl Command {
+    /// Understands a line without its end.
+    ///
+    /// # Errors
+    /// `SYNTAX` and `TOO_LARGE`, with what to write instead; `DENIED` for a web browser.
+    pub fn parse(line: &[u8]) -> Result<Command, Failure> {
+        let line = std::str::from_utf8(line)
+            .map_err(|_| syntax("the line is not UTF-8; this protocol is text"))?;
+        let (word, rest) = split_word(line);
+        let rest = rest.unwrap_or("");
+        match word.to_ascii_uppercase().as_str() {
+            "PUT" => Self::parse_put(rest),
+            "GET" => Ok(match only_target(rest, "GET key, GET @ or GET *")? {
+                Target::Key(key) => Command::Get(key),
+                Target::Own => Command::ListOwn,
+                Target::All => Command::ListAll,
+            }),
+            "DEL" => Ok(match only_target(rest, "DEL key, DEL @ or DEL *")? {
+                Target::Key(key) => Command::Delete(key),
+                Target::Own => Command::DeleteOwn,
+                Target::All => Command::DeleteAll,
+            }),
+            "CAS" => Self::parse_compare_and_set(rest),
+            "WHERE" => match only_target(rest, "WHERE key")? {
+                Target::Key(key) => Ok(Command::Where(key)),
+                Target::Own | Target::All => Err(reserved()),
+            },
+            "RING" => alone(rest, "RING", Command::Ring),
+            "STATS" => alone(rest, "STATS", Command::Stats),
+            "PING" => alone(rest, "PING", Command::Ping),
+            "HELP" => alone(rest, "HELP", Command::Help),
+            "QUIT" => alone(rest, "QUIT", Command::Quit),
+            // A web page can make a browser send this: it shall not come to the commands below.
+            "POST" | "HOST:" => Err(Failure::Denied("this is no web server".to_owned())),
+            "" => Err(syntax("an empty line; HELP lists the commands")),
+            _ => {
+                let word: String = word.chars().take(20).collect();
+                Err(syntax(&format!(
+                    "unknown command {word:?}; HELP lists the commands"
+                )))
+            }
+        }
+    }
+
+    fn parse_put(rest: &str) -> Result<Command, Failure> {
+        let usage = "PUT key value";
+        let (key, rest) = key(rest, usage)?;
+        Ok(Command::Put {
+            key,
+            value: value(rest, usage)?,
+        })
+    }
+
+    fn parse_compare_and_set(rest: &str) -> Result<Command, Failure> {
+        let usage = "CAS key version value";
+        let (key, rest) = key(rest, usage)?;
+        let (word, rest) = split_word(rest.ok_or_else(|| expected(usage))?);
+        let expected = match word {
+            "-" => None,
+            word => Some(word.parse().map_err(|_| {
+                syntax(&format!(
+                    "{word:?} is not a version such as 5554:12,5556:3, or - for none"
+                ))
+            })?),
+        };
+        Ok(Command::CompareAndSet {
+            key,
+            expected,
+            value: value(rest, usage)?,
+        })
+    }
+}
+
+fn syntax(text: &str) -> Failure {
+    Failure::Syntax(text.to_owned())
+}
+
+fn expected(usage: &str) -> Failure {
+    syntax(&format!("expected: {usage}"))
+}
+
+fn reserved() -> Failure {
+    syntax("the keys @ and * are reserved, for GET and DEL of many keys")
+}
+
+/// The first word, and what follows the one space after it.
+fn split_word(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(' ') {
+        Some((word, rest)) => (word, Some(rest)),
+        None => (text, None),
+    }
+}
+
+fn alone(rest: &str, word: &str, command: Command) -> Result<Command, Failure> {
+    if rest.trim().is_empty() {
+        Ok(command)
+    } else {
+        Err(expected(word))
+    }
+}
+
+fn only_target(rest: &str, usage: &str) -> Result<Target, Failure> {
+    let (target, rest) = target(rest, usage)?;
+    match rest {
+        Some(rest) if !rest.trim().is_empty() => Err(expected(usage)),
+        _ => Ok(target),
+    }
+}
+
+fn key<'a>(rest: &'a str, usage: &str) -> Result<(Key, Option<&'a str>), Failure> {
+    match target(rest, usage)? {
+        (Target::Key(key), rest) => Ok((key, rest)),
+        _ => Err(reserved()),
+    }
+}
+
+fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), Failure> {
+    let rest = rest.trim_start_matches(' ');
+    let (text, rest) = if rest.starts_with('"') {
+        let (text, rest) = json_string(rest)?;
+        match rest.strip_prefix(' ') {
+            Some(rest) => (text, Some(rest)),
+            None if rest.is_empty() => (text, None),
+            None => return Err(syntax("a space belongs after a key in double quotes")),
+        }
+    } else {
+        let (word, rest) = split_word(rest);
+        if word.is_empty() {
+            return Err(expected(usage));
+        }
+        if word.chars().any(char::is_control) {
+            return Err(syntax(
+                "a key with control characters is written as a JSON string",
+            ));
+        }
+        match word {
+            "@" => return Ok((Target::Own, rest)),
+            "*" => return Ok((Target::All, rest)),
+            word => (word.to_owned(), rest),
+        }
+    };
+    match text.as_str() {
+        "@" | "*" => Err(reserved()),
+        text if text.len() > MAX_KEY => Err(Failure::TooLarge(format!(
+            "the key has {} bytes; at most {MAX_KEY} are allowed",
+            text.len()
+        ))),
+        text => Ok((Target::Key(text.into()), rest)),
+    }
+}
+
+/// The rest of the line as it is, spaces included; or a JSON string.
+fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
+    let rest = rest.filter(|rest| !rest.is_empty()).ok_or_else(|| {
+        syntax(&format!(
+            "expected: {usage}; the empty value is written as \"\""
+        ))
+    })?;
+    let text = if rest.starts_with('"') {
+        match json_string(rest)? {
+            (text, rest) if rest.trim().is_empty() => text,
+            _ => {
+                return Err(syntax(
+                    "something follows the closing double quote of the value",
+                ));
+            }
+        }
+    } else {
+        rest.to_owned()
+    };
+    if text.len() > MAX_VALUE {
+        let length = text.len();
+        let text = format!("the value has {length} bytes; at most {MAX_VALUE} are allowed");
+        return Err(Failure::TooLarge(text));
+    }
+    Ok(text.into())
+}
+
+/// A JSON string at the front, and what follows it.
+fn json_string(text: &str) -> Result<(String, &str), Failure> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    match values.next() {
+        Some(Ok(string)) => Ok((string, &text[values.byte_offset()..])),
+        _ => Err(syntax(
+            "a word that starts with a double quote must be a JSON string",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Command {
+        Command::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn code(line: impl AsRef<[u8]>) -> &'static str {
+        Command::parse(line.as_ref()).unwrap_err().code()
+    }
+
+    fn put(key: &str, value: &str) -> Command {
+        Command::Put {
+            key: key.into(),
+            value: value.into(),
+        }
+    }
+
+    #[test]
+    fn words_are_in_any_case_and_a_value_is_the_rest_of_the_line() {
+        assert_eq!(parse("PUT k v"), put("k", "v"));
+        assert_eq!(parse("put k  two words "), put("k", " two words "));
+        assert_eq!(
+            parse("Put gr\u{fc}n \u{e4}\u{1f980}"),
+            put("gr\u{fc}n", "\u{e4}\u{1f980}")
+        );
+        assert_eq!(parse("PUT k 5554:1,x"), put("k", "5554:1,x"));
+        assert_eq!(parse("get k "), Command::Get("k".into()));
+        assert_eq!(parse("GET @"), Command::ListOwn);
+        assert_eq!(parse("GET *"), Command::ListAll);
+        assert_eq!(parse("DEL @"), Command::DeleteOwn);
+        assert_eq!(parse("DEL *"), Command::DeleteAll);
+        assert_eq!(parse("DEL @x"), Command::Delete("@x".into()));
+        assert_eq!(parse("quit"), Command::Quit);
+    }
+
+    #[test]
+    fn json_strings_hold_what_a_word_cannot() {
+        assert_eq!(
+            parse(r#"PUT "my key" "a\nb\u0000""#),
+            put("my key", "a\nb\0")
+        );
+        assert_eq!(parse(r#"PUT k """#), put("k", ""));
+        assert_eq!(parse(r#"GET "a\"b""#), Command::Get("a\"b".into()));
+        assert_eq!(parse(r#"PUT k a"b"#), put("k", "a\"b"));
+    }
+
+    #[test]
+    fn compare_and_set_takes_a_version_or_none() {
+        let expected = Some("5554:12,5556:3".parse().unwrap());
+        let cas = |expected| Command::CompareAndSet {
+            key: "k".into(),
+            expected,
+            value: "v w".into(),
+        };
+        assert_eq!(parse("CAS k 5554:12,5556:3 v w"), cas(expected));
+        assert_eq!(parse("cas k - v w"), cas(None));
+        assert_eq!(code("CAS k 12 v"), "SYNTAX");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_by_its_code() {
+        let wrong = [
+            "",
+            " ",
+            "FOO",
+            "PUT",
+            "PUT k",
+            "PUT k ",
+            "GET",
+            "GET a b",
+            "DEL",
+            "CAS k",
+            "CAS k -",
+            "CAS k - ",
+            "WHERE",
+            "WHERE @",
+            "PUT @ v",
+            "PUT * v",
+            "CAS * - v",
+            "GET \"@\"",
+            "PUT \"k v",
+            "PUT \"k\"v w",
+            "PUT k \"v",
+            "PUT k \"v\" w",
+            "RING now",
+            "GET a\tb",
+        ];
+        for line in wrong {
+            assert_eq!(code(line), "SYNTAX", "{line:?}");
+        }
+        assert_eq!(code(b"GET \xc3\x28"), "SYNTAX");
+        assert_eq!(code("POST / HTTP/1.1"), "DENIED");
+    }
+
+    #[test]
+    fn the_longest_key_and_value_are_taken_and_one_byte_more_is_not() {
+        let (key, value) = ("k".repeat(MAX_KEY), "v".repeat(MAX_VALUE));
+        assert_eq!(parse(&format!("PUT {key} {value}")), put(&key, &value));
+        assert_eq!(code(format!("PUT {key}k {value}")), "TOO_LARGE");
+        assert_eq!(code(format!("PUT {key} {value}v")), "TOO_LARGE");
+        assert_eq!(code(format!("GET {key}k")), "TOO_LARGE");
+    }
+}

@@ -1,0 +1,150 @@
+//! Serving clients: a thread per connection out of a bounded pool, and the text protocol.
+//!
+//! The way of a line: [`telnet`] takes out what telnet adds, `net::lines` splits, [`command`]
+//! understands, [`session`] has it done, [`text`] prints the reply.
+
+pub mod command;
+pub mod session;
+pub mod telnet;
+pub mod text;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use log::warn;
+
+use crate::error::Failure;
+use crate::lock;
+use crate::node::Node;
+
+/// A thread without a connection ends after this time.
+const IDLE_THREAD: Duration = Duration::from_secs(5);
+/// At the end, requests that are under way get this long.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The listener for clients and the threads behind it.
+pub struct Server {
+    node: Arc<Node>,
+    budget: session::Budget,
+    /// Hands a connection to a thread that waits for one.
+    idle: Sender<TcpStream>,
+    waiting: Receiver<TcpStream>,
+    threads: AtomicUsize,
+    sessions: Mutex<HashMap<u64, TcpStream>>,
+    last_session: AtomicU64,
+    ending: AtomicBool,
+}
+
+impl Server {
+    pub fn new(node: Arc<Node>) -> Arc<Server> {
+        let (idle, waiting) = bounded(0);
+        Arc::new(Server {
+            node,
+            budget: session::Budget::default(),
+            idle,
+            waiting,
+            threads: AtomicUsize::new(0),
+            sessions: Mutex::default(),
+            last_session: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Accepts clients until [`Server::stop`].
+    pub fn run(self: &Arc<Self>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            if self.ending.load(Ordering::Relaxed) {
+                return;
+            }
+            match stream {
+                Ok(stream) => self.assign(stream),
+                Err(error) => {
+                    warn!("{}: a client could not connect: {error}", self.node.id);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    /// Stops accepting, lets what is under way finish, and closes all connections.
+    pub fn stop(&self, listener: &TcpListener) {
+        self.ending.store(true, Ordering::Relaxed);
+        if let Ok(address) = listener.local_addr() {
+            // Wakes the thread that accepts.
+            drop(TcpStream::connect(address));
+        }
+        for stream in lock(&self.sessions).values() {
+            // An error says that the client has gone already.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        let until = Instant::now() + FAREWELL;
+        while !lock(&self.sessions).is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Gives a connection to an idle thread or a new one; with none to be had it says so.
+    fn assign(self: &Arc<Self>, stream: TcpStream) {
+        let stream = match self.idle.try_send(stream) {
+            Ok(()) => return,
+            Err(TrySendError::Full(stream) | TrySendError::Disconnected(stream)) => stream,
+        };
+        let most = self.node.config.max_clients;
+        if self.threads.load(Ordering::Relaxed) >= most {
+            return turn_away(stream, most);
+        }
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let server = self.clone();
+        let thread = std::thread::Builder::new().name("client".into());
+        let spawned = thread.spawn(move || {
+            server.serve(stream);
+            while let Ok(stream) = server.waiting.recv_timeout(IDLE_THREAD) {
+                server.serve(stream);
+            }
+            server.threads.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = spawned {
+            warn!("{}: no thread for a client: {error}", self.node.id);
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let id = self.last_session.fetch_add(1, Ordering::Relaxed);
+        let Ok(registered) = stream.try_clone() else {
+            return;
+        };
+        lock(&self.sessions).insert(id, registered);
+        if !self.ending.load(Ordering::Relaxed) {
+            // An error says that the client has gone: there is nobody to tell.
+            let _ = session::run(&self.node, &self.budget, stream);
+        }
+        lock(&self.sessions).remove(&id);
+    }
+}
+
+fn turn_away(mut stream: TcpStream, most: usize) {
+    let busy = Failure::Busy(format!(
+        "all {most} threads for clients are taken; try again later"
+    ));
+    // The client is not waited for, and what it does not read it has lost.
+    let _ = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.write_all(text::failure(&busy).as_bytes()))
+        .and_then(|()| stream.shutdown(Shutdown::Write));
+}
+
+/// Listens on `host:port`.
+///
+/// # Errors
+/// With the address in the text, and who may have it where the operating system tells.
+pub fn listen(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
+}
