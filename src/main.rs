@@ -15,6 +15,7 @@ usage: dynamo COMMAND [options]
   shell    type requests at a node
   status   how every node is
   bench    measure a running cluster
+  nodes    check a cluster file and print its nodes
 
 Each has its own --help with examples. To start five nodes at once: ./run.sh
 ";
@@ -46,6 +47,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         "shell" => cli::shell::run(arguments),
         "status" => cli::status::run(arguments),
         "bench" => cli::bench::run(arguments),
+        "nodes" => cli::nodes::run(arguments),
         "help" => {
             print!("{HELP}");
             Ok(())

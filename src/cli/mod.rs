@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod bench;
 pub mod node;
+pub mod nodes;
 pub mod shell;
 pub mod status;
 

@@ -5,16 +5,17 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::arguments::{Argument, Arguments};
+use super::arguments::{Argument, Arguments, member};
 use crate::client::Client;
-use crate::config::{Config, Member};
+use crate::config::Member;
 
 pub const HELP: &str = "\
 Prints a line per node: whether it answers, votes and is up to date.
 
-usage: dynamo status [--wait SECONDS] [--cluster FILE]
+usage: dynamo status [ID...] [--wait SECONDS] [--cluster FILE]
 
-  --wait SECONDS   wait until every node answers, votes and is up to date; fail after that time
+  ID...            only these nodes
+  --wait SECONDS   wait until they all answer, vote and are up to date; fail after that time
   --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
 ";
 
@@ -29,7 +30,7 @@ struct Health {
 
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let mut wait = None;
+    let (mut wait, mut ids) = (None, Vec::new());
     while let Some(argument) = arguments.next()? {
         match &argument {
             Argument::Option(name) if name == "wait" => wait = Some(arguments.value::<f64>()?),
@@ -37,19 +38,27 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 print!("{HELP}");
                 return Ok(());
             }
-            _ => return Err(argument.unknown("status").into()),
+            Argument::Word(word) => ids.push(word.parse()?),
+            Argument::Option(_) => return Err(argument.unknown("status").into()),
         }
     }
     let config = arguments.config()?;
+    let members: Vec<&Member> = match ids[..] {
+        [] => config.nodes.iter().collect(),
+        _ => ids
+            .iter()
+            .map(|&id| member(&config, id))
+            .collect::<Result<_, _>>()?,
+    };
     let until = Instant::now() + Duration::try_from_secs_f64(wait.unwrap_or(0.0))?;
     loop {
-        let nodes = look(&config);
+        let nodes = look(&members);
         let ready = nodes.iter().all(|node| node.ready);
         if ready || Instant::now() >= until {
             nodes.iter().for_each(|node| println!("{}", node.line));
             return match wait {
                 Some(seconds) if !ready => {
-                    Err(format!("not every node was ready within {seconds} s").into())
+                    Err(format!("not all were ready within {seconds} s").into())
                 }
                 _ => Ok(()),
             };
@@ -59,10 +68,9 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 /// Asks all nodes at once: a paused one takes as long as the patience lasts.
-fn look(config: &Config) -> Vec<Health> {
+fn look(members: &[&Member]) -> Vec<Health> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = config
-            .nodes
+        let asked: Vec<_> = members
             .iter()
             .map(|member| scope.spawn(move || ask(member)))
             .collect();

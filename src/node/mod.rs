@@ -47,7 +47,7 @@ use workers::{Pool, Timer};
 /// Requests that a node coordinates at a time; one more is turned away.
 const MOST_COORDINATED: usize = 8192;
 /// Threads that take up the requests which other nodes forward.
-const COORDINATING_THREADS: usize = 4;
+const COORDINATING_THREADS: usize = 1;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(25);
 /// Sequence numbers that are reserved at a time: one log entry for so many writes.

@@ -1,0 +1,250 @@
+#!/usr/bin/env bash
+# Builds the store, runs a cluster of it on this machine, and does things to its nodes.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+STATE=target/cluster
+BINARY=target/release/dynamo
+CLUSTER=()
+[ -z "${DYNAMO_CLUSTER:-}" ] || CLUSTER=(--cluster "$DYNAMO_CLUSTER")
+
+usage() {
+    cat <<'END'
+usage: ./run.sh [COMMAND]
+
+  (nothing)     build, start the cluster, take a short tour
+  up [OPTIONS]  build, start every node that does not run, wait until they answer;
+                OPTIONS go to the nodes, such as --sync os
+  down          end every node in order; the data stays
+  status        a line per node
+  kill ID       kill -9 a node            start ID   start it again
+  pause ID      stop a node (SIGSTOP)     resume ID  let it go on (SIGCONT)
+  wait          until every node that runs answers and has what it missed
+  logs [ID]     the last lines of the nodes' logs
+  shell [ID]    type requests at a node
+  bench [...]   measure the running cluster; see ./run.sh bench --help
+  test          formatter, clippy and all tests
+  clean         down, and delete the data
+
+The nodes are the course's five, 5554 5556 5558 5560 5562, or those of the file that
+DYNAMO_CLUSTER names. Their data and logs are in target/cluster.
+END
+}
+
+fail() {
+    echo "run.sh: $*" >&2
+    exit 1
+}
+
+build() {
+    command -v cargo >/dev/null || fail "cargo is missing. Install Rust (1.89 or later) with
+    rustup, see https://rustup.rs, or with your system's packages, and try again"
+    cargo build --release --quiet
+}
+
+built() {
+    [ -x "$BINARY" ] || fail "nothing is built yet; ./run.sh up builds and starts the cluster"
+}
+
+dynamo() {
+    "$BINARY" "$@" ${CLUSTER[@]+"${CLUSTER[@]}"}
+}
+
+# "id client_port peer_port" a line
+nodes() {
+    dynamo nodes
+}
+
+# The process id of a node that runs, or nothing. A number in a file may be another process's
+# by now, so what it runs is looked at.
+pid_of() {
+    local pid
+    pid=$(cat "$STATE/$1.pid" 2>/dev/null) || return 1
+    [[ $(ps -o args= -p "$pid" 2>/dev/null) == *"dynamo node $1 "* ]] || return 1
+    echo "$pid"
+}
+
+running_pid() {
+    [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
+    pid_of "$1" || fail "node $1 is not running; ./run.sh start $1 starts it"
+}
+
+# Says who listens on a port, where the system tells.
+owner_of_port() {
+    local inode pid
+    inode=$(awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port && $4 == "0A" {print $10; exit}' \
+        /proc/net/tcp 2>/dev/null) || true
+    pid=$(find /proc/[0-9]*/fd -lname "socket:\[${inode:-none}\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
+    if [ -n "$pid" ]; then
+        echo "process $pid, $(ps -o args= -p "$pid")"
+    else
+        echo "a process that cannot be told from here"
+    fi
+}
+
+port_taken() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+start_node() {
+    local id=$1
+    shift
+    mkdir -p "$STATE/$id"
+    setsid nohup "$BINARY" node "$id" --data "$STATE/$id" ${CLUSTER[@]+"${CLUSTER[@]}"} "$@" \
+        </dev/null >>"$STATE/$id.log" 2>&1 &
+    echo $! >"$STATE/$id.pid"
+    disown
+}
+
+up() {
+    build
+    mkdir -p "$STATE"
+    local id client peer port missing=()
+    while read -r id client peer _; do
+        if pid_of "$id" >/dev/null; then continue; fi
+        missing+=("$id")
+        for port in "$client" "$peer"; do
+            if port_taken "$port"; then
+                fail "port $port of node $id is in use by $(owner_of_port "$port")"
+            fi
+        done
+    done < <(nodes)
+    for id in ${missing[@]+"${missing[@]}"}; do start_node "$id" "$@"; done
+    if [ ${#missing[@]} -eq 0 ]; then
+        echo "every node is running already"
+    else
+        echo "started ${missing[*]}"
+    fi
+    await || { complain "${missing[@]}"; exit 1; }
+}
+
+# The last words of nodes that ended right after their start.
+complain() {
+    local id
+    for id in "$@"; do
+        pid_of "$id" >/dev/null || { echo "node $id ended:"; tail -n 2 "$STATE/$id.log"; } >&2
+    done
+}
+
+await() {
+    local ids=() id
+    while read -r id _; do
+        if pid_of "$id" >/dev/null; then ids+=("$id"); fi
+    done < <(nodes)
+    [ ${#ids[@]} -gt 0 ] || fail "no node is running; ./run.sh up starts the cluster"
+    dynamo status --wait 30 "${ids[@]}"
+}
+
+down() {
+    local id pids=() pid
+    for file in "$STATE"/*.pid; do
+        [ -e "$file" ] || continue
+        id=$(basename "$file" .pid)
+        if pid=$(pid_of "$id"); then
+            # A paused process ends only when it goes on.
+            kill "$pid" && kill -CONT "$pid"
+            pids+=("$pid")
+        fi
+        rm -f "$file"
+    done
+    if [ ${#pids[@]} -eq 0 ]; then
+        echo "no node is running"
+        return
+    fi
+    for pid in "${pids[@]}"; do
+        for _ in $(seq 200); do
+            kill -0 "$pid" 2>/dev/null || continue 2
+            sleep 0.05
+        done
+        echo "process $pid does not end; killing it"
+        kill -9 "$pid" || true
+    done
+    echo "ended ${#pids[@]} nodes; the data stays in $STATE"
+}
+
+start() {
+    [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
+    built
+    local pid
+    if pid=$(pid_of "$1"); then fail "node $1 is running already, as process $pid"; fi
+    [ -d "$STATE" ] || fail "there is no cluster yet; ./run.sh up starts one"
+    start_node "$@"
+    echo "node $1 started; ./run.sh wait waits until it has what it missed"
+}
+
+signal() {
+    local pid
+    pid=$(running_pid "${3:-}")
+    kill "-$1" "$pid"
+    echo "node $3 $2"
+}
+
+logs() {
+    if [ $# -gt 0 ]; then
+        tail -n 40 "$STATE/$1.log"
+    else
+        for file in "$STATE"/*.log; do
+            [ -e "$file" ] || fail "there are no logs yet; ./run.sh up starts the cluster"
+            echo "== $file"
+            tail -n 8 "$file"
+        done
+    fi
+}
+
+say() {
+    local node=$1
+    shift
+    printf '%5s> %s\n       %s\n' "$node" "$*" "$(echo "$*" | dynamo shell "$node" 2>&1)"
+}
+
+tour() {
+    local first second coordinator
+    up
+    { read -r first _; read -r second _; } < <(nodes)
+    echo
+    say "$first" PUT key1 hello
+    say "$second" GET key1
+    say "$second" WHERE key1
+    coordinator=$(echo WHERE key1 | dynamo shell "$first" | cut -d' ' -f3)
+    signal KILL "is killed: it is the coordinator of key1" "$coordinator"
+    [ "$second" != "$coordinator" ] || second=$first
+    say "$second" GET key1
+    say "$second" PUT key1 "hello again"
+    start "$coordinator" >/dev/null
+    await >/dev/null
+    say "$coordinator" GET @
+    cat <<END
+
+Five processes are up. Now you:
+  telnet 127.0.0.1 $(nodes | awk 'NR == 1 {print $2}')      PUT, GET, DEL, CAS, GET @, GET *, RING, STATS, HELP
+  ./run.sh kill 5558         or pause 5558; requests go on. Then start, or resume
+  ./run.sh bench             how fast it is
+  ./run.sh down              end; the data stays. ./run.sh help lists the rest
+END
+}
+
+check() {
+    build
+    cargo fmt --check || fail "the formatter disagrees: run cargo fmt"
+    cargo clippy --quiet --all-targets -- -D warnings
+    cargo test --quiet
+}
+
+case ${1:-tour} in
+tour) tour ;;
+up) shift && up "$@" ;;
+down) down ;;
+status) built && dynamo status ;;
+kill) signal KILL "is killed" "${2:-}" ;;
+pause) signal STOP "is paused" "${2:-}" ;;
+resume) signal CONT "goes on" "${2:-}" ;;
+start) shift && start "$@" ;;
+wait) built && await ;;
+logs) shift && logs "$@" ;;
+shell) shift && built && dynamo shell "$@" ;;
+bench) shift && built && dynamo bench "$@" ;;
+test) check ;;
+clean) down && rm -rf "$STATE" && echo "deleted $STATE" ;;
+help | -h | --help) usage ;;
+*) usage >&2 && fail "there is no command $1" ;;
+esac

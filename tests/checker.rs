@@ -1,0 +1,236 @@
+//! The linearizability checker tells good histories from bad ones.
+
+mod support;
+
+use support::example::*;
+use support::history::{Current, End, Operation, Reply, Request};
+use support::linearizability::{Verdict, check};
+
+const BUDGET: u64 = 1_000;
+
+fn good(history: &[Operation]) {
+    assert_eq!(
+        check(history, BUDGET),
+        Verdict::Linearizable,
+        "{history:#?}"
+    );
+}
+
+fn bad(history: &[Operation]) {
+    assert!(
+        matches!(check(history, BUDGET), Verdict::Violation(_)),
+        "{history:#?}"
+    );
+}
+
+#[test]
+fn operations_one_after_the_other_are_a_register() {
+    good(&[
+        missing(1, 2),
+        put(3, 4, 1),
+        get(5, 6, 1),
+        delete(7, 8),
+        missing(9, 10),
+    ]);
+    good(&[
+        swapped(1, 2, None, 1),
+        swapped(3, 4, Some(1), 2),
+        get(5, 6, 2),
+    ]);
+}
+
+#[test]
+fn concurrent_operations_may_take_either_order() {
+    good(&[put(1, 10, 1), put(2, 9, 2), get(11, 12, 1)]);
+    good(&[put(1, 10, 1), put(2, 9, 2), get(11, 12, 2)]);
+    good(&[put(1, 10, 1), missing(2, 3), get(4, 5, 1)]);
+}
+
+#[test]
+fn a_stale_read_is_found() {
+    // 2 was written after 1 was, and before the read began.
+    bad(&[put(1, 2, 1), put(3, 4, 2), get(5, 6, 1)]);
+    bad(&[put(1, 2, 1), missing(3, 4)]);
+}
+
+#[test]
+fn a_new_old_inversion_is_found() {
+    // During the write of 2 one read sees it, and a later read does not.
+    bad(&[put(1, 2, 1), put(3, 20, 2), get(4, 5, 2), get(6, 7, 1)]);
+    // The other way round is how a write looks.
+    good(&[put(1, 2, 1), put(3, 20, 2), get(4, 5, 1), get(6, 7, 2)]);
+}
+
+#[test]
+fn a_lost_update_is_found() {
+    // Two compare-and-sets of the same version both succeed.
+    bad(&[
+        put(1, 2, 1),
+        swapped(3, 6, Some(1), 2),
+        swapped(4, 5, Some(1), 3),
+    ]);
+    // An acknowledged write is gone.
+    bad(&[put(1, 2, 1), put(3, 4, 2), get(5, 6, 2), get(7, 8, 1)]);
+}
+
+#[test]
+fn a_write_that_is_applied_twice_is_found() {
+    // The readers see 1, 2, 1.
+    bad(&[
+        put(1, 20, 1),
+        put(2, 20, 2),
+        get(3, 4, 1),
+        get(5, 6, 2),
+        get(7, 8, 1),
+    ]);
+}
+
+#[test]
+fn a_refusal_that_came_true_is_found() {
+    // The client was told "no", and then its value appears.
+    let refused = operation(
+        1,
+        2,
+        swap(Some(7), 1),
+        Reply::Conflict {
+            current: Current::Missing,
+        },
+    );
+    bad(&[refused, put(3, 4, 7), get(5, 6, 1)]);
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_found() {
+    // Nothing but the expected version was ever there.
+    bad(&[put(1, 2, 1), conflict(3, 4, Some(1), Current::Unsaid)]);
+    bad(&[conflict(1, 2, None, Current::Unsaid)]);
+    good(&[
+        put(1, 2, 1),
+        put(3, 4, 2),
+        conflict(5, 6, Some(1), Current::Unsaid),
+    ]);
+    // It names a version which was not the current one any more.
+    let current = Current::Version(version_of(1));
+    bad(&[put(1, 2, 1), put(3, 4, 2), conflict(5, 6, None, current)]);
+}
+
+#[test]
+fn a_value_that_nobody_wrote_is_found() {
+    bad(&[put(1, 2, 1), get(3, 4, 2)]);
+    // Its only write certainly failed.
+    bad(&[
+        Operation {
+            end: End::Failed,
+            ..put(1, 2, 1)
+        },
+        get(3, 4, 1),
+    ]);
+    good(&[
+        Operation {
+            end: End::Failed,
+            ..put(1, 2, 1)
+        },
+        missing(3, 4),
+    ]);
+}
+
+#[test]
+fn a_write_of_unknown_outcome_may_take_effect_late_or_never() {
+    good(&[
+        unknown(1, write(1)),
+        missing(2, 3),
+        put(4, 5, 2),
+        get(6, 7, 2),
+        get(8, 9, 1),
+    ]);
+    good(&[unknown(1, write(1)), missing(2, 3), missing(4, 5)]);
+    good(&[
+        put(1, 2, 1),
+        unknown(3, Request::Delete),
+        get(4, 5, 1),
+        missing(6, 7),
+    ]);
+    // It explains a refusal, and may be gone again when the next read comes.
+    good(&[
+        put(1, 2, 1),
+        unknown(3, write(2)),
+        conflict(4, 5, Some(1), Current::Unsaid),
+    ]);
+    // A chain: the second builds upon the first, and only its value is ever seen.
+    good(&[
+        unknown(1, write(1)),
+        unknown(2, swap(Some(1), 2)),
+        get(3, 4, 1),
+        get(5, 6, 2),
+    ]);
+}
+
+#[test]
+fn a_write_of_unknown_outcome_that_is_seen_and_then_not_is_found() {
+    bad(&[unknown(1, write(1)), get(2, 3, 1), missing(4, 5)]);
+    bad(&[
+        put(1, 2, 1),
+        unknown(3, write(2)),
+        get(4, 5, 2),
+        get(6, 7, 1),
+    ]);
+    // Not before it was called, either.
+    bad(&[missing(1, 2), get(3, 4, 1), unknown(5, write(1))]);
+}
+
+#[test]
+fn a_deleted_key_that_comes_back_is_found() {
+    bad(&[put(1, 2, 1), delete(3, 4), missing(5, 6), get(7, 8, 1)]);
+    // Deleted twice, and written once.
+    bad(&[
+        put(1, 2, 1),
+        delete(3, 6),
+        operation(4, 5, Request::Delete, done(9)),
+    ]);
+}
+
+#[test]
+fn one_version_stands_for_one_write() {
+    let wrong = |value: &str, version: &str| {
+        let found = Reply::Found {
+            value: value.into(),
+            version: version.into(),
+        };
+        operation(20, 30, Request::Get, found)
+    };
+    bad(&[put(1, 10, 1), put(2, 10, 2), wrong("1", "v2")]);
+    bad(&[put(1, 10, 1), wrong("1", "v9")]);
+}
+
+#[test]
+fn a_version_that_came_without_its_value_may_be_that_of_any_write() {
+    let refused = conflict(2, 3, None, Current::Version("seen".into()));
+    let expects = Request::CompareAndSet {
+        expected: Some("seen".into()),
+        value: "2".into(),
+    };
+    let history = [
+        unknown(1, write(1)),
+        refused,
+        operation(4, 5, expects, done(2)),
+    ];
+    good(&history);
+    // But not of a write with another version.
+    let [_, refused, swapped] = history;
+    bad(&[put(1, 2, 1), refused, swapped]);
+}
+
+#[test]
+fn keys_are_independent() {
+    let other = |operation| Operation {
+        key: "other".into(),
+        ..operation
+    };
+    good(&[put(1, 2, 1), other(missing(3, 4)), get(5, 6, 1)]);
+    bad(&[put(1, 2, 1), other(get(3, 4, 1))]);
+}
+
+#[test]
+fn a_spent_budget_is_no_verdict() {
+    assert_eq!(check(&[put(1, 2, 1), put(3, 4, 2)], 1), Verdict::Unknown);
+}

@@ -1,0 +1,161 @@
+//! The project's own replica, coordinator and router in a simulated cluster full of faults: what
+//! clients see is linearizable, and no invariant breaks. And with any one rule left out the same
+//! simulator says so: else it would prove nothing.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use simple_dynamo::rules::{self, Rule};
+use support::history::{End, Operation};
+use support::linearizability::Verdict;
+use support::simulation::{self, Fault, Report, Sabotage};
+
+/// Seeds of the usual run; `DYNAMO_SEEDS` asks for more.
+const SEEDS: u64 = 10_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is no number: {text}")),
+    )
+}
+
+#[test]
+fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
+    let seeds = number("DYNAMO_SEEDS").unwrap_or(SEEDS);
+    let mut faults: BTreeMap<Fault, u64> = BTreeMap::new();
+    let mut ends = [0u64; 3];
+    for seed in 0..seeds {
+        let report = simulation::run(seed, Sabotage::Nothing, false);
+        assert!(report.is_sound(), "{}", report.tell());
+        for (fault, times) in report.counts.faults {
+            *faults.entry(fault).or_default() += times;
+        }
+        for Operation { end, .. } in &report.history {
+            let kind = match end {
+                End::Returned { .. } => 0,
+                End::Unknown => 1,
+                End::Failed => 2,
+            };
+            ends[kind] += 1;
+        }
+    }
+    let [returned, unknown, failed] = ends;
+    println!("{returned} done, {unknown} unknown, {failed} certainly not done; {faults:?}");
+    // A cluster in which nothing is ever done is linearizable, too.
+    assert!(
+        returned * 10 > (returned + unknown + failed) * 8,
+        "{ends:?}"
+    );
+    assert!(
+        unknown > seeds / 10 && failed > 0,
+        "the faults are too tame: {ends:?}"
+    );
+    for fault in Fault::ALL {
+        let times = faults.get(&fault).copied().unwrap_or(0);
+        assert!(
+            times > seeds / 10,
+            "{fault:?} befell hardly anybody: {times}"
+        );
+    }
+}
+
+#[test]
+fn a_seed_is_replayed_exactly() {
+    for seed in 0..300 {
+        let once = simulation::run(seed, Sabotage::Nothing, false);
+        let again = simulation::run(seed, Sabotage::Nothing, false);
+        assert_eq!(once.history, again.history, "seed {seed}");
+        assert_eq!(once.counts, again.counts, "seed {seed}");
+    }
+}
+
+/// Shows every event of the seed in `DYNAMO_SEED`.
+#[test]
+fn replay() {
+    if let Some(seed) = number("DYNAMO_SEED") {
+        let report = simulation::run(seed, Sabotage::Nothing, true);
+        println!("{}", report.tell());
+        assert!(report.is_sound());
+    }
+}
+
+/// How a run shows that it is broken.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    /// What the clients were told is not linearizable.
+    History,
+    /// Something inside of the cluster that must never be.
+    Invariant,
+}
+
+impl Sign {
+    fn shows(self, report: &Report) -> bool {
+        match self {
+            Sign::History => matches!(report.verdict, Verdict::Violation(_)),
+            Sign::Invariant => !report.breaches.is_empty(),
+        }
+    }
+}
+
+fn caught(sabotage: Sabotage, sign: Sign, within: u64) -> Option<u64> {
+    (0..within).find(|&seed| sign.shows(&simulation::run(seed, sabotage, false)))
+}
+
+/// Each rule of the register, left out, and within how many seeds it must be noticed.
+#[test]
+fn every_rule_left_out_is_noticed() {
+    use Sign::{History, Invariant};
+    let table = [
+        (Rule::StrictPrepare, Invariant, 50),
+        (Rule::PromiseKept, History, 50),
+        (Rule::PromiseKept, Invariant, 20),
+        (Rule::HighestAccepted, History, 50),
+        (Rule::HighestAccepted, Invariant, 20),
+        (Rule::WriteBackOnRead, History, 3_000),
+        (Rule::WriteBackOnRead, Invariant, 200),
+        (Rule::DotLookup, History, 50),
+        (Rule::DotLookup, Invariant, 50),
+        (Rule::RefusalsRecorded, History, 2_500),
+        (Rule::RefusalsRecorded, Invariant, 20),
+        (Rule::MemoryDropped, History, 12_000),
+        (Rule::MemoryDropped, Invariant, 50),
+        (Rule::RepliesMatched, History, 6_000),
+        (Rule::RepliesMatched, Invariant, 500),
+    ];
+    for (rule, sign, within) in table {
+        rules::leave_out(Some(rule));
+        let seed = caught(Sabotage::Nothing, sign, within);
+        rules::leave_out(None);
+        println!("without {rule:?}: {sign:?}, at seed {seed:?} of {within}");
+        assert!(
+            seed.is_some(),
+            "without {rule:?} nothing is noticed in {within} seeds"
+        );
+    }
+}
+
+/// The rules that the shell around the register must keep.
+#[test]
+fn a_careless_shell_is_noticed() {
+    use Sign::{History, Invariant};
+    let table = [
+        (Sabotage::ReplyBeforeSync, History, 2_500),
+        (Sabotage::ReplyBeforeSync, Invariant, 20),
+        (Sabotage::SloppyQuorum, History, 300),
+        (Sabotage::SloppyQuorum, Invariant, 50),
+        (Sabotage::NumbersReused, History, 250),
+        (Sabotage::FormerLifeHeard, History, 4_000),
+        (Sabotage::ForwardedTwice, History, 500),
+    ];
+    for (sabotage, sign, within) in table {
+        let seed = caught(sabotage, sign, within);
+        println!("{sabotage:?}: {sign:?}, at seed {seed:?} of {within}");
+        assert!(
+            seed.is_some(),
+            "{sabotage:?} is not noticed in {within} seeds"
+        );
+    }
+}

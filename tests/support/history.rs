@@ -1,0 +1,136 @@
+//! What clients asked of the store and what they were told: the checker's input.
+
+use std::fmt;
+
+/// One request of one client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    pub client: u32,
+    pub key: String,
+    pub request: Request,
+    /// When the client asked, on a clock that all clients share.
+    pub called: u64,
+    pub end: End,
+}
+
+/// What was asked. No two writes of a key in one history write the same value: so a value tells
+/// which write a read saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    Get,
+    Put {
+        value: String,
+    },
+    Delete,
+    /// `None` expects no such key.
+    CompareAndSet {
+        expected: Option<String>,
+        value: String,
+    },
+}
+
+/// How the request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    Returned {
+        at: u64,
+        reply: Reply,
+    },
+    /// It may take effect at any time after the call, or never.
+    Unknown,
+    /// Certainly not done.
+    Failed,
+}
+
+/// What the client was told. Versions are tokens: equal or not, nothing more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    Found {
+        value: String,
+        version: String,
+    },
+    /// No such key: of a read or of a delete.
+    Missing,
+    /// Written, which made this version, if it could be told.
+    Done {
+        version: Option<String>,
+    },
+    /// The compare-and-set did not meet what it expected.
+    Conflict {
+        current: Current,
+    },
+}
+
+/// What a refusal tells of the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Current {
+    Unsaid,
+    Missing,
+    Version(String),
+}
+
+impl Operation {
+    /// The value that it writes, if it writes one.
+    pub fn written(&self) -> Option<&str> {
+        match &self.request {
+            Request::Put { value } | Request::CompareAndSet { value, .. } => Some(value),
+            Request::Get | Request::Delete => None,
+        }
+    }
+
+    /// When it was over: never, where its outcome is unknown.
+    pub fn returned(&self) -> Option<u64> {
+        match self.end {
+            End::Returned { at, .. } => Some(at),
+            End::Unknown | End::Failed => None,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (called, client, key) = (self.called, self.client, &self.key);
+        match self.returned() {
+            Some(returned) => write!(f, "{called:>6} .. {returned:<6}")?,
+            None => write!(f, "{called:>6} ..   ?   ")?,
+        }
+        write!(f, " client {client:<2} ")?;
+        match &self.request {
+            Request::Get => write!(f, "GET {key}")?,
+            Request::Put { value } => write!(f, "PUT {key} {value}")?,
+            Request::Delete => write!(f, "DEL {key}")?,
+            Request::CompareAndSet { expected, value } => {
+                let expected = expected.as_deref().unwrap_or("-");
+                write!(f, "CAS {key} {expected} {value}")?;
+            }
+        }
+        match &self.end {
+            End::Returned { reply, .. } => write!(f, " -> {reply}"),
+            End::Unknown => f.write_str(" -> UNKNOWN"),
+            End::Failed => f.write_str(" -> UNAVAILABLE"),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Found { value, version } => write!(f, "{value} {version}"),
+            Reply::Missing => f.write_str("NOT_FOUND"),
+            Reply::Done { version } => write!(f, "OK {}", version.as_deref().unwrap_or("?")),
+            Reply::Conflict { current } => match current {
+                Current::Unsaid => f.write_str("CONFLICT"),
+                Current::Missing => f.write_str("CONFLICT -"),
+                Current::Version(version) => write!(f, "CONFLICT {version}"),
+            },
+        }
+    }
+}
+
+/// The whole history for people, in the order of the calls.
+pub fn print(history: &[Operation]) -> String {
+    history
+        .iter()
+        .map(|operation| format!("{operation}\n"))
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! The clients: each asks one thing at a time, of any node, and writes down what it is told.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fastrand::Rng;
+use simple_dynamo::bytes::Key;
+use simple_dynamo::clock::VectorClock;
+use simple_dynamo::error::Failure;
+use simple_dynamo::node::router::Action;
+use simple_dynamo::register::{Change, Outcome, Verdict};
+
+use super::super::history::{Current, End, Operation, Reply, Request};
+use super::plan::{Plan, pick, share};
+
+pub struct Clients {
+    pub history: Vec<Operation>,
+    /// Per client the operation that it waits for, and the node that it asked.
+    waiting: BTreeMap<u32, (usize, usize)>,
+    /// Requests that each client has still to make.
+    left: Vec<u32>,
+    /// The clock of the history: every call and every return is a moment of its own.
+    moment: u64,
+    /// Per key the versions that anybody was told, the newest last.
+    versions: HashMap<String, Vec<String>>,
+}
+
+impl Clients {
+    pub fn new(plan: &Plan) -> Clients {
+        Clients {
+            history: Vec::new(),
+            waiting: BTreeMap::new(),
+            left: vec![plan.requests; plan.clients as usize],
+            moment: 0,
+            versions: HashMap::new(),
+        }
+    }
+
+    pub fn are_done(&self) -> bool {
+        self.waiting.is_empty() && self.left.iter().all(|&left| left == 0)
+    }
+
+    /// The client's next request, if it has any left: its number in the history.
+    pub fn call(&mut self, client: u32, node: usize, plan: &Plan, rng: &mut Rng) -> Option<usize> {
+        let left = self.left.get_mut(client as usize)?;
+        *left = left.checked_sub(1)?;
+        let key = pick(rng, &plan.keys).to_string();
+        let request = self.choose(&key, plan.reads, rng);
+        Some(self.ask(client, node, key, request))
+    }
+
+    pub fn ask(&mut self, client: u32, node: usize, key: String, request: Request) -> usize {
+        self.moment += 1;
+        self.history.push(Operation {
+            client,
+            key,
+            request,
+            called: self.moment,
+            end: End::Unknown,
+        });
+        let operation = self.history.len() - 1;
+        self.waiting.insert(client, (operation, node));
+        operation
+    }
+
+    fn choose(&self, key: &str, reads: f64, rng: &mut Rng) -> Request {
+        let value = format!("v{}", self.history.len());
+        if share(rng, reads) {
+            return Request::Get;
+        }
+        match rng.u8(..10) {
+            0..4 => Request::Put { value },
+            4 | 5 => Request::Delete,
+            _ => {
+                let told = self.versions.get(key).map_or(&[][..], Vec::as_slice);
+                // Mostly the newest version: else hardly any compare-and-set would ever succeed.
+                let newest = &told[told.len().saturating_sub(*pick(rng, &[1, 1, 1, 3]))..];
+                let expected = if newest.is_empty() || rng.u8(..5) == 0 {
+                    None
+                } else {
+                    Some(pick(rng, newest).clone())
+                };
+                Request::CompareAndSet { expected, value }
+            }
+        }
+    }
+
+    /// The request as the node sees it.
+    pub fn action(&self, operation: usize) -> (Key, Action) {
+        let operation = &self.history[operation];
+        let action = match &operation.request {
+            Request::Get => Action::Get,
+            Request::Put { value } => Action::Change(Change::Put(value.as_str().into())),
+            Request::Delete => Action::Change(Change::Delete),
+            Request::CompareAndSet { expected, value } => Action::Change(Change::CompareAndSet {
+                expected: expected
+                    .as_ref()
+                    .map(|text| text.parse().expect("a version")),
+                value: value.as_str().into(),
+            }),
+        };
+        (operation.key.as_str().into(), action)
+    }
+
+    /// The node's answer. Returns the client, if it still waited for it.
+    pub fn answered(
+        &mut self,
+        operation: usize,
+        result: Result<Outcome, Failure>,
+    ) -> Result<Option<u32>, String> {
+        self.moment += 1;
+        let end = self.end(operation, result)?;
+        let client = self.history[operation].client;
+        if self
+            .waiting
+            .get(&client)
+            .is_none_or(|waiting| waiting.0 != operation)
+        {
+            return Ok(None);
+        }
+        self.waiting.remove(&client);
+        if let End::Returned {
+            reply:
+                Reply::Found { version, .. }
+                | Reply::Done {
+                    version: Some(version),
+                },
+            ..
+        } = &end
+        {
+            let key = self.history[operation].key.clone();
+            self.versions.entry(key).or_default().push(version.clone());
+        }
+        self.history[operation].end = end;
+        Ok(Some(client))
+    }
+
+    fn end(&self, operation: usize, result: Result<Outcome, Failure>) -> Result<End, String> {
+        let operation = &self.history[operation];
+        let reply = match result {
+            Err(Failure::Unknown(_)) => return Ok(End::Unknown),
+            Err(_) => return Ok(End::Failed),
+            Ok(Outcome::Found { value, version }) => Reply::Found {
+                value: value.to_string(),
+                version: version.to_string(),
+            },
+            Ok(Outcome::Missing) => Reply::Missing,
+            Ok(Outcome::Decided(Verdict::Applied(version))) => Reply::Done {
+                version: version.map(|version| version.to_string()),
+            },
+            Ok(Outcome::Decided(Verdict::Refused(version))) => match &operation.request {
+                Request::CompareAndSet { expected, .. } => Reply::Conflict {
+                    current: current(expected.as_deref(), version),
+                },
+                _ => Reply::Missing,
+            },
+            Ok(other) => return Err(format!("{other:?} was told to a client")),
+        };
+        let at = self.moment;
+        Ok(End::Returned { at, reply })
+    }
+
+    /// The client waits no longer; what it asked for may yet be done.
+    pub fn give_up(&mut self, operation: usize) -> Option<u32> {
+        let client = self.history[operation].client;
+        let waits = self
+            .waiting
+            .get(&client)
+            .is_some_and(|waiting| waiting.0 == operation);
+        waits.then(|| {
+            self.waiting.remove(&client);
+            client
+        })
+    }
+
+    /// The clients of a node that has crashed: none of them will be answered.
+    pub fn cut_off(&mut self, node: usize) -> Vec<u32> {
+        let lost: Vec<u32> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.1 == node)
+            .map(|(&client, _)| client)
+            .collect();
+        for client in &lost {
+            self.waiting.remove(client);
+        }
+        lost
+    }
+}
+
+/// What a conflict tells of the key. The retry of a request that was refused before tells the
+/// version of its own moment; by then that may be the very one which was expected, and tells
+/// nothing of the moment at which it was refused.
+fn current(expected: Option<&str>, version: Option<VectorClock>) -> Current {
+    let version = version.map(|version| version.to_string());
+    match version {
+        version if version.as_deref() == expected => Current::Unsaid,
+        Some(version) => Current::Version(version),
+        None => Current::Missing,
+    }
+}

@@ -1,0 +1,200 @@
+//! What must hold inside the cluster at every moment, whatever clients happen to see.
+//!
+//! Watched from outside of the code: on the disks and on the messages.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use simple_dynamo::bytes::Key;
+use simple_dynamo::clock::Dot;
+use simple_dynamo::register::{
+    Accepted, Ballot, Outcome, Record, State, Verdict, VoteReply, VoteRequest,
+};
+use simple_dynamo::ring::{NodeId, Ring};
+
+use super::machine::QUORUMS;
+
+/// The first breaches are enough to tell.
+const MOST_BREACHES: usize = 5;
+
+pub struct Invariants {
+    ring: Arc<Ring>,
+    pub breaches: Vec<String>,
+    /// What each replica has told of a key: the highest promise and the highest accept.
+    revealed: HashMap<(NodeId, Key), (Ballot, Ballot)>,
+    proposed: HashMap<(Key, Ballot), Arc<State>>,
+    /// Which replicas have promised a ballot.
+    granted: HashSet<(NodeId, Key, Ballot)>,
+    acceptors: HashMap<(Key, Ballot), HashSet<NodeId>>,
+    /// What each key's replicas have agreed on, in the order of the ballots.
+    chosen: HashMap<Key, BTreeMap<Ballot, Arc<State>>>,
+}
+
+impl Invariants {
+    pub fn new(ring: Arc<Ring>) -> Invariants {
+        Invariants {
+            ring,
+            breaches: Vec::new(),
+            revealed: HashMap::new(),
+            proposed: HashMap::new(),
+            granted: HashSet::new(),
+            acceptors: HashMap::new(),
+            chosen: HashMap::new(),
+        }
+    }
+
+    pub fn must(&mut self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds && self.breaches.len() < MOST_BREACHES {
+            self.breaches.push(text());
+        }
+    }
+
+    /// 2: one state per key and ballot.
+    pub fn asked(&mut self, key: &Key, request: &VoteRequest) {
+        if let VoteRequest::Accept(accepted) = request {
+            let place = (key.clone(), accepted.ballot);
+            let before = self.proposed.entry(place).or_insert(accepted.state.clone());
+            let same = *before == accepted.state;
+            self.must(same, || {
+                format!("2: {key}: two states at {}", accepted.ballot)
+            });
+        }
+    }
+
+    /// 3: nothing is told before it is durable. 7: only the key's replicas vote.
+    pub fn replied(
+        &mut self,
+        node: NodeId,
+        key: &Key,
+        (request, reply): (&VoteRequest, &VoteReply),
+        disk: &Record,
+    ) {
+        let (promised, accepted) = match (request, reply) {
+            (VoteRequest::Prepare(ballot), VoteReply::Promised(accepted)) => {
+                // 6: what is granted once cannot be had by two proposals. (A proposer that has
+                // forgotten a ballot may ask for it again; it must not get it.)
+                let fresh = self.granted.insert((node, key.clone(), *ballot));
+                self.must(fresh, || {
+                    format!("6: {key}: {node} promises {ballot} again")
+                });
+                (*ballot, accepted.as_ref().map(|accepted| accepted.ballot))
+            }
+            (VoteRequest::Accept(taken), VoteReply::Taken) => (taken.ballot, Some(taken.ballot)),
+            (_, VoteReply::Rejected(promised)) => (*promised, None),
+            (_, VoteReply::Seen(seen)) => {
+                let accepted = seen.digest.as_ref().map(|digest| digest.0);
+                (accepted.unwrap_or(Ballot::ZERO), accepted)
+            }
+            _ => return self.must(false, || format!("{reply:?} is no answer to {request:?}")),
+        };
+        let accepted = accepted.unwrap_or(Ballot::ZERO);
+        let is_durable = promised <= disk.promised && accepted <= disk.accepted_ballot();
+        self.must(is_durable, || {
+            format!("3: {key}: {node} tells {reply:?} and its disk has {disk:?}")
+        });
+        let is_replica = self.ring.preference_list(key).contains(&node);
+        self.must(is_replica, || {
+            format!("7: {key}: {node} votes and is no replica")
+        });
+        let told = self
+            .revealed
+            .entry((node, key.clone()))
+            .or_insert((Ballot::ZERO, Ballot::ZERO));
+        *told = (told.0.max(promised), told.1.max(accepted));
+    }
+
+    /// 1: no ballot on a disk ever decreases, and the promise is the higher of the two.
+    pub fn durable(&mut self, node: NodeId, key: &Key, before: &Record, after: &Record) {
+        let grows = before.promised <= after.promised
+            && before.accepted_ballot() <= after.accepted_ballot()
+            && after.accepted_ballot() <= after.promised;
+        self.must(grows, || {
+            format!("1: {key}: {node} went from {before:?} to {after:?}")
+        });
+        if let Some(accepted) = &after.accepted {
+            self.accepted(node, key, accepted);
+        }
+    }
+
+    /// 1, over a restart: the disk has all that the node ever told.
+    pub fn restarted(&mut self, node: NodeId, disk: impl Fn(&Key) -> Record) {
+        let told: Vec<_> = self
+            .revealed
+            .iter()
+            .filter(|(place, _)| place.0 == node)
+            .map(|(place, told)| (place.1.clone(), *told))
+            .collect();
+        for (key, (promised, accepted)) in told {
+            let record = disk(&key);
+            let kept = promised <= record.promised && accepted <= record.accepted_ballot();
+            self.must(kept, || {
+                format!("1: {key}: {node} had told {promised} and {accepted}, and forgot it")
+            });
+        }
+    }
+
+    fn accepted(&mut self, node: NodeId, key: &Key, accepted: &Accepted) {
+        let place = (key.clone(), accepted.ballot);
+        let acceptors = self.acceptors.entry(place).or_default();
+        acceptors.insert(node);
+        if acceptors.len() != QUORUMS.write {
+            return;
+        }
+        let chosen = self.chosen.entry(key.clone()).or_default();
+        chosen.insert(accepted.ballot, accepted.state.clone());
+        if let Some(broken) = compare_neighbours(chosen, accepted) {
+            self.must(false, || format!("{key}: {broken}"));
+        }
+    }
+
+    /// 8: no success without enough accepts at one ballot.
+    pub fn answered(&mut self, key: &Key, dot: Option<Dot>, outcome: &Outcome) {
+        let chosen = self.chosen.get(key);
+        let among = |found: &dyn Fn(&State) -> bool| {
+            chosen.is_some_and(|chosen| chosen.values().any(|state| found(state)))
+        };
+        let sequence = dot.map_or(0, |dot| dot.sequence);
+        let is_chosen = match (outcome, dot) {
+            (Outcome::Found { value, version }, _) => {
+                among(&|state| state.value.as_ref() == Some(value) && state.clock == *version)
+            }
+            (Outcome::Decided(Verdict::Applied(_)), Some(dot)) => {
+                among(&|state| state.clock.get(dot.origin) == sequence)
+            }
+            (Outcome::Decided(Verdict::Refused(_)), Some(dot)) => {
+                among(&|state| state.refusals.get(dot.origin) == sequence)
+            }
+            _ => true,
+        };
+        self.must(is_chosen, || {
+            format!("8: {key}: {outcome:?} of {dot:?} was never chosen")
+        });
+    }
+}
+
+/// 4: the clock of a chosen state dominates that of the one before, strictly where the value
+/// changed. 5: no dot is absorbed twice.
+fn compare_neighbours(
+    chosen: &BTreeMap<Ballot, Arc<State>>,
+    accepted: &Accepted,
+) -> Option<String> {
+    let before = chosen.range(..accepted.ballot).next_back();
+    let after = chosen.range(accepted.ballot..).nth(1);
+    let own = (&accepted.ballot, &accepted.state);
+    for (older, newer) in before
+        .zip(Some(own))
+        .into_iter()
+        .chain(Some(own).zip(after))
+    {
+        let grows = newer.1.clock.dominates(&older.1.clock)
+            && (newer.1.value == older.1.value || newer.1.clock != older.1.clock);
+        if !grows {
+            return Some(format!("4: chosen {older:?}, and then {newer:?}"));
+        }
+    }
+    let mut writers: Vec<Dot> = chosen.values().filter_map(|state| state.last).collect();
+    writers.dedup();
+    let runs = writers.len();
+    let distinct: HashSet<Dot> = writers.into_iter().collect();
+    (distinct.len() != runs).then(|| format!("5: a dot is absorbed twice, at {}", own.0))
+}

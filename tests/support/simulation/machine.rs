@@ -1,0 +1,148 @@
+//! One node: the code under test, and the state of the shell around it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use simple_dynamo::bytes::Key;
+use simple_dynamo::clock::Dot;
+use simple_dynamo::node::{coordinator, router};
+use simple_dynamo::register::Quorums;
+use simple_dynamo::ring::{NodeId, Ring};
+
+use super::network::Envelope;
+use super::plan::{Micros, Plan, pick};
+use super::store::Store;
+use super::world::Event;
+
+/// N = 3 and R = W = 2, as in the assignment.
+pub const QUORUMS: Quorums = Quorums {
+    replicas: 3,
+    read: 2,
+    write: 2,
+};
+/// How long the origin keeps trying.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+/// How many numbers for writes are reserved at a time: few, so that they run out.
+const BLOCK: u64 = 12;
+
+/// Whom a coordinator answers.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Origin {
+        node: usize,
+        life: u32,
+        ask: u64,
+        ticket: router::Ticket,
+        key: Key,
+        dot: Option<Dot>,
+    },
+    Background,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    Up,
+    Down,
+    Paused,
+}
+
+pub struct Machine {
+    pub id: NodeId,
+    /// How many times it has crashed.
+    pub life: u32,
+    pub condition: Condition,
+    pub router: router::Router<usize>,
+    pub coordinator: coordinator::Coordinator<Caller>,
+    pub store: Store<Envelope>,
+    pub syncing: bool,
+    pub suspects: Vec<NodeId>,
+    /// Questions to other nodes that are neither answered nor given up.
+    pub waiting: HashSet<u64>,
+    /// What came while it was paused.
+    pub deferred: Vec<Event>,
+    /// When its clients' requests end, on its own clock.
+    pub ends: BTreeSet<Duration>,
+    /// The numbers up to this one are this node's, durably.
+    pub reserved: u64,
+    pub reserving: bool,
+    /// Its clock: how fast it runs, in per mille, and how far it is set off.
+    rate: u64,
+    offset: Duration,
+}
+
+impl Machine {
+    pub fn new(id: NodeId, ring: &Arc<Ring>, plan: &Plan, rng: &mut Rng) -> Machine {
+        Machine {
+            id,
+            life: 0,
+            condition: Condition::Up,
+            router: router::Router::new(id, ring.clone(), DEADLINE, 1),
+            coordinator: coordinator::Coordinator::new(id, ring.clone(), QUORUMS, plan.capacity),
+            store: Store::new(),
+            syncing: false,
+            suspects: Vec::new(),
+            waiting: HashSet::new(),
+            deferred: Vec::new(),
+            ends: BTreeSet::new(),
+            reserved: 0,
+            reserving: false,
+            rate: *pick(rng, &[500, 1_000, 1_000, 1_900]),
+            offset: Duration::from_secs(1_000),
+        }
+    }
+
+    /// Loses everything but the disk.
+    pub fn crash(&mut self, ring: &Arc<Ring>, plan: &Plan, first_sequence: u64) {
+        self.life += 1;
+        self.condition = Condition::Down;
+        self.router = router::Router::new(self.id, ring.clone(), DEADLINE, first_sequence);
+        self.coordinator =
+            coordinator::Coordinator::new(self.id, ring.clone(), QUORUMS, plan.capacity);
+        self.store.crash();
+        self.syncing = false;
+        self.suspects.clear();
+        self.waiting.clear();
+        self.deferred.clear();
+        self.ends.clear();
+        self.reserving = false;
+    }
+
+    /// What its clock shows.
+    pub fn clock(&self, now: Micros) -> Duration {
+        self.offset + Duration::from_micros(now * self.rate / 1_000)
+    }
+
+    pub fn set_clock_off(&mut self, forward: bool, by: Duration) {
+        if forward {
+            self.offset += by;
+        } else {
+            self.offset = self.offset.saturating_sub(by);
+        }
+    }
+
+    /// How long a wait of this length by its own clock really takes.
+    pub fn really(&self, wait: Micros) -> Micros {
+        wait * 1_000 / self.rate
+    }
+
+    /// The next block of numbers, if it is time to reserve one.
+    pub fn block_to_reserve(&mut self) -> Option<u64> {
+        if self.reserving || self.router.sequences_left() > BLOCK / 2 {
+            return None;
+        }
+        self.reserving = true;
+        Some(self.reserved + BLOCK)
+    }
+
+    pub fn suspect(&mut self, peer: NodeId) {
+        if !self.suspects.contains(&peer) && peer != self.id {
+            self.suspects.push(peer);
+        }
+    }
+
+    pub fn trust(&mut self, peer: NodeId) {
+        self.suspects.retain(|suspect| *suspect != peer);
+    }
+}

@@ -1,0 +1,164 @@
+//! What one run is like: chosen by its seed, before it starts.
+
+use fastrand::Rng;
+use simple_dynamo::bytes::Key;
+use simple_dynamo::ring::NodeId;
+
+/// A microsecond, the unit of virtual time.
+pub type Micros = u64;
+pub const MILLISECOND: Micros = 1_000;
+
+/// What may go wrong at any moment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    Loss,
+    Duplicate,
+    /// A message that comes long after its sender has stopped to wait for it.
+    Late,
+    /// A node dies: its memory is lost, its disk is not.
+    Crash,
+    /// All nodes die at once.
+    PowerLoss,
+    /// A node stands still, and then goes on with whatever it was doing.
+    Pause,
+    /// One node does not reach another; the other way may be fine.
+    Cut,
+    ClockJump,
+    /// A coordinator ends all it does, undecided.
+    Abandon,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 9] = [
+        Fault::Loss,
+        Fault::Duplicate,
+        Fault::Late,
+        Fault::Crash,
+        Fault::PowerLoss,
+        Fault::Pause,
+        Fault::Cut,
+        Fault::ClockJump,
+        Fault::Abandon,
+    ];
+}
+
+/// A rule of the shell around the code that a run leaves out, to show that it would be noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    Nothing,
+    /// A reply leaves before the vote in it is durable.
+    ReplyBeforeSync,
+    /// A node outside of the preference list votes for a replica that is away.
+    SloppyQuorum,
+    /// The numbers of writes start again after a crash.
+    NumbersReused,
+    /// A coordinator that has crashed counts replies to questions of its former life.
+    FormerLifeHeard,
+    /// A request is sent to a coordinator twice, as if a connection was reset and it was sent
+    /// again: then the answer to the one copy says nothing of the other.
+    ForwardedTwice,
+}
+
+/// The circumstances of one run.
+pub struct Plan {
+    pub nodes: Vec<NodeId>,
+    pub keys: Vec<Key>,
+    pub clients: u32,
+    /// Requests of each client.
+    pub requests: u32,
+    pub faults: Vec<Fault>,
+    /// Mean time between two faults that befall a node or a link.
+    pub calm: Micros,
+    /// The longest of them lasts this.
+    pub ordeal: Micros,
+    /// The share of messages that are lost, of those that are sent twice, of those that are late.
+    pub loss: f64,
+    pub duplicate: f64,
+    pub late: f64,
+    /// The usual message takes up to this.
+    pub delay: Micros,
+    /// The usual sync of a disk takes up to this.
+    pub sync: Micros,
+    /// The longest pause of a client between two requests.
+    pub thinking: Micros,
+    /// How long an origin waits for a coordinator.
+    pub patience: Micros,
+    /// How many requests a coordinator has room for.
+    pub capacity: usize,
+    /// Whether suspects are asked, but not waited for.
+    pub hurry: bool,
+    /// The share of reads.
+    pub reads: f64,
+}
+
+impl Plan {
+    pub fn of(rng: &mut Rng, sabotage: Sabotage) -> Plan {
+        let mut plan = Plan::by_chance(rng);
+        if sabotage == Sabotage::ForwardedTwice {
+            // It takes a request that certainly failed, which is rare: full coordinators, and
+            // origins that soon give up.
+            plan.faults = vec![Fault::Duplicate, Fault::ClockJump];
+            plan.capacity = 1;
+            plan.calm = 20 * MILLISECOND;
+            plan.delay = plan.delay.min(5 * MILLISECOND);
+            plan.patience = 400 * MILLISECOND;
+            plan.duplicate = 0.5;
+        }
+        plan
+    }
+
+    fn by_chance(rng: &mut Rng) -> Plan {
+        let nodes: &[u32] = if rng.u8(..4) == 0 {
+            &[5554, 5556, 5558]
+        } else {
+            &[5554, 5556, 5558, 5560, 5562]
+        };
+        let mut keys = ["foo", "key38", "key15", "hello", "key0"];
+        rng.shuffle(&mut keys);
+        let clients = rng.u32(3..=6);
+        Plan {
+            nodes: nodes.iter().map(|&id| NodeId(id)).collect(),
+            keys: keys[..*pick(rng, &[1, 1, 2, 3])]
+                .iter()
+                .map(|&key| key.into())
+                .collect(),
+            clients,
+            requests: rng.u32(24..=48) / clients,
+            faults: some_faults(rng),
+            calm: *pick(rng, &[20, 60, 200]) * MILLISECOND,
+            ordeal: *pick(rng, &[60, 300, 1_500, 5_000]) * MILLISECOND,
+            loss: *pick(rng, &[0.01, 0.05, 0.15]),
+            duplicate: *pick(rng, &[0.02, 0.2, 0.5]),
+            late: *pick(rng, &[0.01, 0.05, 0.2]),
+            delay: *pick(rng, &[1, 5, 40]) * MILLISECOND,
+            sync: *pick(rng, &[1, 5, 40]) * MILLISECOND,
+            thinking: *pick(rng, &[1, 20, 100]) * MILLISECOND,
+            patience: *pick(rng, &[100, 250, 400]) * MILLISECOND,
+            capacity: *pick(rng, &[1, 2, 64, 64]),
+            hurry: rng.bool(),
+            reads: *pick(rng, &[0.2, 0.4, 0.6]),
+        }
+    }
+
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+/// Every combination has its turn: some violations need a fault, others the absence of one.
+fn some_faults(rng: &mut Rng) -> Vec<Fault> {
+    let mut faults = Fault::ALL;
+    rng.shuffle(&mut faults);
+    let most = *pick(rng, &[1, 2, 3, faults.len()]);
+    faults[..rng.usize(..=most)].to_vec()
+}
+
+/// One of several.
+pub fn pick<'a, T>(rng: &mut Rng, among: &'a [T]) -> &'a T {
+    &among[rng.usize(..among.len())]
+}
+
+/// True for a share of the calls.
+pub fn share(rng: &mut Rng, share: f64) -> bool {
+    rng.f64() < share
+}

@@ -1,0 +1,222 @@
+//! The shell around the code under test: brings it events.
+
+use std::time::Duration;
+
+use simple_dynamo::bytes::Key;
+use simple_dynamo::clock::Dot;
+use simple_dynamo::node::{coordinator, router};
+use simple_dynamo::register::{Operation, Outcome, VoteRequest};
+use simple_dynamo::ring::NodeId;
+
+use super::machine::{Caller, Condition, DEADLINE, Machine};
+use super::network::{Body, Envelope};
+use super::plan::{MILLISECOND, Micros, pick};
+use super::world::{Event, Local, World};
+
+type RouterEffects = Vec<router::Effect<usize>>;
+type CoordinatorEffects = Vec<coordinator::Effect<Caller>>;
+
+impl World {
+    fn route(&mut self, node: usize, with: impl FnOnce(&mut Machine, &mut RouterEffects)) {
+        let mut effects = Vec::new();
+        with(&mut self.machines[node], &mut effects);
+        for effect in effects {
+            self.carry_out_routing(node, effect);
+        }
+        self.reserve_numbers(node);
+    }
+
+    fn coordinate(
+        &mut self,
+        node: usize,
+        with: impl FnOnce(&mut Machine, &mut CoordinatorEffects),
+    ) {
+        let mut effects = Vec::new();
+        with(&mut self.machines[node], &mut effects);
+        for effect in effects {
+            self.carry_out_coordination(node, effect);
+        }
+    }
+
+    /// Something that happens within a node.
+    pub(super) fn local(&mut self, node: usize, what: Local) {
+        match what {
+            Local::Submit(operation) => self.submit(node, operation),
+            Local::Synced(upto) => {
+                self.machines[node].syncing = false;
+                self.sync(node, upto, true);
+                self.start_sync(node);
+            }
+            Local::Reserved(upto) => {
+                let machine = &mut self.machines[node];
+                machine.reserved = upto;
+                machine.reserving = false;
+                machine.router.reserved(upto);
+            }
+            Local::SilentVoter(ask, ticket, voter) => {
+                if self.machines[node].waiting.remove(&ask) {
+                    self.machines[node].suspect(voter);
+                    self.coordinate(node, |machine, effects| {
+                        machine.coordinator.reply(ticket, voter, None, effects);
+                    });
+                }
+            }
+            Local::NoAnswer(ask, ticket, peer, answer) => {
+                if self.machines[node].waiting.remove(&ask) {
+                    self.machines[node].suspect(peer);
+                    self.answer_router(node, ticket, peer, answer);
+                }
+            }
+            Local::WakeCoordinator(request) => self.coordinate(node, |machine, effects| {
+                machine.coordinator.wake(request, effects);
+            }),
+            Local::WakeRouter(request) => self.route(node, |machine, effects| {
+                machine.router.wake(request, &machine.suspects, effects);
+            }),
+            Local::Expire => self.expire(node),
+            Local::Restore => {
+                let key = pick(&mut self.rng, &self.plan.keys).clone();
+                self.request(node, Caller::Background, key, Operation::Restore);
+            }
+            Local::Abandon => self.coordinate(node, |machine, effects| {
+                machine.coordinator.abandon(effects);
+                // They come in the order of a hash map, and a run must be had again.
+                effects.sort_by_key(caller_of);
+            }),
+        }
+    }
+
+    fn submit(&mut self, node: usize, operation: usize) {
+        let machine = &self.machines[node];
+        if machine.router.sequences_left() == 0 && machine.reserving && self.rng.u8(..16) > 0 {
+            // Refused for want of numbers, the client would only ask again. Now and then it is.
+            return self.at(node, MILLISECOND, Local::Submit(operation));
+        }
+        let (key, action) = self.clients.action(operation);
+        // No two requests end at the same moment: their order would be up to a hash map.
+        let fraction = Duration::from_nanos(operation as u64 % 1_000);
+        let clock = self.machines[node].clock(self.now) + fraction;
+        self.route(node, |machine, effects| {
+            machine.ends.insert(clock + DEADLINE);
+            let suspects = &machine.suspects;
+            machine
+                .router
+                .submit(operation, key, action, clock, suspects, effects);
+        });
+        let wait = self.machines[node].really(DEADLINE.as_micros() as Micros);
+        self.at(node, wait + 1, Local::Expire);
+    }
+
+    /// Ends overdue requests one deadline after the other, so that a run can be had again:
+    /// among several at once the order would be up to a hash map.
+    fn expire(&mut self, node: usize) {
+        let clock = self.machines[node].clock(self.now);
+        while let Some(&end) = self.machines[node].ends.first() {
+            if end > clock {
+                // The clock was set back.
+                let wait = self.machines[node].really((end - clock).as_micros() as Micros);
+                return self.at(node, wait + 1, Local::Expire);
+            }
+            self.route(node, |machine, effects| {
+                machine.ends.remove(&end);
+                machine.router.expire(end, &machine.suspects, effects);
+            });
+        }
+    }
+
+    fn answer_router(
+        &mut self,
+        node: usize,
+        ticket: router::Ticket,
+        from: NodeId,
+        answer: router::Answer,
+    ) {
+        self.route(node, |machine, effects| {
+            let suspects = &machine.suspects;
+            machine
+                .router
+                .answer(ticket, from, answer, suspects, effects);
+        });
+    }
+
+    fn request(&mut self, node: usize, caller: Caller, key: Key, operation: Operation) {
+        self.coordinate(node, |machine, effects| {
+            let promised = machine.store.promised(&key);
+            machine
+                .coordinator
+                .request(caller, key, operation, promised, effects);
+        });
+    }
+
+    /// A message has come.
+    pub(super) fn arrive(&mut self, envelope: Envelope) {
+        let (node, sender) = (envelope.to, envelope.from);
+        let from = self.machines[sender].id;
+        self.machines[node].trust(from);
+        match envelope.body {
+            Body::Ask { .. } => self.vote(envelope),
+            Body::Repair { key, accepted } => {
+                self.machines[node]
+                    .store
+                    .vote(&key, &VoteRequest::Accept(accepted));
+                self.start_sync(node);
+            }
+            Body::Vote {
+                ask,
+                voter,
+                ticket,
+                reply,
+                ..
+            } => {
+                self.machines[node].waiting.remove(&ask);
+                self.coordinate(node, |machine, effects| {
+                    machine
+                        .coordinator
+                        .reply(ticket, voter, Some(reply), effects);
+                });
+            }
+            Body::Forward {
+                ask,
+                life,
+                ticket,
+                key,
+                operation,
+            } => {
+                let caller = Caller::Origin {
+                    node: sender,
+                    life,
+                    ask,
+                    ticket,
+                    key: key.clone(),
+                    dot: dot_of(&operation),
+                };
+                self.request(node, caller, key, operation);
+            }
+            Body::Answer {
+                ask,
+                ticket,
+                outcome,
+            } => {
+                self.machines[node].waiting.remove(&ask);
+                self.answer_router(node, ticket, from, router::Answer::Outcome(outcome));
+            }
+        }
+    }
+}
+
+fn dot_of(operation: &Operation) -> Option<Dot> {
+    match operation {
+        Operation::Write { dot, .. } => Some(*dot),
+        Operation::Get | Operation::Restore => None,
+    }
+}
+
+fn caller_of(effect: &coordinator::Effect<Caller>) -> Option<(usize, u64)> {
+    match effect {
+        coordinator::Effect::Answer {
+            handle: Caller::Origin { node, ask, .. },
+            ..
+        } => Some((*node, *ask)),
+        _ => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! The replica's side of the shell: votes, the disk that they wait for, and who votes at all.
+
+use simple_dynamo::bytes::Key;
+
+use super::machine::{Condition, Machine};
+use super::network::{Body, Envelope};
+use super::plan::Sabotage;
+use super::world::{Local, World};
+
+impl World {
+    pub(super) fn vote(&mut self, envelope: Envelope) {
+        let Envelope { from, to: node, .. } = envelope;
+        let Body::Ask {
+            ask,
+            life,
+            voter,
+            ticket,
+            key,
+            request,
+        } = envelope.body
+        else {
+            return;
+        };
+        let reply = self.machines[node].store.vote(&key, &request);
+        let answer = Envelope {
+            from: node,
+            to: from,
+            to_life: Some(life),
+            body: Body::Vote {
+                ask,
+                voter,
+                ticket,
+                key: key.clone(),
+                request,
+                reply,
+            },
+        };
+        let is_durable = self.machines[node].store.is_durable(&key);
+        if is_durable || self.sabotage == Sabotage::ReplyBeforeSync {
+            self.release(answer);
+        } else {
+            self.machines[node].store.hold(&key, answer);
+        }
+        self.start_sync(node);
+    }
+
+    /// A vote leaves its node.
+    fn release(&mut self, envelope: Envelope) {
+        if let Body::Vote {
+            key,
+            request,
+            reply,
+            ..
+        } = &envelope.body
+        {
+            let machine = &self.machines[envelope.from];
+            let disk = machine.store.durable(key);
+            self.invariants
+                .replied(machine.id, key, (request, reply), &disk);
+        }
+        self.send(envelope);
+    }
+
+    pub(super) fn start_sync(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        if machine.syncing || machine.store.written() == machine.store.synced() {
+            return;
+        }
+        machine.syncing = true;
+        // What is written from now on waits for the next sync.
+        let upto = machine.store.written();
+        let length = self.rng.u64(20..=self.plan.sync);
+        self.at(node, length, Local::Synced(upto));
+    }
+
+    /// The log is durable up to here. A node that crashes releases nothing.
+    pub(super) fn sync(&mut self, node: usize, upto: u64, release: bool) {
+        let machine = &mut self.machines[node];
+        let (changes, replies) = machine.store.sync(upto);
+        for (key, before, after) in changes {
+            self.invariants.durable(machine.id, &key, &before, &after);
+        }
+        if release {
+            replies.into_iter().for_each(|reply| self.release(reply));
+        }
+    }
+
+    pub(super) fn reserve_numbers(&mut self, node: usize) {
+        if let Some(upto) = self.machines[node].block_to_reserve() {
+            let length = self.rng.u64(20..=self.plan.sync);
+            self.at(node, length, Local::Reserved(upto));
+        }
+    }
+
+    /// With the rule against it left out, a node outside of the preference list votes for a
+    /// replica that is away.
+    pub(super) fn stand_in(&self, node: usize, peer: usize, key: &Key) -> usize {
+        let is_away = self.machines[node]
+            .suspects
+            .contains(&self.machines[peer].id)
+            || self.machines[peer].condition != Condition::Up;
+        if self.sabotage != Sabotage::SloppyQuorum || !is_away {
+            return peer;
+        }
+        let replicas = self.ring.preference_list(key);
+        let outsider = |machine: &Machine| {
+            machine.condition == Condition::Up && !replicas.contains(&machine.id)
+        };
+        self.machines.iter().position(outsider).unwrap_or(peer)
+    }
+}
