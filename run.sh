@@ -69,21 +69,29 @@ running_pid() {
     pid_of "$1" || fail "node $1 is not running; ./run.sh start $1 starts it"
 }
 
+# The socket that listens on a port, as Linux numbers it.
+listener() {
+    awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port && $4 == "0A" {print $10; exit}' \
+        /proc/net/tcp /proc/net/tcp6 2>/dev/null
+}
+
+port_taken() {
+    if [ -r /proc/net/tcp ]; then
+        [ -n "$(listener "$1")" ]
+    else
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    fi
+}
+
 # Says who listens on a port, where the system tells.
 owner_of_port() {
-    local inode pid
-    inode=$(awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port && $4 == "0A" {print $10; exit}' \
-        /proc/net/tcp 2>/dev/null) || true
-    pid=$(find /proc/[0-9]*/fd -lname "socket:\[${inode:-none}\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
+    local pid
+    pid=$(find /proc/[0-9]*/fd -lname "socket:\[$(listener "$1")\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
     if [ -n "$pid" ]; then
         echo "process $pid, $(ps -o args= -p "$pid")"
     else
         echo "a process that cannot be told from here"
     fi
-}
-
-port_taken() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 start_node() {

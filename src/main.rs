@@ -2,8 +2,12 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use lexopt::Arg;
+use signal_hook::consts::SIGPIPE;
+use signal_hook::flag;
 use simple_dynamo::cli::{self, Arguments, UsageError};
 
 const HELP: &str = "\
@@ -41,6 +45,10 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some(Arg::Long("help") | Arg::Short('h')) | None => "help".to_owned(),
         Some(other) => return Err(UsageError(other.unexpected().to_string()).into()),
     };
+    if command != "node" {
+        // Ends quietly, like other tools, when the reader of its output has gone.
+        flag::register_conditional_default(SIGPIPE, Arc::new(AtomicBool::new(true)))?;
+    }
     let arguments = Arguments::new(parser);
     match command.as_str() {
         "node" => cli::node::run(arguments),
