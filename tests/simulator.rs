@@ -109,7 +109,7 @@ fn caught(sabotage: Sabotage, sign: Sign, within: u64) -> Option<u64> {
 fn every_rule_left_out_is_noticed() {
     use Sign::{History, Invariant};
     let table = [
-        (Rule::StrictPrepare, Invariant, 50),
+        (Rule::StrictPrepare, Invariant, 100),
         (Rule::PromiseKept, History, 50),
         (Rule::PromiseKept, Invariant, 20),
         (Rule::HighestAccepted, History, 50),

@@ -50,7 +50,7 @@ impl Arguments {
     }
 
     /// The next argument that is this subcommand's own: `--cluster` all have.
-    pub fn next(&mut self) -> Result<Option<Argument>, UsageError> {
+    pub fn next_own(&mut self) -> Result<Option<Argument>, UsageError> {
         loop {
             match self.parser.next()? {
                 Some(Arg::Long("cluster")) => self.cluster = Some(self.parser.value()?.into()),

@@ -138,7 +138,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         seed: 1,
         addresses: Vec::new(),
     };
-    while let Some(argument) = arguments.next()? {
+    while let Some(argument) = arguments.next_own()? {
         let Argument::Option(name) = &argument else {
             return Err(argument.unknown("bench"));
         };

@@ -92,7 +92,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
     let (mut id, mut data, mut sync, mut rebuild) = (None, None, Sync::Always, false);
-    while let Some(argument) = arguments.next()? {
+    while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) => match name.as_str() {
                 "data" => data = Some(arguments.value::<PathBuf>()?),

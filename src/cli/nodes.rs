@@ -12,14 +12,12 @@ usage: dynamo nodes [--cluster FILE]
 
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    while let Some(argument) = arguments.next()? {
-        match &argument {
-            Argument::Option(name) if name == "help" => {
-                print!("{HELP}");
-                return Ok(());
-            }
-            _ => return Err(argument.unknown("nodes").into()),
+    if let Some(argument) = arguments.next_own()? {
+        if argument != Argument::Option("help".to_owned()) {
+            return Err(argument.unknown("nodes").into());
         }
+        print!("{HELP}");
+        return Ok(());
     }
     for member in &arguments.config()?.nodes {
         println!(

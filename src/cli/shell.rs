@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut id = None;
-    while let Some(argument) = arguments.next()? {
+    while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) if name == "help" => {
                 print!("{HELP}");

@@ -31,7 +31,7 @@ struct Health {
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let (mut wait, mut ids) = (None, Vec::new());
-    while let Some(argument) = arguments.next()? {
+    while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) if name == "wait" => wait = Some(arguments.value::<f64>()?),
             Argument::Option(name) if name == "help" => {

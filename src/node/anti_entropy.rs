@@ -24,7 +24,7 @@ use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Ring};
-use crate::storage::Scan;
+use crate::storage::{Scan, Urgency};
 
 /// States that are asked for at a time.
 const PULLS_AT_A_TIME: usize = 64;
@@ -256,6 +256,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
                 Request::Vote {
                     key: key.clone(),
                     vote,
+                    spare: false,
                 },
                 move |answer| {
                     let _ = told.send((asked, answer));
@@ -282,10 +283,14 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 /// take the old one: then the state is chosen anew, at a higher ballot still.
 fn take_over(node: &Arc<Node>, key: Key, accepted: Accepted) {
     let (told, answer) = bounded(1);
-    node.store
-        .vote(&key, &VoteRequest::Accept(accepted), move |vote| {
+    node.store.vote(
+        &key,
+        &VoteRequest::Accept(accepted),
+        Urgency::Now,
+        move |vote| {
             let _ = told.send(vote);
-        });
+        },
+    );
     if let Ok(VoteReply::Rejected(_)) = answer.recv() {
         node.stats.restored.add(1);
         net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore));

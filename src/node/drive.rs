@@ -12,8 +12,9 @@ use crate::lock;
 use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Operation, Outcome, VoteReply, VoteRequest, Why};
+use crate::register::{Ballot, Operation, Outcome, VoteReply, VoteRequest, Why};
 use crate::ring::NodeId;
+use crate::storage::Urgency;
 
 /// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
 /// after attempt it doubles up to this.
@@ -143,7 +144,10 @@ impl Node {
                 },
             );
         }
-        let promised = self.store.promised(&key);
+        let promised = match operation {
+            Operation::Get => Ballot::ZERO,
+            Operation::Write { .. } | Operation::Restore => self.store.promised(&key),
+        };
         let mut effects = Vec::new();
         lock(&self.coordinator).request(origin, key, operation, promised, &mut effects);
         self.carry_out(effects);
@@ -179,9 +183,13 @@ impl Node {
                     self.stats.read_repairs.add(1);
                     let vote = VoteRequest::Accept(accepted);
                     if to == self.id {
-                        self.store.vote(&key, &vote, |_| {});
+                        self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
                     } else {
-                        self.links[&to].tell(Request::Vote { key, vote });
+                        self.links[&to].tell(Request::Vote {
+                            key,
+                            vote,
+                            spare: true,
+                        });
                     }
                 }
                 ToDo::Answer { handle, outcome } => self.tell(handle, outcome),
@@ -216,8 +224,8 @@ impl Node {
         request: &VoteRequest,
     ) {
         let node = self.clone();
-        self.store.vote(key, request, move |vote| {
-            node.voted(ticket, node.id, Some(vote))
+        self.store.vote(key, request, Urgency::Now, move |vote| {
+            node.voted(ticket, node.id, Some(vote));
         });
     }
 
@@ -231,7 +239,8 @@ impl Node {
         vote: VoteRequest,
     ) {
         let link = &self.links[&to];
-        let request = Request::Vote { key, vote };
+        let spare = matches!(vote, VoteRequest::Accept(_)) && self.is_spare(to, &key);
+        let request = Request::Vote { key, vote, spare };
         if link.suspect() {
             link.tell(request);
             return self.voted(ticket, to, None);
@@ -244,6 +253,16 @@ impl Node {
             };
             node.voted(ticket, to, vote);
         });
+    }
+
+    /// Whether a write of the key is usually chosen without this replica's vote: this node's
+    /// own vote counts, and replicas before it in the preference list make up the others.
+    fn is_spare(&self, replica: NodeId, key: &Key) -> bool {
+        let answering = |node: &&NodeId| self.links.get(node).is_some_and(|link| !link.suspect());
+        let others = self.ring.preference_list(key).iter().filter(answering);
+        others
+            .take(self.config.write_quorum - 1)
+            .all(|node| *node != replica)
     }
 
     fn voted(self: &Arc<Node>, ticket: coordinator::Ticket, from: NodeId, vote: Option<VoteReply>) {

@@ -58,7 +58,7 @@ pub fn run(node: &Arc<Node>) {
         info!(
             "{}: copied {} keys from both other replicas",
             node.id,
-            node.store.len()
+            node.store.count()
         );
     }
     node.votes.store(true, Ordering::Release);

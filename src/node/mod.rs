@@ -15,7 +15,7 @@ pub mod memory;
 pub mod replica;
 pub mod router;
 pub mod stats;
-pub mod workers;
+pub mod timer;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,15 +39,12 @@ use crate::storage::disk::Disk;
 use crate::storage::{Hooks, OpenError, Store, Sync};
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
-use replica::Forwarded;
 use router::Router;
 use stats::Stats;
-use workers::{Pool, Timer};
+use timer::Timer;
 
 /// Requests that a node coordinates at a time; one more is turned away.
 const MOST_COORDINATED: usize = 8192;
-/// Threads that take up the requests which other nodes forward.
-const COORDINATING_THREADS: usize = 1;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(25);
 /// Sequence numbers that are reserved at a time: one log entry for so many writes.
@@ -81,7 +78,6 @@ pub struct Node {
     votes: AtomicBool,
     anti_entropy: AntiEntropy,
     began: Instant,
-    pool: OnceLock<Pool<Forwarded>>,
     timer: OnceLock<Timer>,
     inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -103,7 +99,7 @@ impl Node {
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
         let store = Store::open(disk, id, &config.fingerprint(), ring.clone(), sync, hooks)?;
-        info!("{id}: holds {} keys", store.len());
+        info!("{id}: holds {} keys", store.count());
         let node = Arc::new_cyclic(|node| {
             let node = node.clone();
             let returned = move |peer| {
@@ -162,7 +158,6 @@ impl Node {
             votes: AtomicBool::new(false),
             anti_entropy: AntiEntropy::new(id, &ring),
             began: Instant::now(),
-            pool: OnceLock::new(),
             timer: OnceLock::new(),
             inbound: OnceLock::new(),
             threads: Mutex::default(),
@@ -181,19 +176,6 @@ impl Node {
         // The commit thread ends the process if it cannot.
         let _ = done.recv();
         let node = Arc::downgrade(self);
-        let coordinate = move |Forwarded {
-                                   key,
-                                   operation,
-                                   respond,
-                               }| {
-            if let Some(node) = node.upgrade() {
-                node.coordinate(Origin::Peer(respond), key, operation);
-            }
-        };
-        let _ = self
-            .pool
-            .set(Pool::start("coordinate", COORDINATING_THREADS, coordinate)?);
-        let node = Arc::downgrade(self);
         let tick = move |since_last| {
             if let Some(node) = node.upgrade() {
                 node.tick(since_last);
@@ -204,7 +186,7 @@ impl Node {
         let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
         let _ = self.inbound.set(inbound.clone());
         self.spawn("peers", move |_| inbound.run(&peer_listener))?;
-        for link in self.links.values().cloned() {
+        for link in self.links.values().map(Arc::clone) {
             self.spawn("link", move |_| link.run())?;
         }
         self.spawn("join", membership::run)?;
@@ -269,6 +251,7 @@ impl Node {
         }
         self.anti_entropy.ticked();
         self.expire_requests();
+        self.store.nudge();
     }
 
     fn peer_returned(node: &Arc<Node>, peer: NodeId) {

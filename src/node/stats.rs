@@ -75,7 +75,7 @@ impl Node {
             ("storage", &identity.storage),
             ("storage_standing", &standing),
             ("votes", &if self.votes() { "yes" } else { "no" }),
-            ("keys", &self.store.len()),
+            ("keys", &self.store.count()),
             ("log_bytes", &self.store.log_bytes()),
             ("ranges", &arcs),
             ("ranges_up_to_date", &(arcs - doubted)),

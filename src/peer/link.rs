@@ -125,7 +125,7 @@ impl Link {
         let id = state.remember(question);
         drop(state);
         if let Some(connection) = connection {
-            connection.send(&message::line(&Ask { id, ask: request }));
+            message::send(&connection, &Ask { id, ask: request });
         }
     }
 
@@ -225,7 +225,7 @@ impl Link {
                 id,
                 ask: question.request.clone(),
             };
-            question.sent |= connection.send(&message::line(&ask));
+            question.sent |= message::send(&connection, &ask);
         }
         state.connection = Some(connection);
         state.trouble.clear();

@@ -4,9 +4,13 @@
 //! [`Welcome`]; then come [`Ask`]s in one direction and [`Tell`]s in the other, matched by their
 //! ids and in any order. A question with id 0 wants no answer.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
+use crate::net::Outgoing;
 use crate::register::{Operation, Outcome, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
@@ -17,6 +21,9 @@ pub const PROTOCOL: u32 = 1;
 /// The longest line, in bytes: a page of records, or the largest key and value with every byte
 /// escaped, and what surrounds them.
 pub const MAX_LINE: usize = 2 * 6 * (MAX_KEY + MAX_VALUE);
+
+/// How much of the buffer for outgoing messages each thread keeps, in bytes.
+const KEPT_SCRATCH: usize = 64 << 10;
 
 /// The first line of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -55,7 +62,14 @@ pub struct Tell {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// A coordinator asks a replica.
-    Vote { key: Key, vote: VoteRequest },
+    Vote {
+        key: Key,
+        vote: VoteRequest,
+        /// Whether the coordinator can do without this vote as long as others are as fast as
+        /// usual: then the replica need not sync its disk just for it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spare: bool,
+    },
     /// An origin asks a coordinator.
     Coordinate { key: Key, operation: Operation },
     /// Anti-entropy: the digests of an arc's buckets.
@@ -84,9 +98,28 @@ pub enum Reply {
 
 /// One message as a line.
 pub fn line<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut line = serde_json::to_vec(message).expect("maps have text keys, numbers are finite");
-    line.push(b'\n');
+    let mut line = Vec::new();
+    write_line(message, &mut line);
     line
+}
+
+fn write_line<T: Serialize>(message: &T, line: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *line, message).expect("keys are text, and a vector takes all");
+    line.push(b'\n');
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sends one message; false if the connection is closed or too much waits already.
+pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
+    SCRATCH.with_borrow_mut(|line| {
+        line.clear();
+        line.shrink_to(KEPT_SCRATCH);
+        write_line(message, line);
+        connection.send(line)
+    })
 }
 
 #[cfg(test)]
@@ -125,7 +158,8 @@ mod tests {
                 id: 3,
                 ask: Request::Vote {
                     key: "k".into(),
-                    vote
+                    vote,
+                    spare: false
                 }
             }),
             "{\"id\":3,\"ask\":{\"vote\":{\"key\":\"k\",\"vote\":{\"accept\":{\"ballot\":[1,5554,2],\
@@ -189,7 +223,11 @@ mod tests {
         let vote = VoteRequest::Accept(accepted);
         let line = line(&Ask {
             id: u64::MAX,
-            ask: Request::Vote { key, vote },
+            ask: Request::Vote {
+                key,
+                vote,
+                spare: true,
+            },
         });
         assert!(line.len() < MAX_LINE, "{}", line.len());
     }

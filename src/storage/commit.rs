@@ -3,6 +3,7 @@
 //! Whoever appends gets a number and goes on; the commit thread writes what has gathered, syncs
 //! it, and then runs what waited for these numbers. While the disk is busy the next group
 //! gathers, so a slower disk or a higher load makes larger groups, not a longer queue of syncs.
+//! An entry that nobody urgently waits for rides along with the next group that somebody does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,6 +19,15 @@ pub type Lsn = u64;
 
 /// What waits for an entry to be durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
+
+/// Whether somebody waits for an entry to be durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// The disk is told to sync as soon as it can.
+    Now,
+    /// The entry rides along with the next group, or with the next [`GroupCommit::nudge`].
+    Leisurely,
+}
 
 /// Whether the log waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +63,8 @@ struct Queue {
     /// The log to go on with, from the next group on.
     next_log: Option<Box<dyn Appender>>,
     written: u64,
+    /// Somebody waits urgently for what is queued.
+    wanted: bool,
     ending: bool,
 }
 
@@ -84,9 +96,6 @@ impl GroupCommit {
     /// Queues one entry, a line of JSON.
     pub fn append(&self, line: &[u8]) -> Lsn {
         let mut queue = lock(&self.queue.0);
-        if queue.bytes.is_empty() {
-            self.queue.1.notify_one();
-        }
         queue.bytes.extend_from_slice(line);
         queue.bytes.push(b'\n');
         queue.appended += 1;
@@ -94,7 +103,7 @@ impl GroupCommit {
     }
 
     /// Runs `callback` once everything up to `lsn` is durable: at once if it is.
-    pub fn when_durable(&self, lsn: Lsn, callback: Callback) {
+    pub fn when_durable(&self, lsn: Lsn, urgency: Urgency, callback: Callback) {
         let mut queue = lock(&self.queue.0);
         if lsn <= queue.durable {
             drop(queue);
@@ -104,6 +113,19 @@ impl GroupCommit {
             .waiting
             .partition_point(|(waiting, _)| *waiting <= lsn);
         queue.waiting.insert(place, (lsn, callback));
+        if urgency == Urgency::Now && !queue.wanted && !queue.bytes.is_empty() {
+            queue.wanted = true;
+            self.queue.1.notify_one();
+        }
+    }
+
+    /// Has what is queued written, though nobody waits for it urgently.
+    pub fn nudge(&self) {
+        let mut queue = lock(&self.queue.0);
+        if !queue.wanted && !queue.bytes.is_empty() {
+            queue.wanted = true;
+            self.queue.1.notify_one();
+        }
     }
 
     /// Lets everything that is appended from now on go to another log.
@@ -140,9 +162,12 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
     let mut frame = Vec::new();
     loop {
         let mut gathered = lock(queue);
-        while gathered.bytes.is_empty() {
-            if gathered.ending {
+        while !gathered.wanted {
+            if gathered.ending && gathered.bytes.is_empty() {
                 return;
+            }
+            if gathered.ending {
+                break;
             }
             gathered = wake
                 .wait(gathered)
@@ -150,6 +175,7 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         }
         payload.clear();
         std::mem::swap(&mut payload, &mut gathered.bytes);
+        gathered.wanted = false;
         let upto = gathered.appended;
         if let Some(next) = gathered.next_log.take() {
             log = next;

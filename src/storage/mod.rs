@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use log::info;
 
-pub use commit::{Hooks, Sync};
+pub use commit::{Hooks, Sync, Urgency};
 pub use identity::{Identity, Standing, StorageId};
 pub use records::{Page, Scan};
 
@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// Votes on a key; `reply` runs once the vote is durable, here or on the commit thread.
-    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, reply: F)
+    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, urgency: Urgency, reply: F)
     where
         F: FnOnce(VoteReply) + Send + 'static,
     {
@@ -157,7 +157,13 @@ impl Store {
             None => lsn,
         };
         drop(records);
-        self.commit.when_durable(lsn, Box::new(move || reply(vote)));
+        self.commit
+            .when_durable(lsn, urgency, Box::new(move || reply(vote)));
+    }
+
+    /// Has votes written that nobody waits for urgently.
+    pub fn nudge(&self) {
+        self.commit.nudge();
     }
 
     /// Takes over a record of another replica, promise included; never lowers a ballot.
@@ -167,7 +173,7 @@ impl Store {
             .into_iter()
             .chain([VoteRequest::Prepare(record.promised)])
         {
-            self.vote(key, &request, |_| {});
+            self.vote(key, &request, Urgency::Leisurely, |_| {});
         }
     }
 
@@ -194,7 +200,7 @@ impl Store {
     pub fn reserve(&self, upto: u64, then: Callback) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
         let lsn = self.commit.append(&Line::Sequences(upto).encode());
-        self.commit.when_durable(lsn, then);
+        self.commit.when_durable(lsn, Urgency::Now, then);
     }
 
     /// Answers a scan once all that it tells is durable.
@@ -203,7 +209,8 @@ impl Store {
         F: FnOnce(Page) + Send + 'static,
     {
         let (page, lsn) = lock(&self.records).scan(scan);
-        self.commit.when_durable(lsn, Box::new(move || reply(page)));
+        self.commit
+            .when_durable(lsn, Urgency::Now, Box::new(move || reply(page)));
     }
 
     /// Gives up to `most` records after a key, once all of them are durable.
@@ -212,7 +219,8 @@ impl Store {
         F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
     {
         let (page, lsn) = lock(&self.records).page(after, most);
-        self.commit.when_durable(lsn, Box::new(move || reply(page)));
+        self.commit
+            .when_durable(lsn, Urgency::Now, Box::new(move || reply(page)));
     }
 
     /// The digests of an arc's buckets.
@@ -221,18 +229,14 @@ impl Store {
     }
 
     /// How many keys have a record.
-    pub fn len(&self) -> usize {
-        lock(&self.records).len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn count(&self) -> usize {
+        lock(&self.records).count()
     }
 
     /// Runs `then` once everything appended so far is durable.
     pub fn when_durable(&self, then: Callback) {
         let lsn = self.commit.appended();
-        self.commit.when_durable(lsn, then);
+        self.commit.when_durable(lsn, Urgency::Now, then);
     }
 
     /// This folder's identity; [`Store::change_identity`] changes it.
@@ -276,7 +280,7 @@ impl Store {
         let disk = self.disk.as_ref();
         let bytes = snapshot::write(disk, &self.records, self.sequences(), generation)?;
         self.snapshot_bytes.store(bytes, Ordering::Relaxed);
-        info!("took a snapshot of {} keys, {bytes} bytes", self.len());
+        info!("took a snapshot of {} keys, {bytes} bytes", self.count());
         Ok(())
     }
 

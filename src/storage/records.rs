@@ -82,7 +82,8 @@ impl Records {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many keys have a record.
+    pub fn count(&self) -> usize {
         self.map.len()
     }
 
@@ -172,14 +173,6 @@ impl Records {
     fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
         let start = key.map_or(Bound::Unbounded, Bound::Excluded);
         self.map.range::<Key, _>((start, Bound::Unbounded))
-    }
-
-    /// How many keys have a value.
-    pub fn live(&self) -> usize {
-        self.map
-            .values()
-            .filter(|slot| value_length(&slot.record).is_some())
-            .count()
     }
 }
 

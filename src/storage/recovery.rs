@@ -159,7 +159,7 @@ impl Recovered {
                     }
                 }
                 Line::Sequences(upto) => self.sequences = self.sequences.max(upto),
-                Line::End(count) => return Ok(count == self.records.len() as u64),
+                Line::End(count) => return Ok(count == self.records.count() as u64),
             }
         }
         Ok(false)

@@ -4,7 +4,7 @@ use simple_dynamo::bytes::Key;
 
 use super::machine::{Condition, Machine};
 use super::network::{Body, Envelope};
-use super::plan::Sabotage;
+use super::plan::{MILLISECOND, Sabotage};
 use super::world::{Local, World};
 
 impl World {
@@ -69,7 +69,12 @@ impl World {
         machine.syncing = true;
         // What is written from now on waits for the next sync.
         let upto = machine.store.written();
-        let length = self.rng.u64(20..=self.plan.sync);
+        let slowest = if self.network.calm {
+            self.plan.sync.min(5 * MILLISECOND)
+        } else {
+            self.plan.sync
+        };
+        let length = self.rng.u64(20..=slowest);
         self.at(node, length, Local::Synced(upto));
     }
 
@@ -87,7 +92,12 @@ impl World {
 
     pub(super) fn reserve_numbers(&mut self, node: usize) {
         if let Some(upto) = self.machines[node].block_to_reserve() {
-            let length = self.rng.u64(20..=self.plan.sync);
+            let slowest = if self.network.calm {
+                self.plan.sync.min(5 * MILLISECOND)
+            } else {
+                self.plan.sync
+            };
+            let length = self.rng.u64(20..=slowest);
             self.at(node, length, Local::Reserved(upto));
         }
     }

@@ -1,57 +1,15 @@
-//! The threads that coordinate, and the one that keeps the time.
+//! The thread that keeps the time.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::net;
 
 /// What the timer runs.
 pub type Job = Box<dyn FnOnce() + Send>;
-
-/// Requests that may wait for a thread of the pool.
-const QUEUE: usize = 4096;
-/// Requests whose messages go out together.
-const REQUESTS_PER_BATCH: usize = 32;
-
-/// A bounded pool of threads, with a bounded queue in front.
-pub struct Pool<T> {
-    queue: Sender<T>,
-}
-
-impl<T: Send + 'static> Pool<T> {
-    /// Starts the threads; they end when the pool is dropped and its queue is empty.
-    pub fn start(
-        name: &str,
-        threads: usize,
-        work: impl Fn(T) + Clone + Send + 'static,
-    ) -> io::Result<Pool<T>> {
-        let (queue, requests) = bounded(QUEUE);
-        for _ in 0..threads {
-            let (requests, work) = (requests.clone(), work.clone());
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || {
-                    for request in &requests {
-                        net::batch(|| {
-                            work(request);
-                            requests.try_iter().take(REQUESTS_PER_BATCH).for_each(&work);
-                        });
-                    }
-                })?;
-        }
-        Ok(Pool { queue })
-    }
-
-    /// Leaves a request to the pool; gives it back if the queue is full.
-    pub fn take_up(&self, request: T) -> Result<(), T> {
-        self.queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
-        })
-    }
-}
 
 /// A thread that runs what is due, and a tick at regular times.
 pub struct Timer {
