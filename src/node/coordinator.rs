@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::memory::Memory;
 use crate::bytes::Key;
+use crate::clock::Dot;
 use crate::register::proposer::{self, Intent, Proposer};
 use crate::register::reader::{self, Reader};
 use crate::register::{Accepted, Ballot, Operation, Outcome, Quorums, VoteReply, VoteRequest, Why};
@@ -20,6 +21,9 @@ use crate::rules::{self, Rule};
 const MOST_ATTEMPTS: u32 = 10;
 
 /// Names one question to the replicas: a reply counts only for the question it answers.
+///
+/// Tickets start anew with the process, so a connection must not outlive it: no reply to a
+/// question of the process before may come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ticket {
     pub request: u64,
@@ -77,6 +81,16 @@ enum Task {
     Read(Reader),
     Queued(Intent),
     Propose(Proposer),
+}
+
+impl Task {
+    /// The dot of a write that waits for its turn.
+    fn queued_dot(&self) -> Option<Dot> {
+        match self {
+            Task::Queued(Intent::Write { dot, .. }) => Some(*dot),
+            _ => None,
+        }
+    }
 }
 
 impl<H> Coordinator<H> {
@@ -192,7 +206,10 @@ impl<H> Coordinator<H> {
     pub fn abandon(&mut self, effects: &mut Vec<Effect<H>>) {
         self.memory = Memory::default();
         self.proposing.clear();
-        for (_, mut request) in self.requests.drain() {
+        let mut requests: Vec<_> = self.requests.drain().collect();
+        // In a fixed order: a simulation must replay.
+        requests.sort_unstable_by_key(|(id, _)| *id);
+        for (_, mut request) in requests {
             let accept_sent = match &request.task {
                 Task::Propose(proposer) => proposer.accept_sent(),
                 Task::Read(_) | Task::Queued(_) => false,
@@ -304,21 +321,40 @@ impl<H> Coordinator<H> {
             return;
         };
         queue.pop_front();
-        match queue.front() {
-            Some(&next) => self.propose(next, effects),
-            None => drop(self.proposing.remove(&request.key)),
+        let Some(&next) = queue.front() else {
+            self.proposing.remove(&request.key);
+            return;
+        };
+        if let (Some(next), Task::Propose(ended)) = (self.requests.get_mut(&next), &request.task) {
+            // The ballots of the one that ended are used up.
+            next.promised = next.promised.max(ended.ballot());
         }
+        self.propose(next, effects);
     }
 
     /// At most one proposal per key is in flight: starts this one, or lets it wait its turn.
     fn queue(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
-        let queue = self
-            .proposing
-            .entry(self.requests[&id].key.clone())
-            .or_default();
-        queue.push_back(id);
-        if queue.len() == 1 {
-            self.propose(id, effects);
+        let request = &self.requests[&id];
+        let key = request.key.clone();
+        let origin = request.task.queued_dot().map(|dot| dot.origin);
+        let waiting = self.proposing.entry(key).or_default();
+        if waiting.is_empty() {
+            waiting.push_back(id);
+            return self.propose(id, effects);
+        }
+        // An origin has one write of a key in flight at a time: what waits here of the same
+        // origin is an earlier try of it, or given up.
+        let requests = &self.requests;
+        let outdated = |waiting: &u64| {
+            let queued = requests[waiting].task.queued_dot();
+            origin.is_some() && queued.map(|dot| dot.origin) == origin
+        };
+        let dropped: Vec<u64> = waiting.iter().copied().filter(outdated).collect();
+        waiting.retain(|waiting| !dropped.contains(waiting));
+        waiting.push_back(id);
+        for old in dropped {
+            self.answer(old, Outcome::Superseded, effects);
+            self.requests.remove(&old);
         }
     }
 

@@ -206,12 +206,14 @@ impl<H> Router<H> {
     /// Ends every request whose deadline has passed.
     pub fn expire(&mut self, now: Duration, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         let over = |request: &Request<H>| request.ends <= now;
-        let ids: Vec<u64> = self
+        let mut ids: Vec<u64> = self
             .requests
             .iter()
             .filter(|(_, request)| over(request))
             .map(|(&id, _)| id)
             .collect();
+        // In a fixed order: a simulation must replay.
+        ids.sort_unstable();
         for id in ids {
             let failure = self.failure(&self.requests[&id]);
             self.end(id, Err(failure), suspects, effects);

@@ -79,6 +79,8 @@ struct Outstanding {
     asked: Duration,
     request: Request,
     sent: bool,
+    /// The connection that it was sent on is gone, and it is not sent again.
+    orphaned: bool,
     callback: Callback,
 }
 
@@ -120,6 +122,7 @@ impl Link {
             asked: now,
             request: request.clone(),
             sent,
+            orphaned: false,
             callback: Box::new(callback),
         };
         let id = state.remember(question);
@@ -221,6 +224,12 @@ impl Link {
     fn connected(&self, connection: Arc<Outgoing>) {
         let mut state = lock(&self.state);
         for (&id, question) in &mut state.outstanding {
+            if question.sent && matches!(question.request, Request::Coordinate { .. }) {
+                // Once is enough: two answers to one try could contradict each other. Its
+                // time-out goes on.
+                question.orphaned = true;
+                continue;
+            }
             let ask = Ask {
                 id,
                 ask: question.request.clone(),
@@ -305,7 +314,15 @@ impl Link {
             Judgement::Silent => Duration::ZERO,
             Judgement::Patience(_) => self.settings.patience,
         };
-        let over = |question: &Outstanding| question.asked + limit <= now;
+        let time_out = self.settings.read_timeout;
+        let over = |question: &Outstanding| {
+            let limit = if question.orphaned {
+                limit.min(time_out)
+            } else {
+                limit
+            };
+            question.asked + limit <= now
+        };
         let ids: Vec<u64> = state
             .outstanding
             .iter()
@@ -348,6 +365,7 @@ impl Link {
             asked: now,
             request: Request::Ping,
             sent,
+            orphaned: false,
             callback,
         };
         let id = state.remember(question);

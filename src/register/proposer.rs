@@ -115,6 +115,11 @@ impl Proposer {
         self.accept_sent
     }
 
+    /// The ballot that it proposed or prepared last.
+    pub fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
     /// Whether it only writes the current state back, for a read.
     pub fn writes_back(&self) -> bool {
         self.intent == Intent::WriteBack

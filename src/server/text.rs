@@ -18,6 +18,7 @@ pub fn outcome(result: &Result<Outcome, Failure>) -> String {
         Ok(Outcome::Decided(Verdict::Refused(version))) => {
             format!("CONFLICT {}\n", version_text(version.as_ref()))
         }
+        Ok(Outcome::Decided(Verdict::RefusedBefore)) => "CONFLICT ?\n".to_owned(),
         Ok(Outcome::Superseded | Outcome::Failed { .. }) => failure(&Failure::Unavailable(
             "the request ended without an answer".to_owned(),
         )),
@@ -28,7 +29,9 @@ pub fn outcome(result: &Result<Outcome, Failure>) -> String {
 /// The reply to a `DEL`: a refused one found nothing to delete.
 pub fn deletion(result: &Result<Outcome, Failure>) -> String {
     match result {
-        Ok(Outcome::Decided(Verdict::Refused(_))) => "NOT_FOUND\n".to_owned(),
+        Ok(Outcome::Decided(Verdict::Refused(_) | Verdict::RefusedBefore)) => {
+            "NOT_FOUND\n".to_owned()
+        }
         other => outcome(other),
     }
 }
@@ -129,6 +132,9 @@ mod tests {
         assert_eq!(outcome(&Ok(Outcome::Missing)), "NOT_FOUND\n");
         assert_eq!(deletion(&refused(None)), "NOT_FOUND\n");
         assert_eq!(deletion(&applied(None)), "OK ?\n");
+        let before = Ok(Outcome::Decided(Verdict::RefusedBefore));
+        assert_eq!(outcome(&before), "CONFLICT ?\n");
+        assert_eq!(deletion(&before), "NOT_FOUND\n");
         assert_eq!(failure(&Failure::Busy("a\nb".into())), "ERROR BUSY a b\n");
         assert_eq!(listing(["a".to_owned(), "b".to_owned()]), "a\nb\nEND 2\n");
     }

@@ -149,7 +149,13 @@ impl Clients {
             },
             Ok(Outcome::Decided(Verdict::Refused(version))) => match &operation.request {
                 Request::CompareAndSet { expected, .. } => Reply::Conflict {
-                    current: current(expected.as_deref(), version),
+                    current: current(expected.as_deref(), version)?,
+                },
+                _ => Reply::Missing,
+            },
+            Ok(Outcome::Decided(Verdict::RefusedBefore)) => match &operation.request {
+                Request::CompareAndSet { .. } => Reply::Conflict {
+                    current: Current::Unsaid,
                 },
                 _ => Reply::Missing,
             },
@@ -187,14 +193,14 @@ impl Clients {
     }
 }
 
-/// What a conflict tells of the key. The retry of a request that was refused before tells the
-/// version of its own moment; by then that may be the very one which was expected, and tells
-/// nothing of the moment at which it was refused.
-fn current(expected: Option<&str>, version: Option<VectorClock>) -> Current {
+/// What a conflict tells of the key: anything but the version that was expected.
+fn current(expected: Option<&str>, version: Option<VectorClock>) -> Result<Current, String> {
     let version = version.map(|version| version.to_string());
     match version {
-        version if version.as_deref() == expected => Current::Unsaid,
-        Some(version) => Current::Version(version),
-        None => Current::Missing,
+        version if version.as_deref() == expected => {
+            Err(format!("refused with the expected version {version:?}"))
+        }
+        Some(version) => Ok(Current::Version(version)),
+        None => Ok(Current::Missing),
     }
 }

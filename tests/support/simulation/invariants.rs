@@ -161,7 +161,7 @@ impl Invariants {
             (Outcome::Decided(Verdict::Applied(_)), Some(dot)) => {
                 among(&|state| state.clock.get(dot.origin) == sequence)
             }
-            (Outcome::Decided(Verdict::Refused(_)), Some(dot)) => {
+            (Outcome::Decided(Verdict::Refused(_) | Verdict::RefusedBefore), Some(dot)) => {
                 among(&|state| state.refusals.get(dot.origin) == sequence)
             }
             _ => true,
