@@ -11,7 +11,6 @@ pub mod coordinator;
 pub mod drive;
 pub mod listing;
 pub mod membership;
-pub mod memory;
 pub mod replica;
 pub mod router;
 pub mod stats;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::disk::Appender;
 use super::frame;
@@ -19,6 +20,11 @@ pub type Lsn = u64;
 
 /// What waits for an entry to be durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
+
+/// Where at least so many waited urgently for one group, more will soon wait for the next:
+const CROWD: usize = 3;
+/// then it gathers for so long before it is written, and saves syncs for everybody.
+const GATHER: Duration = Duration::from_micros(800);
 
 /// Whether somebody waits for an entry to be durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,8 +69,8 @@ struct Queue {
     /// The log to go on with, from the next group on.
     next_log: Option<Box<dyn Appender>>,
     written: u64,
-    /// Somebody waits urgently for what is queued.
-    wanted: bool,
+    /// How many wait urgently for what is queued.
+    urgent: usize,
     ending: bool,
 }
 
@@ -113,17 +119,22 @@ impl GroupCommit {
             .waiting
             .partition_point(|(waiting, _)| *waiting <= lsn);
         queue.waiting.insert(place, (lsn, callback));
-        if urgency == Urgency::Now && !queue.wanted && !queue.bytes.is_empty() {
-            queue.wanted = true;
-            self.queue.1.notify_one();
+        if urgency == Urgency::Now && !queue.bytes.is_empty() {
+            self.want(&mut queue);
         }
     }
 
     /// Has what is queued written, though nobody waits for it urgently.
     pub fn nudge(&self) {
         let mut queue = lock(&self.queue.0);
-        if !queue.wanted && !queue.bytes.is_empty() {
-            queue.wanted = true;
+        if queue.urgent == 0 && !queue.bytes.is_empty() {
+            self.want(&mut queue);
+        }
+    }
+
+    fn want(&self, queue: &mut Queue) {
+        queue.urgent += 1;
+        if queue.urgent == 1 {
             self.queue.1.notify_one();
         }
     }
@@ -160,22 +171,25 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
     let (queue, wake) = shared;
     let mut payload = Vec::new();
     let mut frame = Vec::new();
+    let (mut crowd, mut last) = (0, Instant::now());
     loop {
         let mut gathered = lock(queue);
-        while !gathered.wanted {
-            if gathered.ending && gathered.bytes.is_empty() {
-                return;
-            }
-            if gathered.ending {
-                break;
-            }
+        while gathered.urgent == 0 && !gathered.ending {
             gathered = wake
                 .wait(gathered)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
+        if gathered.ending && gathered.bytes.is_empty() {
+            return;
+        }
+        if crowd >= CROWD && last.elapsed() < GATHER && !gathered.ending {
+            drop(gathered);
+            std::thread::sleep(GATHER);
+            gathered = lock(queue);
+        }
+        crowd = std::mem::take(&mut gathered.urgent);
         payload.clear();
         std::mem::swap(&mut payload, &mut gathered.bytes);
-        gathered.wanted = false;
         let upto = gathered.appended;
         if let Some(next) = gathered.next_log.take() {
             log = next;
@@ -186,6 +200,7 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         if let Err(error) = write(log.as_mut(), &frame, sync) {
             return (hooks.failed)(error);
         }
+        last = Instant::now();
         let mut gathered = lock(queue);
         gathered.durable = upto;
         gathered.written += frame.len() as u64;

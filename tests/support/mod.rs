@@ -1,7 +1,16 @@
 //! What the integration tests share. Each test file uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod asking;
+pub mod cluster;
 pub mod example;
 pub mod history;
 pub mod linearizability;
+pub mod nemesis;
+pub mod plan;
+pub mod ports;
+pub mod proxy;
+pub mod raw;
 pub mod simulation;
+pub mod waiting;
+pub mod workload;

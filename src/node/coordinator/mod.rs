@@ -1,0 +1,263 @@
+//! The coordinator: drives the requests of its keys through the votes of their replicas.
+//!
+//! It asks all replicas of a key, itself included, and keeps at most one proposal per key in
+//! flight; reads run beside it. Nothing here waits: events come in, effects go out, and whoever
+//! brought the event carries them out. So work that needs other nodes never holds a thread that
+//! other nodes need.
+
+mod memory;
+mod proposals;
+mod reads;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use memory::Memory;
+
+use crate::bytes::Key;
+use crate::clock::Dot;
+use crate::register::proposer::{Intent, Proposer};
+use crate::register::reader::Reader;
+use crate::register::{Accepted, Ballot, Operation, Outcome, Quorums, VoteReply, VoteRequest, Why};
+use crate::ring::{NodeId, Position, Ring};
+use crate::rules::{self, Rule};
+
+/// Names one question to the replicas: a reply counts only for the question it answers.
+///
+/// Tickets start anew with the process, so a connection must not outlive it: no reply to a
+/// question of the process before may come in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    pub request: u64,
+    question: u32,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Effect<H> {
+    /// Ask a replica, which may be this node, and bring its answer or its silence back.
+    Ask {
+        to: NodeId,
+        ticket: Ticket,
+        key: Key,
+        request: VoteRequest,
+    },
+    /// Send a chosen state to a replica that lags; its answer is not needed.
+    Repair {
+        to: NodeId,
+        key: Key,
+        accepted: Accepted,
+    },
+    /// The request has ended.
+    Answer { handle: H, outcome: Outcome },
+    /// Call [`Coordinator::wake`] after a jittered moment that grows with the attempt.
+    WakeLater { request: u64, attempt: u32 },
+}
+
+/// All requests that this node coordinates. `H` is the caller's note of whom to answer.
+pub struct Coordinator<H> {
+    node: NodeId,
+    ring: Arc<Ring>,
+    quorums: Quorums,
+    capacity: usize,
+    requests: HashMap<u64, Request<H>>,
+    last_request: u64,
+    /// Per key the requests that propose: the first is in flight, the others wait.
+    proposing: HashMap<Key, VecDeque<u64>>,
+    memory: Memory,
+}
+
+struct Request<H> {
+    key: Key,
+    arc: usize,
+    /// Taken when the request is answered.
+    handle: Option<H>,
+    /// The highest promise for the key that this node knew of when the request came.
+    promised: Ballot,
+    question: u32,
+    attempt: u32,
+    task: Task,
+}
+
+enum Task {
+    Read(Reader),
+    Queued(Intent),
+    Propose(Proposer),
+}
+
+impl Task {
+    /// The dot of a write that waits for its turn.
+    fn queued_dot(&self) -> Option<Dot> {
+        match self {
+            Task::Queued(Intent::Write { dot, .. }) => Some(*dot),
+            _ => None,
+        }
+    }
+}
+
+impl<H> Coordinator<H> {
+    /// A coordinator with room for `capacity` requests at a time.
+    pub fn new(node: NodeId, ring: Arc<Ring>, quorums: Quorums, capacity: usize) -> Self {
+        Coordinator {
+            node,
+            ring,
+            quorums,
+            capacity,
+            requests: HashMap::new(),
+            last_request: 0,
+            proposing: HashMap::new(),
+            memory: Memory::default(),
+        }
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// A new request; `promised` is what this node's own replica has promised for the key.
+    pub fn request(
+        &mut self,
+        handle: H,
+        key: Key,
+        operation: Operation,
+        promised: Ballot,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let arc = self.ring.arc_at(Position::of(key.as_slice()));
+        let refusal = if !self.ring.replicas_of_arc(arc).contains(&self.node) {
+            Some(Why::NotReplica)
+        } else if self.requests.len() >= self.capacity {
+            Some(Why::Overloaded)
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            let outcome = Outcome::Failed {
+                accept_sent: false,
+                why,
+            };
+            return effects.push(Effect::Answer { handle, outcome });
+        }
+        self.last_request += 1;
+        let id = self.last_request;
+        let (task, proposes) = match operation {
+            Operation::Get => (Task::Read(Reader::start(self.quorums)), false),
+            Operation::Write { dot, change } => (Task::Queued(Intent::Write { dot, change }), true),
+            Operation::Restore => (Task::Queued(Intent::WriteBack), true),
+        };
+        let handle = Some(handle);
+        let request = Request {
+            key,
+            arc,
+            handle,
+            promised,
+            question: 0,
+            attempt: 0,
+            task,
+        };
+        self.requests.insert(id, request);
+        if proposes {
+            self.queue(id, effects);
+        } else {
+            self.start_read(id, effects);
+        }
+    }
+
+    /// A replica's answer to a question, or its silence.
+    pub fn reply(
+        &mut self,
+        ticket: Ticket,
+        from: NodeId,
+        reply: Option<VoteReply>,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.get_mut(&ticket.request) else {
+            return;
+        };
+        if request.question != ticket.question && rules::holds(Rule::RepliesMatched) {
+            return;
+        }
+        match &mut request.task {
+            Task::Read(reader) => {
+                let step = reader.reply(from, reply);
+                self.read_step(ticket.request, step, effects);
+            }
+            Task::Propose(proposer) => {
+                let step = proposer.reply(from, reply);
+                self.proposal_step(ticket.request, step, effects);
+            }
+            Task::Queued(_) => {}
+        }
+    }
+
+    /// The moment of an [`Effect::WakeLater`] has passed.
+    pub fn wake(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        if let Some(Request {
+            task: Task::Propose(proposer),
+            ..
+        }) = self.requests.get_mut(&id)
+        {
+            let step = proposer.retry();
+            self.proposal_step(id, step, effects);
+        }
+    }
+
+    /// Ends every request undecided. Votes that were counted so far may be void: a replica has
+    /// lost its memory.
+    pub fn abandon(&mut self, effects: &mut Vec<Effect<H>>) {
+        self.memory = Memory::default();
+        self.proposing.clear();
+        let mut requests: Vec<_> = self.requests.drain().collect();
+        // In a fixed order: a simulation must replay.
+        requests.sort_unstable_by_key(|(id, _)| *id);
+        for (_, mut request) in requests {
+            let accept_sent = match &request.task {
+                Task::Propose(proposer) => proposer.accept_sent(),
+                Task::Read(_) | Task::Queued(_) => false,
+            };
+            if let Some(handle) = request.handle.take() {
+                let outcome = Outcome::Failed {
+                    accept_sent,
+                    why: Why::NoQuorum,
+                };
+                effects.push(Effect::Answer { handle, outcome });
+            }
+        }
+    }
+
+    fn answer(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
+        let handle = self
+            .requests
+            .get_mut(&id)
+            .and_then(|request| request.handle.take());
+        if let Some(handle) = handle {
+            effects.push(Effect::Answer { handle, outcome });
+        }
+    }
+
+    /// Asks these replicas, or all of the key, one more question.
+    fn ask(
+        &mut self,
+        id: u64,
+        replicas: Option<&[NodeId]>,
+        question: impl Fn(NodeId) -> VoteRequest,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.question += 1;
+        let ticket = Ticket {
+            request: id,
+            question: request.question,
+        };
+        let replicas = replicas.unwrap_or_else(|| self.ring.replicas_of_arc(request.arc));
+        effects.extend(replicas.iter().map(|&to| Effect::Ask {
+            to,
+            ticket,
+            key: request.key.clone(),
+            request: question(to),
+        }));
+    }
+}

@@ -1,0 +1,143 @@
+//! A link's connection: opens it, greets, and takes the replies that come.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use log::{debug, info};
+
+use super::{Answer, Link, QUEUE_LIMIT};
+use crate::lock;
+use crate::net::{self, Lines, Outgoing, Received};
+use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
+
+impl Link {
+    pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
+        let time_out = self.settings.read_timeout;
+        let address = resolve(&self.settings.address)?;
+        let mut stream = TcpStream::connect_timeout(&address, time_out)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(time_out))?;
+        stream.set_write_timeout(Some(time_out))?;
+        let hello = Hello {
+            protocol: message::PROTOCOL,
+            cluster: self.settings.cluster.clone(),
+            from: self.settings.node,
+            to: self.settings.peer,
+        };
+        stream.write_all(&message::line(&hello))?;
+        let sending = stream.try_clone()?;
+        let mut lines = Lines::new(stream, MAX_LINE);
+        self.await_welcome(&mut lines)?;
+        self.connected(Outgoing::new(sending, QUEUE_LIMIT)?);
+        Ok(lines)
+    }
+
+    fn await_welcome(&self, lines: &mut Lines<TcpStream>) -> io::Result<()> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        loop {
+            if let Some(line) = lines
+                .next_line()
+                .map_err(|_| invalid("an endless line".into()))?
+            {
+                return match serde_json::from_slice(line) {
+                    Ok(Welcome::Welcome) => Ok(()),
+                    Ok(Welcome::Refused(why)) => Err(invalid(format!("refused: {why}"))),
+                    Err(error) => Err(invalid(format!("not a node of this kind: {error}"))),
+                };
+            }
+            match lines.receive()? {
+                Received::Bytes(_) => {}
+                Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Received::Nothing if self.ending.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                // A paused process still accepts connections: its silence is watched meanwhile.
+                Received::Nothing => drop(self.watch()),
+            }
+        }
+    }
+
+    /// Sends again what is still outstanding: a reset is no evidence of failure.
+    fn connected(&self, connection: Arc<Outgoing>) {
+        let mut state = lock(&self.state);
+        for (&id, question) in &mut state.outstanding {
+            if question.sent && matches!(question.request, Request::Coordinate { .. }) {
+                // Once is enough: two answers to one try could contradict each other. Its
+                // time-out goes on.
+                question.orphaned = true;
+                continue;
+            }
+            let ask = Ask {
+                id,
+                ask: question.request.clone(),
+            };
+            question.sent |= message::send(&connection, &ask);
+        }
+        state.connection = Some(connection);
+        state.trouble.clear();
+        drop(state);
+        info!(
+            "{}: connected to {}",
+            self.settings.node, self.settings.peer
+        );
+        self.heard();
+        (self.settings.returned)(self.settings.peer);
+    }
+
+    pub(super) fn receive(&self, mut lines: Lines<TcpStream>) -> io::Result<()> {
+        loop {
+            match lines.receive()? {
+                Received::Bytes(_) => {
+                    self.heard();
+                    net::batch(|| self.take_replies(&mut lines))?;
+                }
+                Received::Nothing => {
+                    let patience = self.watch();
+                    lines.reader().set_read_timeout(Some(patience))?;
+                }
+                Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            if self.ending.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_replies(&self, lines: &mut Lines<TcpStream>) -> io::Result<()> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        while let Some(line) = lines
+            .next_line()
+            .map_err(|_| invalid("an endless line".into()))?
+        {
+            let tell: Tell = serde_json::from_slice(line)
+                .map_err(|error| invalid(format!("a reply that makes no sense: {error}")))?;
+            // A late reply finds no question any more and is dropped.
+            let question = lock(&self.state).outstanding.remove(&tell.id);
+            if let Some(question) = question {
+                (question.callback)(Answer::Reply(tell.tell));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_trouble(&self, trouble: &str) {
+        let mut state = lock(&self.state);
+        let (node, peer) = (self.settings.node, self.settings.peer);
+        if state.trouble != trouble && !self.ending.load(Ordering::Relaxed) {
+            info!(
+                "{node}: connection to {peer} at {}: {trouble}",
+                self.settings.address
+            );
+            state.trouble = trouble.to_owned();
+        } else {
+            debug!("{node}: connection to {peer}: {trouble}");
+        }
+    }
+}
+
+fn resolve(address: &str) -> io::Result<SocketAddr> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    address.to_socket_addrs()?.next().ok_or_else(unknown)
+}

@@ -1,0 +1,196 @@
+//! The asking side: this node's own connection to one peer.
+//!
+//! Every question gets exactly one answer: the peer's reply, or the news that there was none
+//! within the read time-out. A connection that is refused or reset is opened again, and what is
+//! still outstanding is sent again, until the time-out of the question has passed.
+
+mod connection;
+mod silence;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::message::{self, Ask, Reply, Request};
+use super::suspicion::Suspicion;
+use crate::lock;
+use crate::net::Outgoing;
+use crate::ring::NodeId;
+
+/// How many bytes may wait for one peer before more messages to it are dropped.
+const QUEUE_LIMIT: usize = 64 << 20;
+/// How many questions may wait for one peer's answers.
+const MOST_OUTSTANDING: usize = 20_000;
+/// How long to wait before a connection is tried again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a question ended.
+#[derive(Debug)]
+pub enum Answer {
+    Reply(Reply),
+    /// The question was sent, and no reply came in time.
+    Silent,
+    /// There was no connection to send the question on.
+    Unreached,
+}
+
+type Callback = Box<dyn FnOnce(Answer) + Send>;
+
+/// How a link meets the rest of the node.
+pub struct Settings {
+    pub node: NodeId,
+    pub peer: NodeId,
+    /// `host:port` of the peer's listener for peers.
+    pub address: String,
+    pub cluster: String,
+    pub read_timeout: Duration,
+    /// How long a question may wait while the peer sends other bytes.
+    pub patience: Duration,
+    /// Called whenever the peer is heard again after a silence, and at the first connection.
+    pub returned: Box<dyn Fn(NodeId) + Send + Sync>,
+}
+
+/// The connection to one peer, and the questions that wait for its answers.
+pub struct Link {
+    settings: Settings,
+    began: Instant,
+    state: Mutex<State>,
+    suspect: AtomicBool,
+    ending: AtomicBool,
+    paused: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Outgoing>>,
+    outstanding: BTreeMap<u64, Outstanding>,
+    last_id: u64,
+    last_asked: Duration,
+    suspicion: Suspicion,
+    /// What was logged last about the connection, so that it is logged once.
+    trouble: String,
+}
+
+struct Outstanding {
+    asked: Duration,
+    request: Request,
+    sent: bool,
+    /// The connection that it was sent on is gone, and it is not sent again.
+    orphaned: bool,
+    callback: Callback,
+}
+
+impl Link {
+    /// A link that is not connected yet: [`Link::run`] does that.
+    pub fn new(settings: Settings) -> Arc<Link> {
+        Arc::new(Link {
+            settings,
+            began: Instant::now(),
+            state: Mutex::default(),
+            suspect: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            paused: Condvar::new(),
+        })
+    }
+
+    pub fn peer(&self) -> NodeId {
+        self.settings.peer
+    }
+
+    /// Whether the peer has been silent for the read time-out, and not been heard since.
+    pub fn suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Asks; `callback` runs exactly once, on this thread or on the link's.
+    pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        let hopeless = state.connection.is_none() && state.suspicion.suspect();
+        if hopeless || state.outstanding.len() >= MOST_OUTSTANDING {
+            drop(state);
+            return callback(Answer::Unreached);
+        }
+        state.last_asked = now;
+        let connection = state.connection.clone();
+        let sent = connection.is_some();
+        let question = Outstanding {
+            asked: now,
+            request: request.clone(),
+            sent,
+            orphaned: false,
+            callback: Box::new(callback),
+        };
+        let id = state.remember(question);
+        drop(state);
+        if let Some(connection) = connection {
+            message::send(&connection, &Ask { id, ask: request });
+        }
+    }
+
+    /// Sends a message whose answer is not needed, if there is a connection.
+    pub fn tell(&self, request: Request) {
+        let connection = lock(&self.state).connection.clone();
+        if let Some(connection) = connection {
+            connection.send(&message::line(&Ask {
+                id: 0,
+                ask: request,
+            }));
+        }
+    }
+
+    /// Connects, receives answers and watches for silence until [`Link::end`].
+    pub fn run(&self) {
+        while !self.ending.load(Ordering::Relaxed) {
+            if let Err(error) = self.connect().and_then(|lines| self.receive(lines)) {
+                self.note_trouble(&error.to_string());
+            }
+            if let Some(connection) = lock(&self.state).connection.take() {
+                connection.close();
+            }
+            self.watch();
+            let state = lock(&self.state);
+            if !self.ending.load(Ordering::Relaxed) {
+                drop(self.paused.wait_timeout(state, RECONNECT_PAUSE));
+            }
+        }
+        self.give_up_all();
+    }
+
+    /// Makes [`Link::run`] return.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        if let Some(connection) = &lock(&self.state).connection {
+            connection.close();
+        }
+        self.paused.notify_all();
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn give_up_all(&self) {
+        let all = std::mem::take(&mut lock(&self.state).outstanding);
+        all.into_values().for_each(Outstanding::give_up);
+    }
+}
+
+impl State {
+    fn remember(&mut self, question: Outstanding) -> u64 {
+        self.last_id += 1;
+        self.outstanding.insert(self.last_id, question);
+        self.last_id
+    }
+}
+
+impl Outstanding {
+    fn give_up(self) {
+        (self.callback)(if self.sent {
+            Answer::Silent
+        } else {
+            Answer::Unreached
+        });
+    }
+}

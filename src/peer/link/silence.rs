@@ -1,0 +1,120 @@
+//! A link's watch over its peer's silence.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::{Link, Outstanding, State};
+use crate::lock;
+use crate::net;
+use crate::peer::message::{self, Ask, Request};
+use crate::peer::suspicion::Judgement;
+
+/// A peer that was asked nothing for so long is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_millis(500);
+
+impl Link {
+    pub(super) fn heard(&self) {
+        let cleared = lock(&self.state).suspicion.heard(self.now());
+        if cleared {
+            self.suspect.store(false, Ordering::Relaxed);
+            info!(
+                "{}: {} answers again",
+                self.settings.node, self.settings.peer
+            );
+            (self.settings.returned)(self.settings.peer);
+        }
+    }
+
+    /// Judges the peer's silence, and gives up the questions whose time has passed. Returns how
+    /// long to wait before the next look.
+    pub(super) fn watch(&self) -> Duration {
+        let now = self.now();
+        let time_out = self.settings.read_timeout;
+        let mut state = lock(&self.state);
+        self.ping_if_quiet(&mut state, now);
+        let oldest = state
+            .outstanding
+            .values()
+            .next()
+            .map(|question| question.asked);
+        let before = state.suspicion.suspect();
+        let judgement = state.suspicion.judge(now, oldest, time_out);
+        let limit = match judgement {
+            Judgement::Silent => Duration::ZERO,
+            Judgement::Patience(_) => self.settings.patience,
+        };
+        let given_up = state.take_overdue(now, limit, time_out);
+        let suspect = state.suspicion.suspect();
+        self.suspect.store(suspect, Ordering::Relaxed);
+        drop(state);
+        if suspect && !before {
+            let millis = time_out.as_millis();
+            warn!(
+                "{}: {} is silent for {millis} ms: suspect",
+                self.settings.node,
+                self.peer()
+            );
+        }
+        net::batch(|| given_up.into_iter().for_each(Outstanding::give_up));
+        match judgement {
+            Judgement::Silent => time_out,
+            // A socket takes no time-out of zero.
+            Judgement::Patience(patience) => patience.max(Duration::from_millis(1)),
+        }
+    }
+
+    /// Silence is noticed only while a question is outstanding.
+    fn ping_if_quiet(&self, state: &mut State, now: Duration) {
+        if state.last_asked + PING_AFTER > now || !state.outstanding.is_empty() {
+            return;
+        }
+        state.last_asked = now;
+        let connection = state.connection.clone();
+        let sent = connection.is_some();
+        let callback = Box::new(|_| {});
+        let question = Outstanding {
+            asked: now,
+            request: Request::Ping,
+            sent,
+            orphaned: false,
+            callback,
+        };
+        let id = state.remember(question);
+        if let Some(connection) = connection {
+            connection.send(&message::line(&Ask {
+                id,
+                ask: Request::Ping,
+            }));
+        }
+    }
+}
+
+impl State {
+    /// Takes out the questions that were asked longer than `limit` ago; `time_out` for those
+    /// that nobody can answer any more.
+    fn take_overdue(
+        &mut self,
+        now: Duration,
+        limit: Duration,
+        time_out: Duration,
+    ) -> Vec<Outstanding> {
+        let overdue = |question: &Outstanding| {
+            let limit = if question.orphaned {
+                limit.min(time_out)
+            } else {
+                limit
+            };
+            question.asked + limit <= now
+        };
+        let outstanding = self.outstanding.iter();
+        let ids: Vec<u64> = outstanding
+            .filter(|(_, question)| overdue(question))
+            .map(|(&id, _)| id)
+            .collect();
+        ids.iter()
+            .filter_map(|id| self.outstanding.remove(id))
+            .collect()
+    }
+}

@@ -1,0 +1,189 @@
+//! Bad clients and strange connections: each is told what is wrong, and the others go on.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use support::cluster::{Cluster, Plan, THREE, eventually};
+use support::raw::Raw;
+
+const MIB: usize = 1 << 20;
+
+fn raw(cluster: &Cluster) -> Raw {
+    Raw::connect(&cluster.address(THREE[0]))
+}
+
+#[test]
+fn what_is_wrong_with_a_line_is_told_and_the_connection_stays_usable() {
+    let cluster = Cluster::start(&THREE);
+    let mut client = raw(&cluster);
+    let cases: [(&[u8], &str); 9] = [
+        (
+            b"FROB x\n",
+            "ERROR SYNTAX unknown command \"FROB\"; HELP lists the commands\n",
+        ),
+        (
+            b"\n",
+            "ERROR SYNTAX an empty line; HELP lists the commands\n",
+        ),
+        (
+            b"PUT k\r\n",
+            "ERROR SYNTAX expected: PUT key value; the empty value is written as \"\"\n",
+        ),
+        (
+            b"PUT @ v\n",
+            "ERROR SYNTAX the keys @ and * are reserved, for GET and DEL of many keys\n",
+        ),
+        (
+            b"GET a b\n",
+            "ERROR SYNTAX expected: GET key, GET @ or GET *\n",
+        ),
+        (
+            b"CAS k 7 v\n",
+            "ERROR SYNTAX \"7\" is not a version such as 5554:12,5556:3, or - for none\n",
+        ),
+        (
+            b"GET \xc3\x28\n",
+            "ERROR SYNTAX the line is not UTF-8; this protocol is text\n",
+        ),
+        (
+            b"PUT \"k v\n",
+            "ERROR SYNTAX a word that starts with a double quote must be a JSON string\n",
+        ),
+        (b"ping\n", "PONG\n"),
+    ];
+    for (sent, expected) in cases {
+        client.send(sent);
+        client.expect(expected);
+    }
+    let (key, value) = ("k".repeat(1025), "v".repeat(MIB + 1));
+    client.send(format!("GET {key}\nPUT k {value}\nGET k\nQUIT\n"));
+    client.expect("ERROR TOO_LARGE the key has 1025 bytes; at most 1024 are allowed\n");
+    client.expect("ERROR TOO_LARGE the value has 1048577 bytes; at most 1048576 are allowed\n");
+    client.expect("NOT_FOUND\nBYE\n");
+    client.expect_end();
+}
+
+#[test]
+fn an_endless_line_and_a_web_browser_lose_their_connections() {
+    let cluster = Cluster::start(&THREE);
+    let mut client = raw(&cluster);
+    client.send(vec![b'x'; 8 * MIB]);
+    client.expect("ERROR TOO_LARGE the line has over 6298624 bytes\n");
+    client.expect_end();
+    let mut browser = raw(&cluster);
+    browser.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nDEL *\r\n");
+    browser.expect("ERROR DENIED this is no web server\n");
+    browser.expect_end();
+    assert_eq!(cluster.call(5554, "PING"), "PONG");
+}
+
+#[test]
+fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not() {
+    let cluster = Plan::of(&THREE).set("line_timeout_ms", 300).start();
+    let mut silent = raw(&cluster);
+    let mut half = raw(&cluster);
+    half.send("PUT k ");
+    half.expect("ERROR SYNTAX half a line, and no end of it within 300 ms\n");
+    half.expect_end();
+    // A byte now and then does not help.
+    let mut slow = raw(&cluster);
+    let until = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < until {
+        slow.send("x");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    slow.expect("ERROR SYNTAX half a line, and no end of it within 300 ms\n");
+    silent.send("PING\n");
+    silent.expect("PONG\n");
+}
+
+#[test]
+fn ctrl_c_in_telnet_voids_the_line_and_is_answered() {
+    let cluster = Cluster::start(&THREE);
+    let mut telnet = raw(&cluster);
+    // The options that a client may offer at first are dropped.
+    telnet.send(b"\xff\xfd\x03\xff\xfb\x18PING\r\n");
+    telnet.expect("PONG\n");
+    telnet.send(b"PUT k v\xff\xf4\xff\xfd\x06");
+    telnet.expect(b"\xff\xfc\x06");
+    telnet.send(b"GET k\r\n");
+    telnet.expect("NOT_FOUND\n");
+}
+
+#[test]
+fn one_client_too_many_is_told_so_and_the_others_are_served() {
+    let cluster = Plan::of(&THREE).set("max_clients", 3).start();
+    let busy = "ERROR BUSY all 3 threads for clients are taken; try again later\n";
+    // The connections that looked whether the node is ready may still be ending.
+    let mut clients = Vec::new();
+    while clients.len() < 3 {
+        let mut client = cluster.client(5554);
+        if client.call("PING").is_ok_and(|reply| reply == "PONG") {
+            clients.push(client);
+        }
+    }
+    let mut refused = raw(&cluster);
+    refused.expect(busy);
+    refused.expect_end();
+    for client in &mut clients {
+        assert_eq!(client.call("GET k").unwrap(), "NOT_FOUND");
+    }
+    clients.pop();
+    eventually("there is room again", || {
+        let reply = cluster.try_client(5554).ok()?.call("PING").ok()?;
+        (reply == "PONG").then_some(())
+    });
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_requests_and_each_sees_those_before_it() {
+    let cluster = Cluster::start(&THREE);
+    let mut client = raw(&cluster);
+    client.send(
+        "PUT k a\nGET k\nCAS k 5554:1 b\nCAS k 5554:1 c\nGET k\nDEL k\nDEL k\nGET k\nCAS k - d\n\
+         GET @\nFROB\nGET *\nQUIT\nGET k\n",
+    );
+    client.expect("OK 5554:1\nVALUE 5554:1 a\nOK 5554:2\nCONFLICT 5554:2\nVALUE 5554:2 b\n");
+    client.expect("OK 5554:4\nNOT_FOUND\nNOT_FOUND\nOK 5554:6\nPAIR k 5554:6 d\nEND 1\n");
+    client.expect("ERROR SYNTAX unknown command \"FROB\"; HELP lists the commands\n");
+    client.expect("PAIR k 5554:6 d\nEND 1\nBYE\n");
+    client.expect_end();
+}
+
+#[test]
+fn a_client_that_reads_late_gets_every_reply_and_stops_nobody() {
+    let cluster = Cluster::start(&THREE);
+    let value = "v".repeat(MIB);
+    let version = cluster.done(5554, &format!("PUT k {value}"));
+    let requests = 64;
+    let mut late = TcpStream::connect(cluster.address(5554)).unwrap();
+    late.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let burst = "GET k\n".repeat(requests) + "PING\n";
+    late.write_all(burst.as_bytes()).unwrap();
+    // It does not read; meanwhile others are served.
+    let mut other = cluster.client(5554);
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        let began = Instant::now();
+        assert_eq!(other.call("GET other").unwrap(), "NOT_FOUND");
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+    let mut lines = BufReader::new(late).lines();
+    for number in 0..requests {
+        let line = lines
+            .next()
+            .unwrap()
+            .unwrap_or_else(|e| panic!("reply {number}: {e}"));
+        let start = &line[..line.len().min(60)];
+        assert_eq!(
+            line.len(),
+            format!("VALUE {version} {value}").len(),
+            "reply {number}: {start}"
+        );
+    }
+    assert_eq!(lines.next().unwrap().unwrap(), "PONG");
+}

@@ -1,0 +1,259 @@
+//! Failure: one node that is down, slow, paused or cut off stops nobody, costs one time-out, and
+//! loses nothing.
+
+mod support;
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::asking::DEADLINE;
+use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use support::workload::{Workload, assert_linearizable};
+
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_write_succeeds_through_another_node_when_its_coordinator_is_killed() {
+    let cluster = Cluster::start(&FIVE);
+    assert_eq!(cluster.replicas("foo"), [5562, 5556, 5554]);
+    cluster.done(5558, "PUT foo 1");
+    cluster.kill(5562);
+    assert!(cluster.timed(5558, "PUT foo 2").0.starts_with("OK "));
+    for id in [5554, 5556, 5558, 5560] {
+        assert_eq!(cluster.get(id, "foo").as_deref(), Some("2"), "through {id}");
+    }
+}
+
+#[test]
+fn every_write_of_a_stream_succeeds_although_its_coordinator_is_killed_in_the_middle() {
+    let cluster = Cluster::start(&FIVE);
+    let victim = 5562;
+    let others = FIVE.map(|id| if id == victim { 5560 } else { id });
+    let keys: Vec<_> = cluster.keys_of(victim).take(400).collect();
+    let acknowledged = Mutex::new(0);
+    thread::scope(|scope| {
+        for (id, keys) in others.iter().zip(keys.chunks(80)) {
+            let (cluster, acknowledged) = (&cluster, &acknowledged);
+            scope.spawn(move || {
+                let mut client = cluster.client(*id);
+                for key in keys {
+                    let reply = client.call(&format!("PUT {key} {key}")).unwrap();
+                    assert!(reply.starts_with("OK "), "PUT {key} through {id}: {reply}");
+                    *acknowledged.lock().unwrap() += 1;
+                }
+            });
+        }
+        eventually("the stream is under way", || {
+            (*acknowledged.lock().unwrap() > 100).then_some(())
+        });
+        cluster.kill(victim);
+        assert!(
+            *acknowledged.lock().unwrap() < 300,
+            "the stream was over too soon"
+        );
+    });
+    let mut client = cluster.client(5558);
+    for key in &keys {
+        let reply = client.call(&format!("GET {key}")).unwrap();
+        assert!(
+            reply.starts_with("VALUE ") && reply.ends_with(key),
+            "GET {key}: {reply}"
+        );
+    }
+}
+
+/// Requests end well while `id` does not answer, and once it is suspected they do not wait for it.
+fn a_silent_node_is_skipped(cluster: &Cluster, id: u32) {
+    let origin = cluster.ids().find(|other| *other != id).unwrap();
+    let key = cluster.keys_of(id).next().unwrap();
+    let (reply, _) = cluster.timed(origin, &format!("PUT {key} first"));
+    assert!(reply.starts_with("OK "), "{reply}");
+    cluster.await_sight(origin, id, "suspect");
+    let mut client = cluster.client(origin);
+    let mut times: Vec<Duration> = (0..40)
+        .map(|number| {
+            let began = Instant::now();
+            let reply = match number % 2 {
+                0 => client.call(&format!("PUT {key} {number}")),
+                _ => client.call(&format!("GET {key}")),
+            };
+            let reply = reply.unwrap();
+            assert!(
+                reply.starts_with("OK ") || reply.starts_with("VALUE "),
+                "{reply}"
+            );
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(
+        times[20] < READ_TIMEOUT,
+        "requests wait for a suspect: {times:?}"
+    );
+    assert!(times[39] < DEADLINE, "{times:?}");
+}
+
+#[test]
+fn a_coordinator_that_takes_connections_and_never_answers_costs_one_time_out() {
+    let cluster = Cluster::start(&FIVE);
+    cluster.pause(5558);
+    a_silent_node_is_skipped(&cluster, 5558);
+}
+
+#[test]
+fn a_coordinator_that_refuses_connections_costs_one_time_out() {
+    let cluster = Cluster::start(&THREE);
+    cluster.kill(5558);
+    a_silent_node_is_skipped(&cluster, 5558);
+}
+
+#[test]
+fn a_coordinator_behind_half_open_connections_costs_one_time_out_and_comes_back() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    cluster.network().isolate(5558);
+    a_silent_node_is_skipped(&cluster, 5558);
+    cluster.network().heal();
+    for id in [5554, 5556] {
+        cluster.await_sight(id, 5558, "up");
+    }
+    for id in THREE {
+        assert!(cluster.timed(id, "PUT foo 1").0.starts_with("OK "));
+    }
+}
+
+#[test]
+fn with_two_of_three_replicas_silent_every_request_ends_within_the_deadline() {
+    let cluster = Cluster::start(&THREE);
+    cluster.done(5554, "PUT foo 1");
+    cluster.pause(5556);
+    cluster.pause(5558);
+    for _ in 0..2 {
+        let (reply, _) = cluster.timed(5554, "GET foo");
+        assert!(
+            reply.starts_with("ERROR UNAVAILABLE \"foo\" was not reached within 2000 ms: "),
+            "{reply}"
+        );
+        let (reply, _) = cluster.timed(5554, "PUT foo 2");
+        assert!(
+            reply.starts_with("ERROR UNKNOWN ") || reply.starts_with("ERROR UNAVAILABLE "),
+            "{reply}"
+        );
+    }
+    cluster.resume(5556);
+    eventually("two replicas are enough", || {
+        cluster
+            .call(5554, "PUT foo 3")
+            .starts_with("OK ")
+            .then_some(())
+    });
+    assert_eq!(cluster.get(5556, "foo").as_deref(), Some("3"));
+}
+
+/// Pauses a replica while others write; once it goes on it must read what was written, and hold
+/// it soon.
+fn pause_and_go_on(cluster: &Cluster, id: u32, time: Duration) {
+    let origin = cluster.ids().find(|other| *other != id).unwrap();
+    for round in 0..3 {
+        let mut client = cluster.client(origin);
+        cluster.pause(id);
+        let began = Instant::now();
+        let mut number = 0;
+        while number < 20 || began.elapsed() < time {
+            let reply = client
+                .call(&format!("PUT key{} {round}", number % 20))
+                .unwrap();
+            assert!(reply.starts_with("OK "), "{reply}");
+            number += 1;
+            if began.elapsed() >= time {
+                break;
+            }
+        }
+        let written = number.min(20);
+        cluster.resume(id);
+        for key in 0..written {
+            let value = cluster.get(id, &format!("key{key}"));
+            assert_eq!(
+                value,
+                Some(round.to_string()),
+                "a stale read of key{key} after a pause"
+            );
+        }
+        eventually("what was missed is in GET @", || {
+            let pairs = cluster.own_pairs(id);
+            let there = |key| {
+                let (start, end) = (format!("PAIR key{key} "), format!(" {round}"));
+                pairs
+                    .iter()
+                    .any(|pair| pair.starts_with(&start) && pair.ends_with(&end))
+            };
+            (0..written).all(there).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_pause_shorter_than_the_time_out_leaves_no_stale_read_and_no_gap() {
+    let cluster = Cluster::start(&THREE);
+    pause_and_go_on(&cluster, 5554, READ_TIMEOUT * 6 / 10);
+    pause_and_go_on(&cluster, 5556, READ_TIMEOUT * 6 / 10);
+}
+
+#[test]
+fn a_pause_longer_than_the_time_out_leaves_no_stale_read_and_no_gap() {
+    let cluster = Cluster::start(&THREE);
+    pause_and_go_on(&cluster, 5554, READ_TIMEOUT * 5);
+    pause_and_go_on(&cluster, 5556, READ_TIMEOUT * 5);
+}
+
+#[test]
+fn after_a_long_pause_get_at_is_called_complete_only_when_it_is() {
+    let cluster = Cluster::start(&THREE);
+    for round in 0..5 {
+        cluster.pause(5556);
+        cluster.await_sight(5554, 5556, "suspect");
+        for key in 0..20 {
+            cluster.done(5554, &format!("PUT key{key} {round}"));
+        }
+        cluster.resume(5556);
+        let pairs = cluster.own_pairs(5556);
+        let fresh = pairs
+            .iter()
+            .filter(|pair| pair.ends_with(&format!(" {round}")));
+        assert_eq!(fresh.count(), 20, "round {round}: {pairs:?}");
+    }
+}
+
+#[test]
+fn crashes_with_short_gaps_and_during_a_recovery_lose_nothing() {
+    let cluster = Plan::of(&FIVE).set("anti_entropy_ms", 500).start();
+    let workload = Workload {
+        cluster: &cluster,
+        clients: 6,
+        keys: &["foo", "key38", "key15", "hello", "key0", "alice"],
+        seed: 2,
+    };
+    let (observed, ()) = workload.run(|progress| {
+        for round in 0..2 {
+            for (id, next) in FIVE.into_iter().zip(FIVE.into_iter().cycle().skip(1)) {
+                progress.await_more(20);
+                cluster.kill(id);
+                progress.await_more(20);
+                cluster.start_node(id);
+                if round == 1 {
+                    // It has only just started: it recovers while the next one crashes.
+                    cluster.kill(next);
+                    cluster.await_answer(id);
+                    cluster.restart(next);
+                }
+                cluster.await_ready(id);
+            }
+        }
+    });
+    assert!(
+        observed.longest < DEADLINE + Duration::from_secs(1),
+        "{:?}",
+        observed.longest
+    );
+    assert_linearizable(&observed);
+}

@@ -1,0 +1,217 @@
+//! `@` and `*`: complete, without duplicates, without old pairs, and without waiting for a node
+//! that is down.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+
+/// Key and value of each line; a key that comes twice ends the test.
+fn pairs(lines: Vec<String>) -> BTreeMap<String, String> {
+    let mut pairs = BTreeMap::new();
+    for line in lines {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        let ["PAIR", key, _, value] = words[..] else {
+            panic!("{line:?} is no pair");
+        };
+        let before = pairs.insert(key.to_owned(), value.to_owned());
+        assert!(before.is_none(), "{key} is there twice");
+    }
+    pairs
+}
+
+fn all_pairs(cluster: &Cluster, id: u32) -> BTreeMap<String, String> {
+    pairs(cluster.list(id, "GET *").unwrap())
+}
+
+fn own_pairs(cluster: &Cluster, id: u32) -> BTreeMap<String, String> {
+    pairs(cluster.own_pairs(id))
+}
+
+/// Writes `key0`, `key1` and so on.
+fn write(cluster: &Cluster, id: u32, count: usize, value: &str) -> BTreeMap<String, String> {
+    let mut client = cluster.client(id);
+    let mut written = BTreeMap::new();
+    for number in 0..count {
+        let key = format!("key{number}");
+        let reply = client.call(&format!("PUT {key} {value}")).unwrap();
+        assert!(reply.starts_with("OK "), "PUT {key}: {reply}");
+        written.insert(key, value.to_owned());
+    }
+    written
+}
+
+#[test]
+fn each_node_lists_the_keys_of_its_three_ranges_and_every_node_lists_all() {
+    let cluster = Cluster::start(&FIVE);
+    for id in FIVE {
+        assert_eq!(cluster.list(id, "GET *").unwrap(), [""; 0]);
+        assert_eq!(cluster.own_pairs(id), [""; 0]);
+    }
+    let written = write(&cluster, 5554, 100, "v");
+    for id in FIVE {
+        assert_eq!(all_pairs(&cluster, id), written, "through {id}");
+        let holds = |key: &&String| cluster.replicas(key).contains(&id);
+        let expected: BTreeSet<_> = written.keys().filter(holds).cloned().collect();
+        eventually(&format!("GET @ of {id} has its keys"), || {
+            let own: BTreeSet<_> = own_pairs(&cluster, id).into_keys().collect();
+            (own == expected).then_some(())
+        });
+    }
+}
+
+#[test]
+fn with_one_node_down_or_paused_all_pairs_are_listed_once_and_fresh() {
+    let cluster = Cluster::start(&FIVE);
+    write(&cluster, 5554, 100, "old");
+    for (value, pause) in [("killed", false), ("paused", true)] {
+        if pause {
+            cluster.pause(5556);
+        } else {
+            cluster.kill(5556);
+        }
+        let began = Instant::now();
+        all_pairs(&cluster, 5554);
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(3),
+            "with a node {value} GET * took {took:?}"
+        );
+        let written = write(&cluster, 5558, 100, value);
+        for id in FIVE.into_iter().filter(|id| *id != 5556) {
+            assert_eq!(
+                all_pairs(&cluster, id),
+                written,
+                "through {id}, a node {value}"
+            );
+        }
+        if pause {
+            cluster.resume(5556);
+        } else {
+            cluster.start_node(5556);
+            cluster.await_answer(5556);
+        }
+        // It lacks all of that, and must not list what it has instead.
+        let fresh = eventually("GET * through the one that is back", || {
+            cluster.list(5556, "GET *").ok()
+        });
+        assert_eq!(pairs(fresh), written);
+        for (key, value) in own_pairs(&cluster, 5556) {
+            assert_eq!(value, written[&key], "{key}");
+        }
+    }
+}
+
+#[test]
+fn with_two_replicas_of_a_range_down_all_pairs_are_refused_and_the_text_says_why() {
+    let cluster = Cluster::start(&FIVE);
+    write(&cluster, 5554, 20, "v");
+    cluster.kill(5556);
+    cluster.kill(5562);
+    let error = cluster.list(5554, "GET *").unwrap_err();
+    assert!(
+        error.starts_with("ERROR UNAVAILABLE only 1 of the 2 replicas needed of "),
+        "{error}"
+    );
+    let reply = cluster.call(5554, "DEL *");
+    assert!(reply.starts_with("ERROR UN"), "{reply}");
+}
+
+#[test]
+fn what_was_deleted_with_a_star_while_a_node_was_down_stays_deleted() {
+    let cluster = Plan::of(&FIVE).set("anti_entropy_ms", 200).start();
+    let written = write(&cluster, 5554, 50, "v");
+    cluster.kill(5556);
+    assert_eq!(cluster.call(5554, "DEL *"), format!("OK {}", written.len()));
+    assert_eq!(cluster.call(5558, "DEL *"), "OK 0");
+    cluster.done(5558, "PUT after v");
+    cluster.restart(5556);
+    for id in FIVE {
+        assert_eq!(
+            all_pairs(&cluster, id).into_keys().collect::<Vec<_>>(),
+            ["after"]
+        );
+        for (key, _) in own_pairs(&cluster, id) {
+            assert_eq!(key, "after", "on {id}");
+        }
+        assert_eq!(cluster.get(id, "key7"), None);
+    }
+}
+
+#[test]
+fn deleting_what_one_node_holds_leaves_the_rest() {
+    let cluster = Cluster::start(&FIVE);
+    let written = write(&cluster, 5554, 60, "v");
+    let own = own_pairs(&cluster, 5560);
+    assert_eq!(cluster.call(5560, "DEL @"), format!("OK {}", own.len()));
+    let expected: BTreeMap<_, _> = written
+        .into_iter()
+        .filter(|(key, _)| !own.contains_key(key))
+        .collect();
+    for id in FIVE {
+        assert_eq!(all_pairs(&cluster, id), expected, "through {id}");
+    }
+    eventually("GET @ is empty", || {
+        own_pairs(&cluster, 5560).is_empty().then_some(())
+    });
+}
+
+/// Sends all lines before it reads a reply: they come in the order of the requests.
+fn write_in_one_go(cluster: &Cluster, id: u32, numbers: &[usize]) {
+    let mut client = cluster.client(id);
+    let line = |number: &usize| format!("PUT key{number} {number}\n");
+    let lines: String = numbers.iter().map(line).collect();
+    client.send(lines.as_bytes()).unwrap();
+    for number in numbers {
+        let reply = client.receive().unwrap();
+        assert!(reply.starts_with("OK "), "PUT key{number}: {reply}");
+    }
+}
+
+#[test]
+fn ten_thousand_pairs_are_written_in_one_go_and_listed_while_writes_go_on() {
+    let cluster = Plan::of(&THREE).start();
+    let count = 10_000;
+    let numbers: Vec<usize> = (0..count).collect();
+    thread::scope(|scope| {
+        for (part, id) in numbers.chunks(1250).zip(THREE.into_iter().cycle()) {
+            let cluster = &cluster;
+            scope.spawn(move || write_in_one_go(cluster, id, part));
+        }
+    });
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut client = cluster.client(5556);
+            let mut written = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let number = written % count;
+                let reply = client
+                    .call(&format!("PUT key{number} {}", number + count))
+                    .unwrap();
+                assert!(reply.starts_with("OK "), "{reply}");
+                written += 1;
+            }
+            written
+        });
+        let listings: Vec<_> = THREE.map(|id| all_pairs(&cluster, id)).into();
+        stop.store(true, Ordering::Relaxed);
+        for listing in listings {
+            assert_eq!(listing.len(), count, "all pairs are there, each once");
+            for (key, value) in listing {
+                let number: usize = key.strip_prefix("key").unwrap().parse().unwrap();
+                let value: usize = value.parse().unwrap();
+                assert!(
+                    value == number || value == number + count,
+                    "{key} is {value}"
+                );
+            }
+        }
+        assert!(writer.join().unwrap() > 0);
+    });
+    assert_eq!(own_pairs(&cluster, 5558).len(), count);
+}

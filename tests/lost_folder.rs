@@ -1,0 +1,158 @@
+//! A node without its folder has forgotten its votes: it copies everything before it votes again.
+
+mod support;
+
+use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+
+#[test]
+fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
+    let cluster = Cluster::start(&FIVE);
+    let lost = 5558;
+    let keys: Vec<_> = (0..300).map(|number| format!("key{number}")).collect();
+    let mut client = cluster.client(5554);
+    for key in &keys {
+        assert!(
+            client
+                .call(&format!("PUT {key} 1"))
+                .unwrap()
+                .starts_with("OK ")
+        );
+    }
+    let before = cluster.own_keys(lost);
+    assert!(!before.is_empty());
+    let storage = cluster.stat(lost, "storage").unwrap();
+    cluster.kill(lost);
+    cluster.wipe(lost);
+    cluster.start_node(lost);
+    // Requests go on meanwhile.
+    for key in &keys[..100] {
+        assert!(
+            client
+                .call(&format!("PUT {key} 2"))
+                .unwrap()
+                .starts_with("OK ")
+        );
+    }
+    cluster.await_ready(lost);
+    assert_ne!(cluster.stat(lost, "storage"), Some(storage));
+    assert_eq!(
+        cluster.stat(lost, "storage_standing").as_deref(),
+        Some("whole")
+    );
+    let log = cluster.log(lost);
+    let place = |text: &str| {
+        log.rfind(text)
+            .unwrap_or_else(|| panic!("no {text:?} in the log"))
+    };
+    let copying = place("an older data folder was lost: copying everything before voting");
+    let copied = place("keys from both other replicas");
+    let votes = place(&format!("{lost}: votes"));
+    assert!(copying < copied && copied < votes);
+    assert_eq!(cluster.own_keys(lost), before);
+    // Its copy is one of the two that remain.
+    let own = cluster
+        .keys_of(lost)
+        .find(|key| keys.contains(key))
+        .unwrap();
+    let other = cluster.replicas(&own)[1];
+    let value = cluster.get(5554, &own);
+    cluster.kill(other);
+    assert_eq!(cluster.get(lost, &own), value);
+}
+
+#[test]
+fn a_node_that_lost_its_folder_does_not_vote_a_write_away() {
+    let cluster = Cluster::start(&THREE);
+    let (a, b, c) = (5554, 5556, 5558);
+    // The write is on A and B alone,
+    cluster.kill(c);
+    let version = cluster.done(a, "PUT k precious");
+    // B loses it, and A, who still has it, is down.
+    cluster.kill(a);
+    cluster.kill(b);
+    cluster.wipe(b);
+    cluster.start_node(c);
+    cluster.start_node(b);
+    cluster.await_answer(b);
+    cluster.await_answer(c);
+    cluster.await_sight(b, c, "up");
+    cluster.await_sight(c, b, "up");
+    for id in [b, c] {
+        let read = cluster.call(id, "GET k");
+        assert!(
+            read.starts_with("ERROR UNAVAILABLE "),
+            "through {id}: {read}"
+        );
+        let created = cluster.call(id, "CAS k - usurper");
+        assert!(created.starts_with("ERROR UN"), "through {id}: {created}");
+    }
+    assert_eq!(cluster.stat(b, "votes").as_deref(), Some("no"));
+    cluster.restart(a);
+    cluster.await_ready(b);
+    for id in THREE {
+        assert_eq!(
+            cluster.call(id, "GET k"),
+            format!("VALUE {version} precious"),
+            "through {id}"
+        );
+    }
+    assert_eq!(
+        cluster.stat(b, "storage_standing").as_deref(),
+        Some("whole")
+    );
+}
+
+#[test]
+fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
+    let cluster = Plan::of(&THREE).lay_out();
+    cluster.start_node(5554);
+    cluster.start_node(5556);
+    cluster.await_answer(5554);
+    cluster.await_answer(5556);
+    cluster.await_sight(5554, 5556, "up");
+    // The third might know an older folder of theirs.
+    for id in [5554, 5556] {
+        assert_eq!(cluster.stat(id, "votes").as_deref(), Some("no"));
+        assert_eq!(cluster.stat(id, "storage_standing").as_deref(), Some("new"));
+        let reply = cluster.call(id, "PUT k v");
+        assert!(reply.starts_with("ERROR UN"), "{reply}");
+    }
+    cluster.restart(5558);
+    cluster.await_all_ready();
+    assert_eq!(cluster.call(5554, "GET k"), "NOT_FOUND");
+    for id in THREE {
+        assert_eq!(
+            cluster.stat(id, "storage_standing").as_deref(),
+            Some("whole")
+        );
+        cluster.done(id, "PUT k v");
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_folder_does_not_call_its_listing_complete_before_it_votes() {
+    let cluster = Cluster::start(&THREE);
+    let (holder, loser, absent) = (5554, 5556, 5558);
+    cluster.kill(absent);
+    cluster.done(holder, "PUT k precious");
+    cluster.kill(holder);
+    cluster.kill(loser);
+    cluster.wipe(loser);
+    cluster.start_node(absent);
+    cluster.start_node(loser);
+    cluster.await_answer(loser);
+    cluster.await_sight(loser, absent, "up");
+    // All that it could compare with is a replica that missed the write too.
+    eventually("it has compared all ranges", || {
+        let compared: u64 = cluster.stat(loser, "ranges_compared")?.parse().ok()?;
+        let waits = cluster.stat(loser, "ranges_up_to_date")? == "0";
+        (compared >= 3 || waits).then_some(())
+    });
+    let listing = cluster
+        .list(loser, "GET @")
+        .expect_err("GET @ lacks a write, and is called complete");
+    assert!(listing.starts_with("ERROR UNAVAILABLE "), "{listing}");
+    cluster.restart(holder);
+    cluster.await_ready(loser);
+    assert_eq!(cluster.own_keys(loser).len(), 1);
+}

@@ -1,0 +1,121 @@
+//! The network between the nodes: links that are cut one way or both, slow, or reset.
+
+mod support;
+
+use std::time::Duration;
+
+use support::asking::DEADLINE;
+use support::cluster::{Cluster, Plan, THREE, eventually};
+use support::nemesis;
+use support::workload::{Workload, assert_linearizable};
+
+#[test]
+fn reset_connections_are_opened_again_and_fail_no_request() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    let mut client = cluster.client(5554);
+    for number in 0..200 {
+        if number % 20 == 10 {
+            cluster.network().reset(5554, 5556);
+            cluster.network().reset(5554, 5558);
+        }
+        let reply = client.call(&format!("PUT foo {number}")).unwrap();
+        assert!(reply.starts_with("OK "), "{reply}");
+    }
+    assert_eq!(cluster.get(5556, "foo").as_deref(), Some("199"));
+}
+
+#[test]
+fn a_one_way_cut_stops_no_request_and_leaves_the_replicas_equal() {
+    let cluster = Plan::of(&THREE)
+        .set("anti_entropy_ms", 300)
+        .proxied()
+        .start();
+    let keys = ["foo", "key38", "key15"];
+    let workload = Workload {
+        cluster: &cluster,
+        clients: 4,
+        keys: &keys,
+        seed: 3,
+    };
+    let (observed, ()) = workload.run(|progress| {
+        for (from, to) in [(5554, 5556), (5556, 5554), (5558, 5554)] {
+            progress.await_more(50);
+            cluster.network().cut(from, to);
+            progress.await_more(200);
+            cluster.network().heal();
+        }
+    });
+    let count = observed.history.len();
+    assert_eq!(observed.refused, 0, "of {count}: {:?}", observed.examples);
+    assert!(observed.longest < DEADLINE, "{:?}", observed.longest);
+    assert_linearizable(&observed);
+    await_equal_replicas(&cluster);
+}
+
+fn await_equal_replicas(cluster: &Cluster) {
+    eventually("all replicas are equal", || {
+        let pairs = THREE.map(|id| cluster.own_pairs(id));
+        (pairs[0] == pairs[1] && pairs[1] == pairs[2]).then_some(())
+    });
+}
+
+#[test]
+fn a_coordinator_cut_off_with_its_client_refuses_while_the_others_go_on() {
+    let cluster = Plan::of(&THREE)
+        .set("anti_entropy_ms", 300)
+        .proxied()
+        .start();
+    let (alone, key) = (5556, cluster.keys_of(5556).next().unwrap());
+    for number in 0..3 {
+        // Written often enough for the coordinator to remember the key.
+        cluster.done(alone, &format!("PUT {key} {number}"));
+    }
+    cluster.network().isolate(alone);
+    let write = cluster.timed(alone, &format!("PUT {key} alone")).0;
+    assert!(write.starts_with("ERROR UN"), "{write}");
+    let (read, _) = cluster.timed(alone, &format!("GET {key}"));
+    assert!(read.starts_with("ERROR UNAVAILABLE "), "{read}");
+    let (reply, _) = cluster.timed(5554, &format!("PUT {key} others"));
+    assert!(reply.starts_with("OK "), "{reply}");
+    assert_eq!(cluster.get(5558, &key).as_deref(), Some("others"));
+    // Its memory is stale now: with it the next write must not undo the others'.
+    cluster.network().heal();
+    cluster.await_sight(5554, alone, "up");
+    cluster.await_sight(alone, 5554, "up");
+    // A write of unknown outcome may still come through, once.
+    let possible: &[&str] = if write.starts_with("ERROR UNKNOWN ") {
+        &["others", "alone"]
+    } else {
+        &["others"]
+    };
+    eventually("all agree", || {
+        let values = THREE.map(|id| cluster.get(id, &key).unwrap());
+        assert!(
+            possible.contains(&values[0].as_str()),
+            "{values:?} after {write}"
+        );
+        (values[0] == values[1] && values[1] == values[2]).then_some(())
+    });
+    await_equal_replicas(&cluster);
+}
+
+#[test]
+fn histories_are_linearizable_while_links_are_cut_delayed_and_reset() {
+    let cluster = Plan::of(&THREE)
+        .set("anti_entropy_ms", 300)
+        .proxied()
+        .start();
+    let keys = ["foo", "key38", "key15"];
+    let workload = Workload {
+        cluster: &cluster,
+        clients: 6,
+        keys: &keys,
+        seed: 4,
+    };
+    let time = Duration::from_secs(5);
+    let (observed, faults) = workload.run(|_| nemesis::bad_network(&cluster, 5, time));
+    assert!(faults >= 5, "only {faults} faults");
+    assert!(observed.longest < DEADLINE, "{:?}", observed.longest);
+    assert_linearizable(&observed);
+    await_equal_replicas(&cluster);
+}

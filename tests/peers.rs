@@ -1,0 +1,98 @@
+//! The port for peers: only a node of the same cluster and release gets in.
+
+mod support;
+
+use simple_dynamo::config::Config;
+use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
+use simple_dynamo::ring::NodeId;
+use support::cluster::{Cluster, THREE, eventually};
+use support::raw::Raw;
+
+#[test]
+fn junk_on_the_port_for_peers_is_refused_and_harms_nobody() {
+    let cluster = Cluster::start(&THREE);
+    let address = cluster.peer_address(5554);
+    let mut client = Raw::connect(&address);
+    client.send("GET k\n");
+    client.expect("{\"refused\":\"this is a port for nodes; clients use another\"}\n");
+    client.expect_end();
+    let mut endless = Raw::connect(&address);
+    endless.send([0xff; 100_000]);
+    endless.expect("{\"refused\":\"this is a port for nodes\"}\n");
+    endless.expect_end();
+    let mut silent = Raw::connect(&address);
+    silent.expect("{\"refused\":\"no greeting\"}\n");
+    silent.expect_end();
+    // One that greets well and then talks nonsense.
+    let mut nonsense = Raw::connect(&address);
+    nonsense.send(line(&hello(&cluster)));
+    nonsense.expect("\"welcome\"\n");
+    nonsense.send("{\"id\":1,\"ask\":{\"frob\":1}}\n");
+    nonsense.expect_end();
+    for id in THREE {
+        cluster.done(id, "PUT k v");
+    }
+}
+
+fn hello(cluster: &Cluster) -> Hello {
+    let config = Config::read(&cluster.file(5554)).unwrap();
+    Hello {
+        protocol: PROTOCOL,
+        cluster: config.fingerprint(),
+        from: NodeId(5556),
+        to: NodeId(5554),
+    }
+}
+
+#[test]
+fn a_peer_of_another_cluster_or_release_is_refused_with_a_message_that_says_so() {
+    let cluster = Cluster::start(&THREE);
+    let own = hello(&cluster);
+    let name = &own.cluster;
+    let cases = [
+        (
+            Hello {
+                protocol: PROTOCOL + 1,
+                ..own.clone()
+            },
+            format!(
+                "node 5556 speaks version {} of the protocol between nodes, node 5554 version \
+                 {PROTOCOL}: run the same release on all nodes",
+                PROTOCOL + 1
+            ),
+        ),
+        (
+            Hello {
+                cluster: "other-00000000".into(),
+                ..own.clone()
+            },
+            format!(
+                "node 5556 belongs to cluster other-00000000, node 5554 to {name}: give all nodes \
+                 the same cluster file"
+            ),
+        ),
+        (
+            Hello {
+                to: NodeId(5558),
+                ..own.clone()
+            },
+            "node 5556 looks for node 5558, but this is 5554".to_owned(),
+        ),
+        (
+            Hello {
+                from: NodeId(5562),
+                ..own.clone()
+            },
+            "node 5562 is not a member of this cluster".to_owned(),
+        ),
+    ];
+    for (hello, why) in cases {
+        let mut peer = Raw::connect(&cluster.peer_address(5554));
+        peer.send(line(&hello));
+        peer.expect(format!("{{\"refused\":\"{why}\"}}\n"));
+        peer.expect_end();
+        eventually("the node logs it", || {
+            cluster.log(5554).contains(&why).then_some(())
+        });
+    }
+}

@@ -1,0 +1,59 @@
+//! The process: how it ends, and what keeps it from starting.
+
+mod support;
+
+use std::fs;
+
+use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
+
+#[test]
+fn sigterm_lets_finish_what_runs_and_ends_with_success() {
+    let cluster = Cluster::start(&THREE);
+    let mut client = cluster.client(5554);
+    let version = client.call("PUT k v").unwrap().replace("OK ", "");
+    // With both other replicas silent a request takes as long as any may take.
+    cluster.pause(5556);
+    cluster.pause(5558);
+    client.send(b"GET k\n").unwrap();
+    eventually("the request is under way", || {
+        (cluster.stat(5554, "requests_in_flight")? == "1").then_some(())
+    });
+    let status = cluster.terminate(5554);
+    assert!(status.success(), "{status}");
+    let reply = client.receive().unwrap();
+    assert!(reply.starts_with("ERROR UNAVAILABLE "), "{reply}");
+    assert!(client.receive().is_err(), "the connection is closed");
+    cluster.resume(5556);
+    cluster.resume(5558);
+    cluster.restart(5554);
+    assert_eq!(cluster.call(5554, "GET k"), format!("VALUE {version} v"));
+}
+
+#[test]
+fn a_second_process_on_a_data_folder_is_refused() {
+    let cluster = Cluster::start(&THREE);
+    let elsewhere = Plan::of(&THREE).lay_out();
+    let second = |file: &Cluster| {
+        let data = cluster.data(5554);
+        let mut command = dynamo(
+            &["node", "5554", "--data", data.to_str().unwrap()],
+            &file.file(5554),
+        );
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = second(&elsewhere);
+    assert!(
+        text.contains("another process is using this folder; is the node running?"),
+        "{text}"
+    );
+    // With the same ports it does not even come to the folder.
+    let (text, address) = (second(&cluster), cluster.address(5554));
+    assert!(
+        text.contains(&format!("cannot listen on {address}: ")),
+        "{text}"
+    );
+    cluster.done(5554, "PUT k v");
+    assert!(fs::exists(cluster.data(5554).join("identity.json")).unwrap());
+}

@@ -1,0 +1,240 @@
+//! Recovery: whoever comes back has lost nothing, misses nothing for long and revives nothing.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+
+use simple_dynamo::clock::VectorClock;
+use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+
+#[test]
+fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
+    let cluster = Cluster::start(&THREE);
+    cluster.done(5554, "PUT stays 1");
+    cluster.done(5554, "PUT changes 1");
+    for round in 0..3 {
+        cluster.kill(5558);
+        cluster.done(5554, &format!("PUT changes {round}"));
+        cluster.done(5556, &format!("PUT new{round} x"));
+        cluster.start_node(5558);
+        cluster.await_answer(5558);
+        // The first answer that is not an error counts.
+        let pairs = cluster.own_pairs(5558);
+        let changed = |pair: &String| {
+            pair.starts_with("PAIR changes ") && pair.ends_with(&format!(" {round}"))
+        };
+        assert!(pairs.iter().any(changed), "round {round}: {pairs:?}");
+        assert_eq!(pairs.len(), 3 + round, "{pairs:?}");
+    }
+    assert_eq!(cluster.own_pairs(5558), cluster.own_pairs(5554));
+}
+
+#[test]
+fn a_key_deleted_while_a_replica_was_down_stays_deleted_when_it_returns() {
+    let cluster = Plan::of(&THREE).set("anti_entropy_ms", 200).start();
+    for key in ["gone", "again"] {
+        cluster.done(5554, &format!("PUT {key} old"));
+    }
+    cluster.kill(5558);
+    for key in ["gone", "again"] {
+        cluster.done(5554, &format!("DEL {key}"));
+        assert_eq!(cluster.call(5556, &format!("DEL {key}")), "NOT_FOUND");
+    }
+    cluster.done(5556, "PUT again new");
+    cluster.restart(5558);
+    // The other replicas look at its old records as well.
+    let compared = |id| {
+        cluster
+            .stat(id, "ranges_compared")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = THREE.map(compared);
+    eventually("all ranges have been compared once more", || {
+        let far = |(id, before)| compared(id) >= before + 6;
+        THREE.into_iter().zip(before).all(far).then_some(())
+    });
+    for id in THREE {
+        assert_eq!(cluster.get(id, "gone"), None, "through {id}");
+        assert_eq!(
+            cluster.get(id, "again").as_deref(),
+            Some("new"),
+            "through {id}"
+        );
+        assert_eq!(
+            cluster.own_keys(id),
+            BTreeSet::from(["again".to_owned()]),
+            "on {id}"
+        );
+    }
+}
+
+#[test]
+fn keys_deleted_while_a_replica_recovers_stay_deleted() {
+    let cluster = Plan::of(&THREE).set("anti_entropy_ms", 200).start();
+    let keys: Vec<_> = (0..200).map(|number| format!("key{number}")).collect();
+    cluster.kill(5556);
+    let mut client = cluster.client(5554);
+    for key in &keys {
+        assert!(
+            client
+                .call(&format!("PUT {key} x"))
+                .unwrap()
+                .starts_with("OK ")
+        );
+    }
+    cluster.start_node(5556);
+    for key in &keys[..190] {
+        assert!(
+            client
+                .call(&format!("DEL {key}"))
+                .unwrap()
+                .starts_with("OK "),
+            "{key}"
+        );
+    }
+    cluster.await_ready(5556);
+    let left: BTreeSet<_> = keys[190..].iter().cloned().collect();
+    for id in THREE {
+        let what = format!("GET @ of {id} has the ten that were left");
+        eventually(&what, || (cluster.own_keys(id) == left).then_some(()));
+        assert_eq!(cluster.get(id, "key0"), None);
+    }
+}
+
+#[test]
+fn all_nodes_restarted_together_have_everything() {
+    let cluster = Cluster::start(&FIVE);
+    let keys: Vec<_> = (0..100).map(|number| format!("key{number}")).collect();
+    let mut client = cluster.client(5554);
+    let versions: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            client
+                .call(&format!("PUT {key} value of {key}"))
+                .unwrap()
+                .replace("OK ", "")
+        })
+        .collect();
+    for id in FIVE {
+        assert!(cluster.terminate(id).success());
+    }
+    FIVE.iter().for_each(|&id| cluster.start_node(id));
+    cluster.await_all_ready();
+    let mut client = cluster.client(5560);
+    for (key, version) in keys.iter().zip(versions) {
+        let expected = format!("VALUE {version} value of {key}");
+        assert_eq!(client.call(&format!("GET {key}")).unwrap(), expected);
+    }
+    let total: usize = FIVE.iter().map(|&id| cluster.own_pairs(id).len()).sum();
+    assert_eq!(total, 3 * keys.len(), "each key is on its three replicas");
+}
+
+#[test]
+fn all_nodes_killed_in_the_middle_of_writes_have_every_acknowledged_write() {
+    let cluster = Cluster::start(&FIVE);
+    for round in 1..=2 {
+        let acknowledged = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for id in FIVE {
+                let (cluster, acknowledged) = (&cluster, &acknowledged);
+                scope.spawn(move || {
+                    let mut client = cluster.client(id);
+                    for number in 0.. {
+                        let key = format!("key-{id}-{number}");
+                        match client.call(&format!("PUT {key} {round}")) {
+                            Ok(reply) if reply.starts_with("OK ") => {
+                                acknowledged.lock().unwrap().push(key)
+                            }
+                            // The nodes are dying.
+                            _ => return,
+                        }
+                    }
+                });
+            }
+            let enough = || (acknowledged.lock().unwrap().len() > 300).then_some(());
+            eventually("writes are under way", enough);
+            FIVE.iter().for_each(|&id| cluster.kill(id));
+        });
+        FIVE.iter().for_each(|&id| cluster.start_node(id));
+        cluster.await_all_ready();
+        let mut client = cluster.client(5558);
+        for key in acknowledged.into_inner().unwrap() {
+            let reply = client.call(&format!("GET {key}")).unwrap();
+            let value = format!(" {round}");
+            assert!(
+                reply.starts_with("VALUE ") && reply.ends_with(&value),
+                "GET {key}: {reply}"
+            );
+        }
+    }
+}
+
+#[test]
+fn versions_go_on_above_all_earlier_ones_after_restarts() {
+    let cluster = Cluster::start(&THREE);
+    let clock = |version: &str| version.parse::<VectorClock>().unwrap();
+    let mut last = cluster.done(5554, "PUT k 0");
+    for round in 1..=3 {
+        // With and without a farewell.
+        for id in THREE {
+            match round % 2 {
+                0 => drop(cluster.terminate(id)),
+                _ => cluster.kill(id),
+            }
+        }
+        THREE.iter().for_each(|&id| cluster.start_node(id));
+        cluster.await_all_ready();
+        for id in THREE {
+            let next = cluster.done(id, &format!("PUT k {round}"));
+            assert!(
+                clock(&next).dominates(&clock(&last)) && next != last,
+                "{next} after {last}"
+            );
+            let conflict = cluster.call(id, &format!("CAS k {last} old"));
+            assert_eq!(conflict, format!("CONFLICT {next}"));
+            last = next;
+        }
+        let swapped = cluster.done(5554, &format!("CAS k {last} swapped"));
+        assert!(clock(&swapped).dominates(&clock(&last)) && swapped != last);
+        last = swapped;
+    }
+    for id in THREE {
+        assert_eq!(cluster.call(id, "GET k"), format!("VALUE {last} swapped"));
+    }
+}
+
+#[test]
+fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
+    let settings = Plan::of(&FIVE)
+        .set("replicas", 5)
+        .set("read_quorum", 3)
+        .set("write_quorum", 3);
+    let cluster = settings.start();
+    let (absent, present) = ([5554, 5556], [5558, 5560, 5562]);
+    absent.iter().for_each(|&id| cluster.kill(id));
+    cluster.done(5558, "PUT k v");
+    present.iter().for_each(|&id| cluster.kill(id));
+    absent.iter().for_each(|&id| cluster.start_node(id));
+    absent.iter().for_each(|&id| cluster.await_answer(id));
+    cluster.await_sight(5554, 5556, "up");
+    cluster.await_sight(5556, 5554, "up");
+    // The two that return together know nothing of the write, and agree with each other.
+    for id in absent {
+        let compared =
+            || (cluster.stat(id, "ranges_compared")?.parse::<u64>().ok()? >= 5).then_some(());
+        eventually("they have compared all ranges", compared);
+        let listing = cluster
+            .list(id, "GET @")
+            .expect_err("GET @ lacks a write, and is called complete");
+        assert!(listing.starts_with("ERROR UNAVAILABLE "), "{listing}");
+    }
+    present.iter().for_each(|&id| cluster.start_node(id));
+    cluster.await_all_ready();
+    for id in FIVE {
+        assert_eq!(cluster.own_keys(id).len(), 1, "on {id}");
+    }
+}

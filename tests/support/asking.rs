@@ -1,0 +1,158 @@
+//! Asking the nodes of a cluster, and waiting until they are as they should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use simple_dynamo::client::Client;
+
+use super::cluster::Cluster;
+use super::waiting::eventually;
+
+/// How long a client waits for a reply: longer than any request may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Any request ends within the request deadline; the rest is for a busy machine.
+pub const DEADLINE: Duration = Duration::from_millis(2000 + 1000);
+
+impl Cluster {
+    pub fn try_client(&self, id: u32) -> std::io::Result<Client> {
+        Client::connect(&self.address(id), PATIENCE)
+    }
+
+    pub fn client(&self, id: u32) -> Client {
+        self.try_client(id)
+            .unwrap_or_else(|error| panic!("node {id}: {error}"))
+    }
+
+    /// One request on a connection of its own.
+    pub fn call(&self, id: u32, request: &str) -> String {
+        let reply = self.client(id).call(request);
+        reply.unwrap_or_else(|error| panic!("node {id}: {}: {error}", start_of(request)))
+    }
+
+    /// One request, which must end within the deadline, and how long it took.
+    pub fn timed(&self, id: u32, request: &str) -> (String, Duration) {
+        let began = Instant::now();
+        let reply = self.call(id, request);
+        let took = began.elapsed();
+        assert!(
+            took < DEADLINE,
+            "{request} through {id} took {took:?}: {reply}"
+        );
+        (reply, took)
+    }
+
+    /// A request that must succeed; returns what follows the `OK`.
+    pub fn done(&self, id: u32, request: &str) -> String {
+        let reply = self.call(id, request);
+        match reply.strip_prefix("OK ") {
+            Some(version) => version.to_owned(),
+            None => panic!("node {id}: {}: {}", start_of(request), start_of(&reply)),
+        }
+    }
+
+    /// The value that a node reads; `None` if there is no such key.
+    pub fn get(&self, id: u32, key: &str) -> Option<String> {
+        let reply = self.call(id, &format!("GET {key}"));
+        match reply
+            .strip_prefix("VALUE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
+            Some((_, value)) => Some(value.to_owned()),
+            None => {
+                assert_eq!(reply, "NOT_FOUND", "node {id}: GET {key}");
+                None
+            }
+        }
+    }
+
+    /// The lines of a listing without its end; the error line if it ended with one.
+    pub fn list(&self, id: u32, request: &str) -> Result<Vec<String>, String> {
+        let mut lines = self
+            .client(id)
+            .list(request)
+            .map_err(|error| error.to_string())?;
+        let last = lines.pop().unwrap_or_default();
+        if last != format!("END {}", lines.len()) {
+            return Err(last);
+        }
+        Ok(lines)
+    }
+
+    /// The pairs of `GET @`, as soon as the node calls its answer complete.
+    pub fn own_pairs(&self, id: u32) -> Vec<String> {
+        eventually(&format!("node {id} answers GET @"), || {
+            self.list(id, "GET @").ok()
+        })
+    }
+
+    /// The keys of `GET @`, as soon as the node calls its answer complete.
+    pub fn own_keys(&self, id: u32) -> BTreeSet<String> {
+        let key = |pair: String| pair.split(' ').nth(1).unwrap_or_default().to_owned();
+        self.own_pairs(id).into_iter().map(key).collect()
+    }
+
+    /// One line of `STATS`; `None` if the node does not answer.
+    pub fn stat(&self, id: u32, name: &str) -> Option<String> {
+        let stats = self.stats(id)?;
+        let value = stats
+            .get(name)
+            .unwrap_or_else(|| panic!("STATS has no {name}"));
+        Some(value.clone())
+    }
+
+    pub fn stats(&self, id: u32) -> Option<BTreeMap<String, String>> {
+        let lines = self.try_client(id).ok()?.list("STATS").ok()?;
+        let named = |line: &String| {
+            line.split_once(' ')
+                .map(|(name, value)| (name.into(), value.into()))
+        };
+        Some(lines.iter().filter_map(named).collect())
+    }
+
+    fn ready(&self, id: u32) -> bool {
+        self.stats(id).is_some_and(|stats| {
+            stats["votes"] == "yes" && stats["ranges_up_to_date"] == stats["ranges"]
+        })
+    }
+
+    /// Waits until a node votes and has what it missed.
+    pub fn await_ready(&self, id: u32) {
+        eventually(&format!("node {id} is ready"), || {
+            let mut process = self.nodes[&id].process.lock().unwrap();
+            let ended = process.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "node {id} has ended: {ended:?}");
+            drop(process);
+            self.ready(id).then_some(())
+        });
+    }
+
+    /// Waits until a node serves clients, whatever it still lacks.
+    pub fn await_answer(&self, id: u32) {
+        eventually(&format!("node {id} answers"), || self.stats(id));
+    }
+
+    pub fn await_all_ready(&self) {
+        self.ids().for_each(|id| self.await_ready(id));
+    }
+
+    /// Waits until a node sees another as `up` or as `suspect`.
+    pub fn await_sight(&self, id: u32, of: u32, state: &str) {
+        let start = format!("NODE {of} ");
+        eventually(&format!("node {id} sees {of} as {state}"), || {
+            let ring = self.list(id, "RING").ok()?;
+            let line = ring.iter().find(|line| line.starts_with(&start))?;
+            line.ends_with(&format!(" {state}")).then_some(())
+        });
+    }
+
+    /// What a node has logged.
+    pub fn log(&self, id: u32) -> String {
+        fs::read_to_string(self.folder.join(format!("{id}.log"))).unwrap_or_default()
+    }
+}
+
+/// Enough of a text to know which it was: a value may be long.
+fn start_of(text: &str) -> String {
+    text.chars().take(300).collect()
+}

@@ -1,0 +1,195 @@
+//! A cluster of real processes for one test: `dynamo node` on free ports of this machine.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use simple_dynamo::bytes::Key;
+use simple_dynamo::ring::Ring;
+
+pub use super::plan::Plan;
+use super::proxy::Network;
+pub use super::waiting::eventually;
+
+/// The nodes of the course.
+pub const FIVE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
+/// A cluster in which every node holds every key.
+pub const THREE: [u32; 3] = [5554, 5556, 5558];
+/// How many lines of each node's log a failed test prints.
+const LOG_TAIL: usize = 30;
+
+/// The processes, their ports and their folders. Dropped, it ends them all and leaves nothing.
+pub struct Cluster {
+    pub(super) folder: PathBuf,
+    pub(super) nodes: BTreeMap<u32, Node>,
+    pub(super) ring: Ring,
+    pub(super) network: Option<Network>,
+}
+
+/// One process, while it runs.
+pub struct Node {
+    pub(super) client_port: u16,
+    pub(super) process: Mutex<Option<Child>>,
+}
+
+impl Cluster {
+    pub fn start(ids: &[u32]) -> Cluster {
+        Plan::of(ids).start()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.nodes.keys().copied()
+    }
+
+    /// The nodes that hold a key, its coordinator first.
+    pub fn replicas(&self, key: &str) -> Vec<u32> {
+        let list = self.ring.preference_list(&Key::from(key));
+        list.iter().map(|node| node.0).collect()
+    }
+
+    /// Different keys whose coordinator is `id`.
+    pub fn keys_of(&self, id: u32) -> impl Iterator<Item = String> {
+        let all = (0..).map(|number| format!("key{number}"));
+        all.filter(move |key| self.replicas(key)[0] == id)
+    }
+
+    /// The links between the nodes of a cluster with proxies.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("this cluster has no proxies")
+    }
+
+    pub fn file(&self, id: u32) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+
+    pub fn data(&self, id: u32) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+
+    pub fn address(&self, id: u32) -> String {
+        format!("127.0.0.1:{}", self.nodes[&id].client_port)
+    }
+
+    pub fn peer_address(&self, id: u32) -> String {
+        format!("127.0.0.1:{}", self.nodes[&id].client_port + 1)
+    }
+
+    /// Starts a process; [`Cluster::await_ready`] waits for it.
+    pub fn start_node(&self, id: u32) {
+        let log = self.folder.join(format!("{id}.log"));
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let child = dynamo(&["node", &id.to_string()], &self.file(id))
+            .arg("--data")
+            .arg(self.data(id))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let before = self.nodes[&id].process.lock().unwrap().replace(child);
+        assert!(before.is_none(), "node {id} runs already");
+    }
+
+    /// Starts a node again and waits until it has what it missed.
+    pub fn restart(&self, id: u32) {
+        self.start_node(id);
+        self.await_ready(id);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self, id: u32) {
+        let mut child = self.take(id);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; waits for the end.
+    pub fn terminate(&self, id: u32) -> ExitStatus {
+        self.signal(id, Signal::TERM);
+        let mut child = self.take(id);
+        eventually(&format!("node {id} ends on SIGTERM"), || {
+            child.try_wait().unwrap()
+        })
+    }
+
+    /// SIGSTOP: the process keeps its connections and answers nothing.
+    pub fn pause(&self, id: u32) {
+        self.signal(id, Signal::STOP);
+        // The signal is only on its way: the process stands still when its parent is told.
+        let pid = Pid::from_raw(self.pid(id) as i32);
+        let told = waitpid(pid, WaitOptions::UNTRACED).unwrap();
+        assert!(
+            told.is_some_and(|(_, status)| status.stopped()),
+            "node {id}: {told:?}"
+        );
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, id: u32) {
+        self.signal(id, Signal::CONT);
+    }
+
+    /// Empties the folder of a node that is down.
+    pub fn wipe(&self, id: u32) {
+        assert!(
+            self.nodes[&id].process.lock().unwrap().is_none(),
+            "node {id} runs"
+        );
+        fs::remove_dir_all(self.data(id)).unwrap();
+    }
+
+    fn take(&self, id: u32) -> Child {
+        let child = self.nodes[&id].process.lock().unwrap().take();
+        child.unwrap_or_else(|| panic!("node {id} does not run"))
+    }
+
+    pub fn pid(&self, id: u32) -> u32 {
+        let process = self.nodes[&id].process.lock().unwrap();
+        process
+            .as_ref()
+            .unwrap_or_else(|| panic!("node {id} does not run"))
+            .id()
+    }
+
+    fn signal(&self, id: u32, signal: Signal) {
+        let pid = Pid::from_raw(self.pid(id) as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for id in self.ids() {
+                let log = self.log(id);
+                let lines: Vec<_> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+                eprintln!("== log of node {id}\n{}", tail.join("\n"));
+            }
+        }
+        for node in self.nodes.values_mut() {
+            let process = node
+                .process
+                .get_mut()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Some(child) = process {
+                // An error says that it has ended already.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The program, with a cluster file.
+pub fn dynamo(arguments: &[&str], cluster: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dynamo"));
+    command.args(arguments).arg("--cluster").arg(cluster);
+    command
+}

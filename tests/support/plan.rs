@@ -1,0 +1,100 @@
+//! What a cluster shall be like, and the files for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Map, Value, json};
+use simple_dynamo::ring::{NodeId, Ring};
+
+use super::cluster::{Cluster, Node};
+use super::ports;
+use super::proxy::Network;
+
+/// What a cluster shall be like.
+pub struct Plan {
+    ids: Vec<u32>,
+    settings: Map<String, Value>,
+    proxied: bool,
+}
+
+impl Plan {
+    pub fn of(ids: &[u32]) -> Plan {
+        Plan {
+            ids: ids.to_vec(),
+            settings: Map::new(),
+            proxied: false,
+        }
+    }
+
+    /// Sets a value of the cluster file.
+    pub fn set(mut self, name: &str, value: impl Into<Value>) -> Plan {
+        self.settings.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Puts a proxy on the way from each node to each other, see [`Cluster::network`].
+    pub fn proxied(mut self) -> Plan {
+        self.proxied = true;
+        self
+    }
+
+    /// Writes the files; no node is started.
+    pub fn lay_out(self) -> Cluster {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dynamo-test-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let ports: BTreeMap<u32, u16> = self
+            .ids
+            .iter()
+            .map(|&id| (id, ports::free_pair()))
+            .collect();
+        let peer_ports = ports.iter().map(|(&id, port)| (id, port + 1)).collect();
+        let network = self.proxied.then(|| Network::new(&peer_ports));
+        for &own in &self.ids {
+            let member = |id: &u32| {
+                let proxy = network.as_ref().and_then(|network| network.port(own, *id));
+                json!({"id": id, "client_port": ports[id], "peer_port": proxy.unwrap_or(peer_ports[id])})
+            };
+            let mut file = self.settings.clone();
+            file.insert("nodes".into(), self.ids.iter().map(member).collect());
+            fs::write(
+                folder.join(format!("{own}.json")),
+                Value::from(file).to_string(),
+            )
+            .unwrap();
+        }
+        let replicas = self
+            .settings
+            .get("replicas")
+            .and_then(Value::as_u64)
+            .unwrap_or(3);
+        let node = |(id, client_port)| {
+            let process = Mutex::new(None);
+            (
+                id,
+                Node {
+                    client_port,
+                    process,
+                },
+            )
+        };
+        Cluster {
+            folder,
+            ring: Ring::new(self.ids.into_iter().map(NodeId), replicas as usize),
+            nodes: ports.into_iter().map(node).collect(),
+            network,
+        }
+    }
+
+    /// Starts every node, and waits until all are ready.
+    pub fn start(self) -> Cluster {
+        let cluster = self.lay_out();
+        cluster.ids().for_each(|id| cluster.start_node(id));
+        cluster.await_all_ready();
+        cluster
+    }
+}

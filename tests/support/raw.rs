@@ -1,0 +1,65 @@
+//! A connection on which a test writes and reads bytes as they are.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long a test waits for bytes that are sure to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection without a client's manners.
+pub struct Raw(TcpStream);
+
+impl Raw {
+    pub fn connect(address: &str) -> Raw {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Raw(stream)
+    }
+
+    /// Sends; an error says that the other side has closed, which the next read shows.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.0.write_all(bytes.as_ref());
+    }
+
+    /// Exactly these bytes come next.
+    pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let expected = bytes.as_ref();
+        let mut received = Vec::new();
+        while received.len() < expected.len() {
+            let mut byte = [0];
+            match self.0.read(&mut byte) {
+                Ok(1) => received.push(byte[0]),
+                other => panic!(
+                    "{other:?} after {:?}, not {:?}",
+                    text(&received),
+                    text(expected)
+                ),
+            }
+        }
+        assert_eq!(text(&received), text(expected));
+    }
+
+    /// The other side closes the connection, and nothing more comes.
+    pub fn expect_end(&mut self) {
+        assert_eq!(text(&self.rest()), "");
+    }
+
+    /// All that comes until the other side closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut received = Vec::new();
+        match self.0.read_to_end(&mut received) {
+            Ok(_) => {}
+            // It closed while something that we sent was still unread.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("{error} after {:?}", text(&received)),
+        }
+        received
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}

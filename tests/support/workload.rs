@@ -1,0 +1,283 @@
+//! Clients that ask random things of random nodes, and note what they were told.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use simple_dynamo::client::Client;
+
+use super::cluster::{Cluster, eventually};
+use super::history::{self, Current, End, Operation, Reply, Request};
+use super::linearizability::{Verdict, check};
+
+/// A client changes its node after so many requests, more or less.
+const STAY: u32 = 20;
+/// The pause between two requests of a client, at most, in microseconds: the history stays short
+/// enough to be checked.
+const THINK: u64 = 6_000;
+
+/// Who asks for what.
+pub struct Workload<'a> {
+    pub cluster: &'a Cluster,
+    pub clients: u32,
+    pub keys: &'a [&'a str],
+    pub seed: u64,
+}
+
+/// What came of it.
+pub struct Observed {
+    pub history: Vec<Operation>,
+    /// The longest that any request to a node that could answer took.
+    pub longest: Duration,
+    /// Requests that a living node answered with an error.
+    pub refused: usize,
+    /// Error lines, one of a kind of code.
+    pub examples: HashMap<String, String>,
+}
+
+/// Steps of the checker's search for one key.
+const BUDGET: u64 = 5_000_000;
+
+/// Ends the test, with the whole history, unless it is certainly linearizable.
+pub fn assert_linearizable(observed: &Observed) {
+    let verdict = check(&observed.history, BUDGET);
+    if verdict != Verdict::Linearizable {
+        println!("{}", history::print(&observed.history));
+        panic!("{verdict:?}");
+    }
+}
+
+/// What the clients share.
+struct Board {
+    began: Instant,
+    stop: AtomicBool,
+    answered: AtomicUsize,
+    observed: Mutex<Observed>,
+}
+
+/// How far the clients are, for whoever does things to the nodes meanwhile.
+pub struct Progress<'a>(&'a Board);
+
+impl Progress<'_> {
+    /// How many requests have been answered well.
+    pub fn answered(&self) -> usize {
+        self.0.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until that many more requests have been answered well.
+    pub fn await_more(&self, count: usize) {
+        let goal = self.answered() + count;
+        eventually("clients are answered", || {
+            (self.answered() >= goal).then_some(())
+        });
+    }
+}
+
+struct Asker<'a> {
+    workload: &'a Workload<'a>,
+    board: &'a Board,
+    number: u32,
+    rng: Rng,
+    writes: u32,
+    connection: Option<(u32, Client)>,
+    /// The last version that this client saw of each key.
+    versions: HashMap<String, Option<String>>,
+}
+
+impl Workload<'_> {
+    /// Runs the clients until `meanwhile` has returned, then reads each key through each node.
+    pub fn run<T>(&self, meanwhile: impl FnOnce(&Progress) -> T) -> (Observed, T) {
+        let board = Board {
+            began: Instant::now(),
+            stop: AtomicBool::new(false),
+            answered: AtomicUsize::new(0),
+            observed: Mutex::new(Observed {
+                history: Vec::new(),
+                longest: Duration::ZERO,
+                refused: 0,
+                examples: HashMap::new(),
+            }),
+        };
+        let result = thread::scope(|scope| {
+            for number in 0..self.clients {
+                let board = &board;
+                let mut asker = Asker::new(self, board, number);
+                scope.spawn(move || {
+                    while !board.stop.load(Ordering::Relaxed) {
+                        asker.ask_something();
+                    }
+                });
+            }
+            let _stop = StopWhenDone(&board.stop);
+            meanwhile(&Progress(&board))
+        });
+        let mut last = Asker::new(self, &board, self.clients);
+        for id in self.cluster.ids() {
+            for key in self.keys {
+                last.connection = last.connection.take().filter(|(node, _)| *node == id);
+                last.ask(id, key, Request::Get);
+            }
+        }
+        (board.observed.into_inner().unwrap(), result)
+    }
+}
+
+/// Ends the clients also when the test panics meanwhile.
+struct StopWhenDone<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDone<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Asker<'a> {
+    fn new(workload: &'a Workload, board: &'a Board, number: u32) -> Asker<'a> {
+        Asker {
+            workload,
+            board,
+            number,
+            rng: Rng::with_seed(workload.seed ^ (u64::from(number) << 32)),
+            writes: 0,
+            connection: None,
+            versions: HashMap::new(),
+        }
+    }
+
+    fn ask_something(&mut self) {
+        thread::sleep(Duration::from_micros(self.rng.u64(..THINK)));
+        if self.rng.u32(..STAY) == 0 {
+            self.connection = None;
+        }
+        let key = self.workload.keys[self.rng.usize(..self.workload.keys.len())];
+        let request = self.choose_request(key);
+        let id = match &self.connection {
+            Some((id, _)) => *id,
+            None => {
+                let ids: Vec<u32> = self.workload.cluster.ids().collect();
+                ids[self.rng.usize(..ids.len())]
+            }
+        };
+        self.ask(id, key, request);
+    }
+
+    fn choose_request(&mut self, key: &str) -> Request {
+        match self.rng.u32(..100) {
+            0..45 => Request::Get,
+            45..70 => Request::Put {
+                value: self.new_value(),
+            },
+            70..80 => Request::Delete,
+            _ => Request::CompareAndSet {
+                expected: self.versions.get(key).cloned().flatten(),
+                value: self.new_value(),
+            },
+        }
+    }
+
+    /// No value is written twice: it tells which write a read saw.
+    fn new_value(&mut self) -> String {
+        self.writes += 1;
+        format!("{}-{}", self.number, self.writes)
+    }
+
+    fn ask(&mut self, id: u32, key: &str, request: Request) {
+        if self.connection.is_none() {
+            // A node that is down gets no request.
+            let Ok(client) = self.workload.cluster.try_client(id) else {
+                return;
+            };
+            self.connection = Some((id, client));
+        }
+        let Some((_, client)) = &mut self.connection else {
+            return;
+        };
+        let called = self.board.began.elapsed();
+        let reply = client.call(&line(key, &request));
+        let returned = self.board.began.elapsed();
+        let end = match &reply {
+            Ok(text) => understand(text, &request, returned),
+            Err(_) => {
+                // The node has been killed: whatever it was sent may yet be done.
+                self.connection = None;
+                End::Unknown
+            }
+        };
+        if let End::Returned { reply, .. } = &end {
+            self.board.answered.fetch_add(1, Ordering::Relaxed);
+            self.note_version(key, reply);
+        }
+        let mut observed = self.board.observed.lock().unwrap();
+        if let Ok(text) = reply {
+            observed.longest = observed.longest.max(returned - called);
+            if let Some(error) = text.strip_prefix("ERROR ") {
+                observed.refused += 1;
+                let code = error.split(' ').next().unwrap_or_default();
+                observed.examples.entry(code.to_owned()).or_insert(text);
+            }
+        }
+        observed.history.push(Operation {
+            client: self.number,
+            key: key.to_owned(),
+            request,
+            called: called.as_micros() as u64,
+            end,
+        });
+    }
+
+    fn note_version(&mut self, key: &str, reply: &Reply) {
+        let version = match reply {
+            Reply::Found { version, .. }
+            | Reply::Done {
+                version: Some(version),
+            } => Some(version.clone()),
+            Reply::Conflict {
+                current: Current::Version(version),
+            } => Some(version.clone()),
+            _ => None,
+        };
+        self.versions.insert(key.to_owned(), version);
+    }
+}
+
+fn line(key: &str, request: &Request) -> String {
+    match request {
+        Request::Get => format!("GET {key}"),
+        Request::Put { value } => format!("PUT {key} {value}"),
+        Request::Delete => format!("DEL {key}"),
+        Request::CompareAndSet { expected, value } => {
+            format!("CAS {key} {} {value}", expected.as_deref().unwrap_or("-"))
+        }
+    }
+}
+
+/// Reads a reply as the checker wants it.
+fn understand(text: &str, request: &Request, returned: Duration) -> End {
+    let version = |version: &str| Some(version.to_owned()).filter(|version| version != "?");
+    let words: Vec<&str> = text.splitn(3, ' ').collect();
+    let reply = match words[..] {
+        ["VALUE", version, value] => Reply::Found {
+            value: value.into(),
+            version: version.into(),
+        },
+        ["NOT_FOUND"] => Reply::Missing,
+        ["OK", made] => Reply::Done {
+            version: version(made),
+        },
+        ["CONFLICT", "-"] => Reply::Conflict {
+            current: Current::Missing,
+        },
+        ["CONFLICT", version] => Reply::Conflict {
+            current: Current::Version(version.into()),
+        },
+        ["ERROR", "UNAVAILABLE" | "BUSY", _] => return End::Failed,
+        ["ERROR", "UNKNOWN", _] => return End::Unknown,
+        _ => panic!("{request:?} was answered {text:?}"),
+    };
+    // Rounded outwards: an order that is not certain must not be invented.
+    let at = returned.as_micros() as u64 + 1;
+    End::Returned { at, reply }
+}
