@@ -84,7 +84,10 @@ fn a_node_that_lost_its_folder_does_not_vote_a_write_away() {
             "through {id}: {read}"
         );
         let created = cluster.call(id, "CAS k - usurper");
-        assert!(created.starts_with("ERROR UN"), "through {id}: {created}");
+        assert!(
+            created.starts_with("ERROR UNAVAILABLE "),
+            "through {id}: {created}"
+        );
     }
     assert_eq!(cluster.stat(b, "votes").as_deref(), Some("no"));
     cluster.restart(a);
@@ -115,7 +118,7 @@ fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
         assert_eq!(cluster.stat(id, "votes").as_deref(), Some("no"));
         assert_eq!(cluster.stat(id, "storage_standing").as_deref(), Some("new"));
         let reply = cluster.call(id, "PUT k v");
-        assert!(reply.starts_with("ERROR UN"), "{reply}");
+        assert!(reply.starts_with("ERROR UNAVAILABLE "), "{reply}");
     }
     cluster.restart(5558);
     cluster.await_all_ready();

@@ -32,6 +32,22 @@ fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
 }
 
 #[test]
+fn a_restarted_node_that_can_ask_nobody_does_not_call_get_at_complete() {
+    let cluster = Cluster::start(&THREE);
+    cluster.kill(5558);
+    cluster.done(5554, "PUT missed 1");
+    cluster.kill(5554);
+    cluster.kill(5556);
+    cluster.start_node(5558);
+    cluster.await_answer(5558);
+    let listing = cluster.list(5558, "GET @").unwrap_err();
+    let start = "ERROR UNAVAILABLE node 5558 is still copying what it missed (3 of 3 ranges to go)";
+    assert!(listing.starts_with(start), "{listing}");
+    cluster.start_node(5554);
+    assert_eq!(cluster.own_pairs(5558).len(), 1);
+}
+
+#[test]
 fn a_key_deleted_while_a_replica_was_down_stays_deleted_when_it_returns() {
     let cluster = Plan::of(&THREE).set("anti_entropy_ms", 200).start();
     for key in ["gone", "again"] {

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use rustix::io::Errno;
@@ -35,6 +35,8 @@ struct Queue {
     bytes: Vec<u8>,
     writing: bool,
     closed: bool,
+    /// When the receiver last took some of what did not fit the socket.
+    progress: Option<Instant>,
 }
 
 thread_local! {
@@ -103,6 +105,12 @@ impl Outgoing {
         queue.closed || (queue.bytes.is_empty() && !queue.writing)
     }
 
+    /// When the receiver last took some of a backlog: a sign of life while it reads a message
+    /// that takes long to send.
+    pub fn progress(&self) -> Option<Instant> {
+        lock(&self.queue).progress
+    }
+
     fn write_queue(self: &Arc<Self>) {
         let mut bytes = Vec::new();
         let mut queue = lock(&self.queue);
@@ -156,7 +164,7 @@ impl Outgoing {
         let spawned = thread.spawn(move || {
             let mut bytes = rest;
             loop {
-                if let Err(error) = (&connection.stream).write_all(&bytes) {
+                if let Err(error) = connection.write_waiting(&bytes) {
                     return connection.fail(&error);
                 }
                 let mut queue = lock(&connection.queue);
@@ -170,6 +178,19 @@ impl Outgoing {
         if let Err(error) = spawned {
             self.fail(&error);
         }
+    }
+
+    fn write_waiting(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match (&self.stream).write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            lock(&self.queue).progress = Some(Instant::now());
+        }
+        Ok(())
     }
 
     fn fail(&self, error: &io::Error) {

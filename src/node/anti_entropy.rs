@@ -5,11 +5,10 @@
 //! it missed comes in the background. Until then it is *in doubt* about the ranges concerned, and
 //! `GET @` waits.
 //!
-//! One other replica is enough to end the doubt about a range: what was chosen without this node
-//! was accepted by all the others that make up a quorum, and so by each of the N - 1 if that takes
-//! all of them.
+//! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
+//! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use crate::lock;
 use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
+use crate::register::{Accepted, Operation, Quorums, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Ring};
 use crate::storage::{Scan, Urgency};
 
@@ -34,6 +33,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(30);
 /// Which ranges are to be compared with whom.
 pub struct AntiEntropy {
     node: NodeId,
+    /// How many other replicas a range must have been compared with to be up to date.
+    enough: usize,
     work: Mutex<Work>,
     woken: Condvar,
 }
@@ -41,8 +42,10 @@ pub struct AntiEntropy {
 struct Work {
     /// Comparisons to make, each once, in order.
     queue: VecDeque<Comparison>,
-    /// Ranges that may lack writes.
-    doubted: BTreeSet<usize>,
+    /// Ranges that may lack writes, and with whom each was compared since the doubt came up.
+    doubted: BTreeMap<usize, BTreeSet<NodeId>>,
+    /// Counts the doubts: a comparison that began before a doubt does not end it.
+    doubts: u64,
     last_tick: Instant,
 }
 
@@ -55,15 +58,23 @@ struct Comparison {
 
 impl AntiEntropy {
     /// All ranges of `node` are in doubt at first.
-    pub fn new(node: NodeId, ring: &Ring) -> AntiEntropy {
-        let doubted = ring.arcs_of(node).into_iter().collect();
+    pub fn new(node: NodeId, ring: &Ring, quorums: Quorums) -> AntiEntropy {
+        let doubted = ring
+            .arcs_of(node)
+            .into_iter()
+            .map(|arc| (arc, BTreeSet::new()))
+            .collect();
+        let queue = VecDeque::new();
         let work = Work {
-            queue: VecDeque::new(),
+            queue,
             doubted,
+            doubts: 0,
             last_tick: Instant::now(),
         };
+        let enough = quorums.replicas - quorums.write;
         AntiEntropy {
             node,
+            enough,
             work: Mutex::new(work),
             woken: Condvar::new(),
         }
@@ -71,18 +82,24 @@ impl AntiEntropy {
 
     /// Any range may lack writes: this process did not run for a while.
     pub fn doubt_all(&self, ring: &Ring) {
-        for peer in ring.neighbours_of(self.node) {
-            self.doubt_peer(ring, peer);
-        }
+        self.doubt(ring, |_| true);
     }
 
     /// The ranges shared with a peer may lack writes: it was not heard for a while.
     pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
+        self.doubt(ring, |replicas| replicas.contains(&peer));
+    }
+
+    fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
         let mut work = lock(&self.work);
+        work.doubts += 1;
         for arc in ring.arcs_of(self.node) {
-            if ring.replicas_of_arc(arc).contains(&peer) {
-                work.doubted.insert(arc);
-                work.enqueue(Comparison { arc, with: peer });
+            let replicas = ring.replicas_of_arc(arc);
+            if concerned(replicas) {
+                work.doubted.insert(arc, BTreeSet::new());
+                for &with in replicas.iter().filter(|replica| **replica != self.node) {
+                    work.enqueue(Comparison { arc, with });
+                }
             }
         }
         self.woken.notify_all();
@@ -126,7 +143,8 @@ impl AntiEntropy {
         self.woken.notify_all();
     }
 
-    fn next(&self, within: Duration) -> Option<Comparison> {
+    /// The next comparison that is due, if one is due in time, and the number of doubts so far.
+    fn next(&self, within: Duration) -> (Option<Comparison>, u64) {
         let work = lock(&self.work);
         let mut work = match self
             .woken
@@ -135,12 +153,22 @@ impl AntiEntropy {
             Ok((work, _)) => work,
             Err(poisoned) => poisoned.into_inner().0,
         };
-        work.queue.pop_front()
+        (work.queue.pop_front(), work.doubts)
     }
 
-    fn settled(&self, done: Comparison) {
+    /// A comparison that began when there had been so many doubts is done.
+    fn compared(&self, done: Comparison, doubts: u64) {
         let mut work = lock(&self.work);
-        work.doubted.remove(&done.arc);
+        if work.doubts != doubts {
+            // It may have looked before what is now in doubt happened: once more.
+            return work.enqueue(done);
+        }
+        if let Some(compared) = work.doubted.get_mut(&done.arc) {
+            compared.insert(done.with);
+            if compared.len() >= self.enough {
+                work.doubted.remove(&done.arc);
+            }
+        }
         self.woken.notify_all();
     }
 }
@@ -159,7 +187,7 @@ pub fn run(node: &Arc<Node>) {
     let period = Duration::from_millis(node.config.anti_entropy_ms);
     let mut last = Instant::now();
     while !node.ending() {
-        let mut due = node.anti_entropy.next(Duration::from_millis(100));
+        let (mut due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
         if due.is_none() && last.elapsed() >= period {
             last = Instant::now();
             due = round.next();
@@ -168,7 +196,7 @@ pub fn run(node: &Arc<Node>) {
         match compare(node, comparison) {
             Some(pulled) => {
                 node.stats.compared.add(1);
-                node.anti_entropy.settled(comparison);
+                node.anti_entropy.compared(comparison, doubts);
                 if pulled > 0 {
                     let Comparison { arc, with } = comparison;
                     let owner = node.ring.replicas_of_arc(arc)[0];

@@ -119,6 +119,13 @@ impl Node {
         self.links[&to].ask(Request::Coordinate { key, operation }, move |answer| {
             let answer = match answer {
                 Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
+                Answer::Reply(Reply::Abstain) => {
+                    let why = Why::Recovering;
+                    router::Answer::Outcome(Outcome::Failed {
+                        accept_sent: false,
+                        why,
+                    })
+                }
                 Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
                 Answer::Unreached => router::Answer::Unreached,
             };

@@ -39,6 +39,12 @@ impl Node {
     /// # Errors
     /// `UNAVAILABLE` if it is not sure of its ranges within the request deadline.
     pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
+        if !self.votes() {
+            return Err(Failure::Unavailable(format!(
+                "node {} does not vote yet: it is new, or copies a lost store; see STATS",
+                self.id
+            )));
+        }
         let longest_tick = self.config.read_timeout();
         if !self
             .anti_entropy

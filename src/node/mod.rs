@@ -155,7 +155,7 @@ impl Node {
             )),
             reserving: AtomicBool::new(false),
             votes: AtomicBool::new(false),
-            anti_entropy: AntiEntropy::new(id, &ring),
+            anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),
             inbound: OnceLock::new(),

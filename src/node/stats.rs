@@ -66,7 +66,11 @@ impl Node {
             Standing::Lost => "copying",
         };
         let arcs = self.ring.arcs_of(self.id).len();
-        let doubted = self.anti_entropy.doubted();
+        let doubted = if self.votes() {
+            self.anti_entropy.doubted()
+        } else {
+            arcs
+        };
         let stats = &self.stats;
         let lines: [(&str, &dyn Display); 17] = [
             ("node", &self.id),

@@ -17,7 +17,7 @@ use crate::ring::NodeId;
 /// How many bytes of replies may wait for a peer that does not read them.
 const QUEUE_LIMIT: usize = 64 << 20;
 /// A connection must say who it is within this time.
-const HELLO_WITHIN: Duration = Duration::from_secs(2);
+const HELLO_WITHIN: Duration = Duration::from_secs(1);
 /// The longest first line: nothing but a [`Hello`] is expected of a stranger.
 const MAX_HELLO: usize = 1 << 10;
 
@@ -102,7 +102,7 @@ impl Inbound {
         let id = self.last_connection.fetch_add(1, Ordering::Relaxed);
         let mut connections = lock(&self.connections);
         // Each peer has one; a few more may be left from before its last restart.
-        if connections.len() > 4 * self.peers.len() + 16 {
+        if connections.len() > 4 * self.peers.len() + 64 {
             return Err(io::Error::other(
                 "too many connections on the port for peers",
             ));

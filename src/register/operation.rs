@@ -62,7 +62,9 @@ impl Why {
             Why::NoQuorum => "reached too few replicas",
             Why::Contended => "lost to other writers again and again",
             Why::Overloaded => "is overloaded",
-            Why::Recovering => "is copying a lost store and does not vote yet",
+            Why::Recovering => {
+                "does not vote yet: it is new, or copies a lost store (see its STATS)"
+            }
             Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
         }
     }

@@ -117,8 +117,10 @@ impl Session<'_> {
                     return Next::Close;
                 }
             };
-            // Replies come in the order of the requests, and a request sees those before it.
+            // Replies come in the order of the requests, and a request sees those before it. A
+            // client that does not take its replies is not served any further.
             self.turn.wait();
+            self.drain();
             let next = match command {
                 Ok(command) => self.execute(command),
                 Err(failure) => self.fail(&failure),
@@ -171,14 +173,19 @@ impl Session<'_> {
         let (node, replies, turn) = (self.node.clone(), self.replies.clone(), self.turn.clone());
         let ended = move |result: Result<Outcome, Failure>| {
             node.stats.failures.add(u64::from(result.is_err()));
-            replies.send(print(&result).as_bytes());
+            if !replies.send(print(&result).as_bytes()) {
+                // Without this reply the client would take the next one for it.
+                replies.close();
+            }
             turn.give();
         };
         self.node.submit(key, action, Box::new(ended));
     }
 
     fn reply(&self, text: &str) {
-        self.replies.send(text.as_bytes());
+        if !self.replies.send(text.as_bytes()) {
+            self.replies.close();
+        }
     }
 
     fn fail(&self, failure: &Failure) -> Next {
