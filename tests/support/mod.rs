@@ -4,6 +4,7 @@
 pub mod asking;
 pub mod cluster;
 pub mod example;
+pub mod faulty_disk;
 pub mod history;
 pub mod linearizability;
 pub mod nemesis;
@@ -13,4 +14,5 @@ pub mod proxy;
 pub mod raw;
 pub mod simulation;
 pub mod waiting;
+pub mod witness;
 pub mod workload;

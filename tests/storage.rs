@@ -1,0 +1,287 @@
+//! Nothing is told before it is durable, and a disk that fails ends it.
+
+mod support;
+
+use simple_dynamo::register::{Ballot, Record, VoteReply, VoteRequest};
+use simple_dynamo::storage::{Scan, Urgency};
+use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
+use support::witness::{Opened, Said, accept, ballot, open, prepare, proposal};
+
+const READ: VoteRequest = VoteRequest::Read { state: true };
+
+fn opened(disk: &FaultyDisk) -> Opened {
+    open(disk.power_on()).expect("the folder is whole")
+}
+
+/// Ends the process as a loss of power does, and starts it again.
+fn after_a_loss_of_power(disk: &FaultyDisk, opened_before: &Opened) -> Opened {
+    disk.lose_power(Loss::Everything);
+    opened_before.store.close();
+    opened(disk)
+}
+
+fn replies(said: Vec<Said>) -> Vec<VoteReply> {
+    let replies = said.into_iter().filter_map(|said| match said {
+        Said::Reply { reply, .. } => Some(reply),
+        _ => None,
+    });
+    replies.collect()
+}
+
+#[test]
+fn a_vote_is_told_only_once_it_is_durable() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    disk.hold(Call::Sync);
+    for (request, reply) in [
+        (prepare(1), VoteReply::Promised(None)),
+        (accept(&"a".into(), 1), VoteReply::Taken),
+    ] {
+        disk.hold(Call::Sync);
+        node.ask(&"a".into(), request);
+        disk.until_held();
+        assert!(node.heard().is_empty(), "told while it was being synced");
+        disk.release();
+        assert!(matches!(node.hear(), Said::Reply { reply: told, .. } if told == reply));
+    }
+}
+
+#[test]
+fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let (old, new) = ("old".into(), "new".into());
+    node.vote(&old, accept(&old, 1));
+    disk.hold(Call::Sync);
+    node.ask(&new, accept(&new, 5));
+    disk.until_held();
+    // A read, a refusal and a repetition tell of the new vote each.
+    for request in [READ, prepare(4), accept(&new, 5)] {
+        node.ask(&new, request);
+    }
+    let (tell, pages) = crossbeam_channel::unbounded();
+    for arc in 0..5 {
+        let scan = Scan {
+            arc,
+            buckets: None,
+            after: None,
+            states: false,
+        };
+        let tell = tell.clone();
+        node.store
+            .scan(&scan, move |page| tell.send(page.entries.len()).unwrap());
+    }
+    let told_all = tell.clone();
+    node.store
+        .page(None, 10, move |page| told_all.send(page.len()).unwrap());
+    node.store
+        .when_durable(Box::new(move || tell.send(100).unwrap()));
+    // A record whose votes are all durable is told at once.
+    node.ask(&old, READ);
+    let heard = replies(node.heard());
+    assert!(matches!(heard[..], [VoteReply::Seen(_)]), "{heard:?}");
+    // So are the arcs that the new key is not in.
+    assert_eq!(pages.try_iter().count(), 4);
+    disk.release();
+    for _ in 0..4 {
+        node.hear();
+    }
+    let mut rest: Vec<_> = (0..3).map(|_| pages.recv().unwrap()).collect();
+    rest.sort_unstable();
+    assert!(matches!(rest[..], [1 | 2, 2, 100]), "{rest:?}");
+}
+
+#[test]
+fn votes_that_come_while_the_disk_is_busy_share_one_sync() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    disk.hold(Call::Sync);
+    node.ask(&"first".into(), prepare(1));
+    disk.until_held();
+    let before = disk.steps();
+    for number in 0..1000 {
+        node.ask(&format!("{number}").into(), prepare(1));
+    }
+    disk.release();
+    for _ in 0..1001 {
+        node.hear();
+    }
+    // The first group's sync, and the second group's append and sync.
+    assert_eq!(disk.steps() - before, 3);
+}
+
+#[test]
+fn a_vote_that_nobody_waits_for_rides_along_and_is_told_once_it_is_durable_all_the_same() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let (spare, key) = ("spare".into(), "k".into());
+    let before = disk.steps();
+    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 1));
+    // Whoever asks for the record does wait.
+    disk.hold(Call::Sync);
+    node.ask(&spare, READ);
+    disk.until_held();
+    assert!(node.heard().is_empty(), "told while it was being synced");
+    disk.release();
+    node.hear();
+    node.hear();
+    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 2));
+    assert_eq!(
+        node.vote(&key, prepare(1)),
+        VoteReply::Taken,
+        "told in order"
+    );
+    assert_eq!(replies(vec![node.hear()]), [VoteReply::Promised(None)]);
+    assert_eq!(
+        disk.steps() - before,
+        4,
+        "an append and a sync for both, twice"
+    );
+    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 3));
+    node.store.nudge();
+    assert_eq!(replies(vec![node.hear()]), [VoteReply::Taken]);
+}
+
+/// Lets the disk fail while two groups of votes are under way, and gives what a restart finds.
+fn fails_with(fault: Fault, text: &str) {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let key = "k".into();
+    node.vote(&key, accept(&key, 1));
+    disk.hold(Call::Append);
+    node.ask(&key, accept(&key, 2));
+    disk.until_held();
+    node.ask(&key, accept(&key, 3));
+    disk.fail_at(1, fault);
+    disk.release();
+    assert!(matches!(node.hear(), Said::Failed(told) if told.contains(text)));
+    let steps = disk.steps();
+    // Neither of the two, nor a later vote, nor a read of the record is ever told.
+    node.ask(&key, accept(&key, 4));
+    node.ask(&key, READ);
+    disk.make_room();
+    node.store.close();
+    assert!(node.heard().is_empty());
+    assert_eq!(disk.steps(), steps, "the write was tried again");
+    disk.kill();
+    let again = opened(&disk);
+    let record = &again.records()[&key];
+    assert!(record.accepted == Some(proposal(&key, ballot(1))) || fault == Fault::SyncFails);
+    again.vote(&key, accept(&key, 9));
+    assert_eq!(
+        after_a_loss_of_power(&disk, &again).records()[&key].accepted,
+        { Some(proposal(&key, ballot(9))) }
+    );
+}
+
+#[test]
+fn a_full_disk_ends_the_store_untold_and_it_opens_whole_when_there_is_room() {
+    fails_with(Fault::NoSpace, "no storage space");
+}
+
+#[test]
+fn a_failed_sync_ends_the_store_untold_and_is_not_tried_again() {
+    fails_with(Fault::SyncFails, "input/output error");
+}
+
+#[test]
+fn a_full_disk_fails_a_snapshot_or_a_start_and_loses_nothing() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let key = "k".into();
+    node.vote(&key, accept(&key, 1));
+    disk.fail_at(3, Fault::NoSpace);
+    let error = node.store.snapshot().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    disk.kill();
+    node.store.close();
+    assert!(open(disk.power_on()).is_err());
+    disk.make_room();
+    let again = opened(&disk);
+    assert_eq!(
+        again.records()[&key].accepted,
+        Some(proposal(&key, ballot(1)))
+    );
+}
+
+#[test]
+fn reserved_sequence_numbers_are_never_given_twice() {
+    let disk = FaultyDisk::new(1);
+    let mut node = opened(&disk);
+    assert_eq!(node.store.sequences(), 0);
+    for (upto, snapshot) in [(10, false), (25, true), (40, false)] {
+        disk.hold(Call::Sync);
+        node.reserve(upto);
+        disk.until_held();
+        assert!(node.heard().is_empty(), "told while it was being synced");
+        disk.release();
+        assert!(matches!(node.hear(), Said::Reserved(told) if told == upto));
+        if snapshot {
+            node.store.snapshot().unwrap();
+        }
+        node = after_a_loss_of_power(&disk, &node);
+        assert_eq!(node.store.sequences(), upto);
+    }
+}
+
+#[test]
+fn closing_makes_everything_durable_and_tells_it() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    for round in 1..100 {
+        node.ask(&"k".into(), prepare(round));
+    }
+    node.store.close();
+    assert_eq!(node.heard().len(), 99);
+    disk.lose_power(Loss::Everything);
+    assert_eq!(opened(&disk).records()[&"k".into()].promised, ballot(99));
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_all_that_was_before_it() {
+    let disk = FaultyDisk::new(1);
+    let mut node = opened(&disk);
+    for round in 1..5 {
+        for number in 0..1200 {
+            let key = format!("{number}").into();
+            node.ask(&key, accept(&key, round));
+        }
+        for _ in 0..1200 {
+            node.hear();
+        }
+        node.store.snapshot().unwrap();
+        assert_eq!(disk.names().len(), 3, "{:?}", disk.names());
+        node = after_a_loss_of_power(&disk, &node);
+        assert_eq!(node.store.count(), 1200);
+        assert!(
+            node.records()
+                .values()
+                .all(|record| record.promised == ballot(round))
+        );
+    }
+}
+
+/// A replica that lost its folder copies the records of both others, in any order. What was
+/// chosen with its forgotten vote is left on one of them alone, and the other one may have
+/// promised a higher ballot since: the promise of the one must not hide the state of the other.
+#[test]
+fn a_record_that_is_absorbed_keeps_the_highest_promise_and_the_highest_state_seen() {
+    let key = "k".into();
+    let record = |promised, accepted| Record {
+        promised: ballot(promised),
+        accepted: Some(proposal(&key, ballot(accepted))),
+    };
+    let (one, other) = (record(9, 3), record(8, 7));
+    for both in [[&one, &other], [&other, &one]] {
+        let disk = FaultyDisk::new(1);
+        let node = opened(&disk);
+        for record in both {
+            node.store.absorb(&key, record.clone());
+        }
+        let expected = record(9, 7);
+        assert_eq!(node.records()[&key], expected);
+        let again = after_a_loss_of_power(&disk, &node);
+        assert_eq!(again.records()[&key], expected);
+        assert_eq!(again.store.accepted(&"other".into()), Ballot::ZERO);
+    }
+}

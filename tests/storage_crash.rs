@@ -1,0 +1,214 @@
+//! Whatever the disk does, a replica holds to every vote that it told.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use fastrand::Rng;
+use simple_dynamo::bytes::Key;
+use simple_dynamo::register::VoteRequest;
+use simple_dynamo::storage::{OpenError, Urgency};
+use support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};
+use support::witness::{Opened, Said, Witness, accept, open, prepare};
+
+const KEYS: u64 = 4;
+
+fn key(number: u64) -> Key {
+    format!("key{number}").into()
+}
+
+/// Asks for votes on several keys at a time, and hears until all were told or the disk failed.
+///
+/// The first vote is written alone and the others together after it, however the threads run: the
+/// same seed takes the same steps.
+fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Witness) {
+    let votes = rng.usize(1..6);
+    disk.hold(Call::Append);
+    for place in 0..votes {
+        let key = key(rng.u64(0..KEYS));
+        let promised = opened.store.promised(&key).round;
+        let request = match rng.u8(0..6) {
+            0 => prepare(promised + 1),
+            _ if place == 0 => accept(&key, promised + 1),
+            1 => VoteRequest::Read { state: true },
+            2 => prepare(rng.u64(0..=promised)),
+            _ => accept(&key, promised.max(1)),
+        };
+        if place == 0 {
+            opened.ask(&key, request);
+            disk.until_held();
+        } else {
+            let urgency = [Urgency::Now, Urgency::Leisurely][rng.usize(0..2)];
+            opened.ask_with(urgency, &key, request);
+        }
+    }
+    opened.store.nudge();
+    disk.release();
+    hear(votes, opened, witness);
+}
+
+fn hear(answers: usize, opened: &Opened, witness: &mut Witness) {
+    for _ in 0..answers {
+        let said = opened.hear();
+        let last = matches!(said, Said::Failed(_));
+        witness.note(said);
+        if last {
+            // The storage is as good as dead: whoever waits for it waits for ever.
+            assert!(opened.heard().is_empty(), "told after the disk had failed");
+            return;
+        }
+    }
+}
+
+/// Opens the folder, unless the fault that is planned comes first.
+fn open_or_fail(disk: &FaultyDisk, when: &str) -> Option<Opened> {
+    match open(disk.power_on()) {
+        Ok(opened) => Some(opened),
+        Err(OpenError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => None,
+        Err(error) => panic!("{when}: {error}"),
+    }
+}
+
+/// One life of the process: it works until something fails, or for as long as it is given.
+fn live(disk: &FaultyDisk, rng: &mut Rng, witness: &mut Witness, when: &str) {
+    let Some(opened) = open_or_fail(disk, when) else {
+        return;
+    };
+    witness.check(&opened, when);
+    for _ in 0..rng.usize(1..15) {
+        match rng.u8(0..8) {
+            0 if opened.store.snapshot().is_err() => break,
+            0 => {}
+            1 => {
+                opened.reserve(opened.store.sequences() + 10);
+                hear(1, &opened, witness);
+            }
+            _ => vote_some(disk, &opened, rng, witness),
+        }
+        if opened.has_failed() {
+            break;
+        }
+    }
+    disk.kill();
+    opened.store.close();
+}
+
+#[test]
+fn a_told_vote_holds_through_any_row_of_crashes_and_failures() {
+    for seed in 0..400 {
+        let mut rng = Rng::with_seed(seed);
+        let disk = FaultyDisk::new(seed);
+        let mut witness = Witness::default();
+        for life in 0..8 {
+            let when = format!("seed {seed}, life {life}");
+            let fault = [Fault::PowerOff, Fault::NoSpace, Fault::SyncFails][rng.usize(0..3)];
+            disk.make_room();
+            disk.fail_at(rng.usize(1..80), fault);
+            live(&disk, &mut rng, &mut witness, &when);
+            // Now and then the process alone ends, and the next one finds what it had written.
+            if rng.u8(0..3) > 0 {
+                disk.lose_power(LOSSES[rng.usize(0..3)]);
+            }
+        }
+    }
+}
+
+/// A fixed piece of work with all that writes: votes, a reservation, a snapshot, a change of
+/// identity, and votes while the snapshot is taken.
+fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
+    let Some(opened) = open_or_fail(disk, "at work") else {
+        return;
+    };
+    let opened = Arc::new(opened);
+    let mut rng = Rng::with_seed(7);
+    for _ in 0..3 {
+        vote_some(disk, &opened, &mut rng, &mut witness.lock().unwrap());
+        if opened.has_failed() {
+            return end(disk, &opened);
+        }
+    }
+    opened.reserve(100);
+    hear(1, &opened, &mut witness.lock().unwrap());
+    let (other, told) = (Arc::downgrade(&opened), witness.clone());
+    disk.before_each_step(move || {
+        if let Some(opened) = other.upgrade().filter(|opened| !opened.has_failed()) {
+            let key = key(rng.u64(0..KEYS));
+            opened.ask(&key, accept(&key, opened.store.promised(&key).round + 1));
+            hear(1, &opened, &mut told.lock().unwrap());
+        }
+    });
+    // Fails if the fault that is planned comes first; what was told holds all the same.
+    let _ = opened.store.snapshot();
+    end(disk, &opened);
+}
+
+fn end(disk: &FaultyDisk, opened: &Opened) {
+    disk.kill();
+    opened.store.close();
+}
+
+/// How many steps [`work`] takes when nothing fails.
+fn steps_of_the_work() -> usize {
+    let disk = FaultyDisk::new(0);
+    work(&disk, &Arc::default());
+    disk.steps()
+}
+
+#[test]
+fn a_told_vote_holds_whichever_step_the_power_goes_at_in_a_snapshot_too() {
+    let steps = steps_of_the_work();
+    assert!(
+        steps > 40,
+        "{steps} steps are fewer than the work should take"
+    );
+    for step in 1..=steps {
+        for loss in LOSSES {
+            for seed in 0..4 {
+                let disk = FaultyDisk::new(seed);
+                let witness = Arc::default();
+                disk.fail_at(step, Fault::PowerOff);
+                work(&disk, &witness);
+                disk.lose_power(loss);
+                let when = format!("step {step}, {loss:?}, seed {seed}");
+                let opened = open(disk.power_on()).unwrap_or_else(|e| panic!("{when}: {e}"));
+                witness.lock().unwrap().check(&opened, &when);
+                end(&disk, &opened);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_told_vote_holds_whichever_step_of_the_recovery_the_power_goes_at() {
+    for step in 1..=steps_of_the_work() {
+        for seed in 0..6 {
+            let mut recovery_step = 1;
+            while !recovers_before(recovery_step, step, seed) {
+                recovery_step += 1;
+            }
+        }
+    }
+}
+
+/// Kills the process at a step of the work, and takes the power at a step of the next start.
+/// Returns whether the start took fewer steps.
+fn recovers_before(recovery_step: usize, step: usize, seed: u64) -> bool {
+    let when = format!("step {step}, then step {recovery_step} of the recovery, seed {seed}");
+    let disk = FaultyDisk::new(seed);
+    let witness = Arc::default();
+    disk.fail_at(step, Fault::PowerOff);
+    work(&disk, &witness);
+    // The process alone ends: the next one finds more than is durable.
+    disk.kill();
+    disk.fail_at(recovery_step, Fault::PowerOff);
+    let opened = open_or_fail(&disk, &when);
+    if let Some(opened) = &opened {
+        witness.lock().unwrap().check(opened, &when);
+        end(&disk, opened);
+    }
+    disk.lose_power(Loss::Holes);
+    let again = open(disk.power_on()).unwrap_or_else(|e| panic!("{when}: {e}"));
+    witness.lock().unwrap().check(&again, &when);
+    end(&disk, &again);
+    opened.is_some()
+}

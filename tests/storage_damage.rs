@@ -1,0 +1,185 @@
+//! A torn end is cut off; anything else that is not as it was written stops the start.
+
+mod support;
+
+use simple_dynamo::bytes::Key;
+use support::faulty_disk::{FaultyDisk, Loss};
+use support::witness::{Opened, accept, open, prepare};
+
+fn key() -> Key {
+    "a key with spaces".into()
+}
+
+fn end(disk: &FaultyDisk, opened: &Opened) {
+    opened.store.close();
+    disk.lose_power(Loss::Everything);
+}
+
+/// A folder with one log of five votes, each in a frame of its own. Returns the log without the
+/// zeros behind it, and where its last frame starts.
+fn log_of_votes() -> (FaultyDisk, Vec<u8>, usize) {
+    let disk = FaultyDisk::new(1);
+    let opened = open(disk.power_on()).unwrap();
+    let mut frames = Vec::new();
+    for round in 1..6 {
+        frames.push(written(&disk.content("log.000001")).len());
+        let request = if round == 1 {
+            accept(&key(), round)
+        } else {
+            prepare(round)
+        };
+        opened.vote(&key(), request);
+    }
+    end(&disk, &opened);
+    let log = written(&disk.content("log.000001")).to_vec();
+    (disk, log, frames[4])
+}
+
+fn written(log: &[u8]) -> &[u8] {
+    let end = log.iter().rposition(|byte| *byte != 0);
+    &log[..end.map_or(0, |last| last + 1)]
+}
+
+/// Opens the folder and returns the round that is promised for the key.
+fn promised(disk: &FaultyDisk) -> u64 {
+    let opened = open(disk.power_on()).unwrap_or_else(|error| panic!("{error}"));
+    let round = opened.store.promised(&key()).round;
+    end(disk, &opened);
+    round
+}
+
+/// Why the folder cannot be opened.
+fn refusal(disk: &FaultyDisk, what: &str) -> String {
+    match open(disk.power_on()) {
+        Ok(_) => panic!("{what} was not noticed"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_log_cut_at_any_byte_of_its_last_frame_opens_and_loses_nothing_before() {
+    let (disk, log, last) = log_of_votes();
+    let behind = [0, 1, 26, 600];
+    for cut in last..log.len() {
+        for zeros in behind {
+            let mut torn = log[..cut].to_vec();
+            torn.resize(cut + zeros, 0);
+            disk.put("log.000001", &torn);
+            disk.take("log.000002");
+            assert_eq!(promised(&disk), 4, "cut at {cut}, {zeros} zeros behind");
+            // What was cut off is gone for good, and what comes after it is found again.
+            let opened = open(disk.power_on()).unwrap();
+            opened.vote(&key(), prepare(7));
+            end(&disk, &opened);
+            assert_eq!(promised(&disk), 7, "cut at {cut}, {zeros} zeros behind");
+            disk.names()
+                .iter()
+                .filter(|name| name.starts_with("log"))
+                .for_each(|name| disk.take(name));
+        }
+    }
+    disk.put("log.000001", &log);
+    assert_eq!(promised(&disk), 5);
+}
+
+#[test]
+fn any_flipped_bit_of_the_log_stops_the_start_and_is_told_by_its_place() {
+    let (disk, log, last) = log_of_votes();
+    for place in 0..log.len() {
+        for bit in 0..8 {
+            let mut flipped = log.clone();
+            flipped[place] ^= 1 << bit;
+            flipped.resize(log.len() + 700, 0);
+            disk.put("log.000001", &flipped);
+            let text = refusal(&disk, &format!("bit {bit} of byte {place}"));
+            assert!(
+                text.contains("log.000001") && text.contains("--rebuild"),
+                "{text}"
+            );
+            if place >= last {
+                assert!(text.contains(&format!("at byte {last}")), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_flipped_bit_of_the_snapshot_stops_the_start() {
+    let (disk, ..) = log_of_votes();
+    let opened = open(disk.power_on()).unwrap();
+    opened.store.snapshot().unwrap();
+    end(&disk, &opened);
+    let name = disk
+        .names()
+        .into_iter()
+        .find(|name| name.starts_with("snapshot"))
+        .unwrap();
+    let snapshot = disk.content(&name);
+    for place in 0..snapshot.len() {
+        for bit in 0..8 {
+            let mut flipped = snapshot.clone();
+            flipped[place] ^= 1 << bit;
+            disk.put(&name, &flipped);
+            let text = refusal(&disk, &format!("bit {bit} of byte {place}"));
+            let told = text.contains(&name) && text.contains("at byte ");
+            assert!(told && text.contains("--rebuild"), "{text}");
+        }
+    }
+    for cut in 0..snapshot.len() {
+        disk.put(&name, &snapshot[..cut]);
+        let text = refusal(&disk, &format!("the snapshot cut at {cut}"));
+        assert!(text.contains(&name) && text.contains("--rebuild"), "{text}");
+    }
+}
+
+#[test]
+fn a_torn_log_is_damage_when_a_later_log_holds_votes() {
+    let (disk, log, last) = log_of_votes();
+    let opened = open(disk.power_on()).unwrap();
+    opened.vote(&key(), prepare(8));
+    end(&disk, &opened);
+    disk.put("log.000001", &log[..last + 40]);
+    let text = refusal(&disk, "a tear in the middle");
+    assert!(
+        text.contains(&format!("log.000001: torn frame at byte {last}")),
+        "{text}"
+    );
+}
+
+/// A repair of the file system may take a whole file away.
+#[test]
+fn a_file_that_is_missing_stops_the_start() {
+    let (disk, ..) = log_of_votes();
+    for _ in 0..2 {
+        let opened = open(disk.power_on()).unwrap();
+        opened.vote(&key(), prepare(opened.store.promised(&key()).round + 1));
+        end(&disk, &opened);
+    }
+    assert_eq!(
+        disk.names(),
+        ["identity.json", "log.000001", "log.000002", "log.000003"]
+    );
+    for missing in ["log.000001", "log.000002"] {
+        refused_without(&disk, missing);
+    }
+    let opened = open(disk.power_on()).unwrap();
+    opened.store.snapshot().unwrap();
+    opened.vote(&key(), prepare(20));
+    opened.store.close();
+    disk.kill();
+    assert_eq!(
+        disk.names(),
+        ["identity.json", "log.000005", "snapshot.000005"]
+    );
+    refused_without(&disk, "snapshot.000005");
+    refused_without(&disk, "log.000005");
+}
+
+fn refused_without(disk: &FaultyDisk, name: &str) {
+    let content = disk.content(name);
+    disk.take(name);
+    let text = refusal(disk, &format!("that {name} is missing"));
+    let told = text.contains("the file is missing") && text.contains("--rebuild");
+    assert!(told, "without {name}: {text}");
+    disk.put(name, &content);
+}

@@ -1,0 +1,233 @@
+//! A store on a faulty disk, and a witness who remembers what it told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use simple_dynamo::bytes::Key;
+use simple_dynamo::clock::Dot;
+use simple_dynamo::register::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
+use simple_dynamo::ring::{NodeId, Ring};
+use simple_dynamo::storage::disk::Disk;
+use simple_dynamo::storage::{Hooks, OpenError, Store, Sync, Urgency};
+
+pub const NODE: NodeId = NodeId(5554);
+pub const CLUSTER: &str = "five nodes, three replicas";
+/// A test that waits for so long waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An open store, and what it said.
+pub struct Opened {
+    pub store: Arc<Store>,
+    said: Receiver<Said>,
+    tell: Sender<Said>,
+    failed: Arc<AtomicBool>,
+}
+
+/// What a store says on its own.
+#[derive(Debug)]
+pub enum Said {
+    Reply {
+        key: Key,
+        request: VoteRequest,
+        reply: VoteReply,
+    },
+    Reserved(u64),
+    /// The disk failed, with this text.
+    Failed(String),
+}
+
+pub fn ring() -> Arc<Ring> {
+    Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3))
+}
+
+/// Opens the folder of [`NODE`].
+pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
+    let (tell, said) = unbounded();
+    let failed = Arc::new(AtomicBool::new(false));
+    let (tell_failure, has_failed) = (tell.clone(), failed.clone());
+    let hooks = Hooks {
+        deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
+        failed: Box::new(move |error| {
+            has_failed.store(true, Ordering::SeqCst);
+            let _ = tell_failure.send(Said::Failed(error.to_string()));
+        }),
+    };
+    let store = Store::open(disk, NODE, CLUSTER, ring(), Sync::Always, hooks)?;
+    Ok(Opened {
+        store: Arc::new(store),
+        said,
+        tell,
+        failed,
+    })
+}
+
+impl Opened {
+    /// Asks for a vote; the reply can be heard later.
+    pub fn ask(&self, key: &Key, request: VoteRequest) {
+        self.ask_with(Urgency::Now, key, request);
+    }
+
+    pub fn ask_with(&self, urgency: Urgency, key: &Key, request: VoteRequest) {
+        let (tell, asked, about) = (self.tell.clone(), request.clone(), key.clone());
+        self.store.vote(key, &request, urgency, move |reply| {
+            let said = Said::Reply {
+                key: about,
+                request: asked,
+                reply,
+            };
+            let _ = tell.send(said);
+        });
+    }
+
+    pub fn reserve(&self, upto: u64) {
+        let tell = self.tell.clone();
+        let reserved = move || drop(tell.send(Said::Reserved(upto)));
+        self.store.reserve(upto, Box::new(reserved));
+    }
+
+    /// What the store says next.
+    pub fn hear(&self) -> Said {
+        let said = self.said.recv_timeout(PATIENCE);
+        said.expect("the store owes a reply or a failure")
+    }
+
+    /// What the store has said already.
+    pub fn heard(&self) -> Vec<Said> {
+        self.said.try_iter().collect()
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// A vote, told.
+    pub fn vote(&self, key: &Key, request: VoteRequest) -> VoteReply {
+        self.ask(key, request);
+        match self.hear() {
+            Said::Reply { reply, .. } => reply,
+            other => panic!("{other:?} instead of a reply"),
+        }
+    }
+
+    /// All records, once they are durable.
+    pub fn records(&self) -> BTreeMap<Key, Record> {
+        let (tell, told) = unbounded();
+        self.store.page(None, usize::MAX, move |page| {
+            let _ = tell.send(page);
+        });
+        let page = told.recv_timeout(PATIENCE).expect("all of it is durable");
+        page.into_iter().collect()
+    }
+}
+
+pub fn ballot(round: u64) -> Ballot {
+    Ballot::first(round, NODE)
+}
+
+/// The one proposal that is made for a key at a ballot. Its size depends on the ballot, so that
+/// frames begin and end anywhere in a sector.
+pub fn proposal(key: &Key, ballot: Ballot) -> Accepted {
+    let size = (ballot.round * 131 % 700) as usize;
+    let mut state = State {
+        value: Some(format!("{key} {ballot:?} {}", "x".repeat(size)).into()),
+        ..State::default()
+    };
+    state.clock.set(Dot {
+        origin: ballot.node,
+        sequence: ballot.round,
+    });
+    Accepted {
+        ballot,
+        state: Arc::new(state),
+    }
+}
+
+pub fn prepare(round: u64) -> VoteRequest {
+    VoteRequest::Prepare(ballot(round))
+}
+
+pub fn accept(key: &Key, round: u64) -> VoteRequest {
+    VoteRequest::Accept(proposal(key, ballot(round)))
+}
+
+/// Remembers the highest of what was told, over all lives of a store.
+#[derive(Default)]
+pub struct Witness {
+    /// Per key the promise and the accepted ballot.
+    told: BTreeMap<Key, (Ballot, Ballot)>,
+    reserved: u64,
+}
+
+impl Witness {
+    pub fn note(&mut self, said: Said) {
+        match said {
+            Said::Reply {
+                key,
+                request,
+                reply,
+            } => self.note_reply(&key, &request, reply),
+            Said::Reserved(upto) => self.reserved = self.reserved.max(upto),
+            Said::Failed(_) => {}
+        }
+    }
+
+    fn note_reply(&mut self, key: &Key, request: &VoteRequest, reply: VoteReply) {
+        let (promised, accepted) = match (reply, request) {
+            (VoteReply::Promised(accepted), VoteRequest::Prepare(ballot)) => {
+                (*ballot, accepted.map_or(Ballot::ZERO, |own| own.ballot))
+            }
+            (VoteReply::Taken, VoteRequest::Accept(taken)) => (taken.ballot, taken.ballot),
+            (VoteReply::Rejected(promised), _) => (promised, Ballot::ZERO),
+            (VoteReply::Seen(seen), _) => {
+                let accepted = seen.digest.map_or(Ballot::ZERO, |digest| digest.0);
+                (accepted, accepted)
+            }
+            (reply, request) => panic!("{reply:?} to {request:?}"),
+        };
+        self.raise(key, promised, accepted);
+    }
+
+    fn raise(&mut self, key: &Key, promised: Ballot, accepted: Ballot) {
+        let told = self.told.entry(key.clone());
+        let told = told.or_insert((Ballot::ZERO, Ballot::ZERO));
+        *told = (told.0.max(promised), told.1.max(accepted));
+    }
+
+    /// Every vote that was told holds, and nothing was accepted that nobody proposed. What the
+    /// store shows here is told by that.
+    ///
+    /// # Panics
+    /// If the store has taken anything back; `when` is told then.
+    pub fn check(&mut self, opened: &Opened, when: &str) {
+        let records = opened.records();
+        for (key, (promised, accepted)) in &self.told {
+            let record = records.get(key).cloned().unwrap_or_default();
+            assert!(
+                record.promised >= *promised && record.accepted_ballot() >= *accepted,
+                "{when}: of {key:?} the promise {promised:?} and the accepted {accepted:?} were \
+                 told, and the store holds {record:?}"
+            );
+        }
+        for (key, record) in records {
+            let (promised, accepted) = (record.promised, record.accepted_ballot());
+            assert!(promised >= accepted, "{when}: {record:?}");
+            let proposed = record.accepted.iter();
+            let proposed = proposed.map(|own| proposal(&key, own.ballot));
+            assert!(
+                record.accepted.iter().cloned().eq(proposed),
+                "{when}: {record:?}"
+            );
+            self.raise(&key, promised, accepted);
+        }
+        let reserved = opened.store.sequences();
+        assert!(
+            reserved >= self.reserved,
+            "{when}: {} were reserved",
+            self.reserved
+        );
+        self.reserved = reserved;
+    }
+}
