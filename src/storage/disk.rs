@@ -14,8 +14,6 @@ pub trait Disk: Send + Sync {
     /// A new, empty file; one of that name is emptied. The file keeps `ahead` bytes of zeros
     /// behind what was appended, so that syncing an append need not change the file's length.
     fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>>;
-    /// Cuts a file down to `length` bytes, durably.
-    fn truncate(&self, name: &str, length: u64) -> io::Result<()>;
     /// Renames a file over another one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -56,7 +54,7 @@ impl Folder {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another process has it open.
     pub fn open(path: &Path) -> io::Result<Folder> {
-        fs::create_dir_all(path)?;
+        create_durably(path)?;
         let lock = File::create(path.join(LOCK))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
@@ -67,6 +65,18 @@ impl Folder {
             _lock: lock,
         })
     }
+}
+
+/// Creates a folder and those above it, each durably: its name is in the one above.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| *above != Path::new(""));
+    let above = above.unwrap_or(Path::new("."));
+    create_durably(above)?;
+    fs::create_dir(path)?;
+    File::open(above)?.sync_all()
 }
 
 impl Disk for Folder {
@@ -91,12 +101,6 @@ impl Disk for Folder {
             allocated: 0,
             ahead,
         }))
-    }
-
-    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
-        let file = File::options().write(true).open(self.path.join(name))?;
-        file.set_len(length)?;
-        file.sync_all()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

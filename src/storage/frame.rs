@@ -12,6 +12,8 @@
 use std::fmt;
 
 const HEADER: usize = 27;
+/// Disks write this many bytes whole or not at all.
+const SECTOR: usize = 512;
 
 /// Puts a header in front of a payload and appends both to `out`.
 pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
@@ -34,6 +36,8 @@ pub enum Broken {
     Torn { offset: u64 },
     /// The bytes are not what was written.
     Damaged { offset: u64 },
+    /// There is no such file, and there should be.
+    Missing,
 }
 
 impl fmt::Display for Broken {
@@ -41,6 +45,7 @@ impl fmt::Display for Broken {
         match self {
             Broken::Torn { offset } => write!(f, "torn frame at byte {offset}"),
             Broken::Damaged { offset } => write!(f, "damaged frame at byte {offset}"),
+            Broken::Missing => f.write_str("the file is missing"),
         }
     }
 }
@@ -61,6 +66,11 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// Where the next frame starts.
+    pub fn offset(&self) -> u64 {
+        self.offset as u64
+    }
+
     fn broken(&mut self) -> Broken {
         self.ended = true;
         let offset = self.offset as u64;
@@ -69,7 +79,7 @@ impl<'a> Frames<'a> {
             Some((length, _)) => rest.len() < HEADER + length,
             None => rest.len() < HEADER,
         };
-        let has_holes = frame_bytes(rest).contains(&0);
+        let has_holes = has_hole(frame_bytes(rest), self.offset);
         if (cut_short || has_holes) && !frame_follows(rest) {
             Broken::Torn { offset }
         } else {
@@ -105,6 +115,14 @@ fn all_zero(bytes: &[u8]) -> bool {
 fn frame_bytes(rest: &[u8]) -> &[u8] {
     let length = parse_header(rest).map_or(0, |(length, _)| length);
     &rest[..rest.len().min(HEADER + length)]
+}
+
+/// Whether a sector of the frame, or its end, never reached the disk: such bytes are zero up to
+/// the end of the sector or of the frame. A zero before other bytes of its sector is a flipped bit.
+fn has_hole(frame: &[u8], offset: usize) -> bool {
+    (0..frame.len())
+        .filter(|place| (offset + place + 1).is_multiple_of(SECTOR) || place + 1 == frame.len())
+        .any(|last| frame[last] == 0)
 }
 
 fn frame_follows(rest: &[u8]) -> bool {
@@ -179,9 +197,9 @@ mod tests {
     fn a_page_of_the_last_frame_that_never_reached_the_disk_is_a_tear() {
         let bytes = file();
         let last = bytes.len() - HEADER - PAYLOADS[2].len();
-        for hole in last..bytes.len() - 1 {
+        for hole in last + 1..bytes.len() {
             let mut torn = bytes.clone();
-            torn[hole] = 0;
+            torn[hole..].fill(0);
             assert_eq!(
                 read(&torn),
                 (
@@ -203,9 +221,6 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[byte] ^= 1 << bit;
-                if flipped[byte] == 0 {
-                    continue;
-                }
                 let (_, broken) = read(&flipped);
                 assert!(
                     matches!(broken, Some(Broken::Damaged { .. })),

@@ -7,6 +7,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
+use super::recovery;
 use crate::ring::NodeId;
 
 const FILE: &str = "identity.json";
@@ -62,8 +63,13 @@ impl Identity {
         let names = disk.list()?;
         if names.iter().any(|name| name == FILE) {
             let content = disk.read(FILE)?;
-            return serde_json::from_slice(&content)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+            return serde_json::from_slice(&content).map_err(|error| {
+                let text = format!(
+                    "{FILE} cannot be read: {error}. To discard the folder and copy everything from \
+                     the other replicas, start the node once with --rebuild"
+                );
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            });
         }
         if names.iter().any(|name| !name.ends_with(".tmp")) {
             let text = format!("there are data here, but no {FILE}");
@@ -85,13 +91,33 @@ impl Identity {
         disk::replace(disk, FILE, &serde_json::to_vec_pretty(self)?)
     }
 
-    /// Empties a folder, and notes that what it held is lost.
+    /// Empties a folder of the node's, and notes that what it held is lost.
+    ///
+    /// The note comes first: a folder that is emptied in part must not vote with the rest.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if the folder is another node's.
     pub fn discard(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<()> {
-        for name in disk.list()? {
-            disk.remove(&name)?;
+        let names = disk.list()?;
+        let before: Option<Identity> = match names.iter().any(|name| name == FILE) {
+            true => serde_json::from_slice(&disk.read(FILE)?).ok(),
+            false => None,
+        };
+        if let Some(other) = before.as_ref().filter(|before| before.node != node) {
+            let text = format!("this folder is node {}'s, not {node}'s", other.node);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut identity = Identity::open(disk, node, cluster)?;
-        identity.standing = Standing::Lost;
-        identity.save(disk)
+        let lost = Identity {
+            node,
+            cluster: cluster.to_owned(),
+            storage: StorageId::random(),
+            standing: Standing::Lost,
+            peers: before.map(|before| before.peers).unwrap_or_default(),
+        };
+        lost.save(disk)?;
+        for name in names.iter().filter(|name| recovery::is_data(name)) {
+            disk.remove(name)?;
+        }
+        disk.sync_folder()
     }
 }

@@ -31,9 +31,9 @@ pub use records::{Page, Scan};
 
 use crate::bytes::Key;
 use crate::lock;
-use crate::register::{Ballot, Record, VoteReply, VoteRequest};
+use crate::register::{Ballot, Record, Update, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Ring};
-use commit::{Callback, GroupCommit};
+use commit::{Callback, GroupCommit, Lsn};
 use disk::Disk;
 use frame::Broken;
 use records::Records;
@@ -145,15 +145,7 @@ impl Store {
         let (record, lsn) = records.get(key).unwrap_or((&nothing, 0));
         let (update, vote) = record.vote(request);
         let lsn = match update {
-            Some(update) => {
-                let line = Line::Vote {
-                    key: key.clone(),
-                    update: update.clone(),
-                };
-                let lsn = self.commit.append(&line.encode());
-                records.apply(key, update, lsn);
-                lsn
-            }
+            Some(update) => self.write(&mut records, key, update),
             None => lsn,
         };
         drop(records);
@@ -166,14 +158,30 @@ impl Store {
         self.commit.nudge();
     }
 
-    /// Takes over a record of another replica, promise included; never lowers a ballot.
+    fn write(&self, records: &mut Records, key: &Key, update: Update) -> Lsn {
+        let line = Line::Vote {
+            key: key.clone(),
+            update: update.clone(),
+        };
+        let lsn = self.commit.append(&line.encode());
+        records.apply(key, update, lsn);
+        lsn
+    }
+
+    /// Takes over what another replica holds: the higher promise, and the higher accepted state,
+    /// *below a promise too*. Only for a node that has lost its votes and does not vote yet: it
+    /// puts together what it may have accepted before, and it was not asked for any of it.
     pub fn absorb(&self, key: &Key, record: Record) {
-        let accept = record.accepted.map(VoteRequest::Accept);
-        for request in accept
-            .into_iter()
-            .chain([VoteRequest::Prepare(record.promised)])
+        let mut records = lock(&self.records);
+        let own = records.get(key).map(|(own, _)| own.clone());
+        let own = own.unwrap_or_default();
+        if let Some(accepted) = record.accepted
+            && accepted.ballot > own.accepted_ballot()
         {
-            self.vote(key, &request, Urgency::Leisurely, |_| {});
+            self.write(&mut records, key, Update::Accept(accepted));
+        }
+        if record.promised > own.promised {
+            self.write(&mut records, key, Update::Promise(record.promised));
         }
     }
 

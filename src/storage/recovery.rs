@@ -7,7 +7,7 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::frame::{Broken, Frames};
 use super::records::Records;
 use crate::bytes::Key;
@@ -55,6 +55,12 @@ pub fn snapshot_name(generation: u64) -> String {
     format!("snapshot.{generation:06}")
 }
 
+/// Whether a file is a log or a snapshot, finished or not.
+pub fn is_data(name: &str) -> bool {
+    let name = [name.strip_suffix(".tmp").unwrap_or(name).to_owned()];
+    !generations(&name, "log").is_empty() || !generations(&name, "snapshot").is_empty()
+}
+
 fn generations(names: &[String], kind: &str) -> Vec<u64> {
     let mut found: Vec<u64> = names
         .iter()
@@ -66,7 +72,15 @@ fn generations(names: &[String], kind: &str) -> Vec<u64> {
 
 /// Reads everything back, cuts a torn tail off, and removes what a crash left half done.
 pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError> {
-    let names = disk.list()?;
+    // A name that is seen here may not be durable yet, and what it replaces is removed below.
+    disk.sync_folder()?;
+    let (unfinished, names): (Vec<_>, Vec<_>) = disk
+        .list()?
+        .into_iter()
+        .partition(|name| name.ends_with(".tmp"));
+    for name in unfinished {
+        disk.remove(&name)?;
+    }
     let mut recovered = Recovered {
         records: Records::new(ring),
         sequences: 0,
@@ -80,8 +94,17 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
     }
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
+    // Each start and each snapshot begins the next log, so none between the first and the last may
+    // be missing.
     for (place, &log) in current.iter().enumerate() {
+        let expected = covered.max(1) + place as u64;
+        if log != expected {
+            return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
+        }
         recovered.read_log(disk, log, &current[place + 1..])?;
+    }
+    if covered > 0 && current.is_empty() {
+        return Err(OpenError::damaged(&log_name(covered), Broken::Missing));
     }
     let obsolete = |generation: &&u64| **generation < covered;
     let old_logs = logs.iter().filter(obsolete).map(|log| log_name(*log));
@@ -89,12 +112,7 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
         .iter()
         .filter(obsolete)
         .map(|old| snapshot_name(*old));
-    let unfinished = names.into_iter().filter(|name| name.ends_with(".tmp"));
-    for name in old_logs
-        .chain(old_snapshots)
-        .chain(unfinished)
-        .collect::<Vec<_>>()
-    {
+    for name in old_logs.chain(old_snapshots).collect::<Vec<_>>() {
         disk.remove(&name)?;
     }
     recovered.generation = logs.last().copied().unwrap_or(0).max(covered) + 1;
@@ -120,21 +138,29 @@ impl Recovered {
     fn read_log(&mut self, disk: &dyn Disk, log: u64, later: &[u64]) -> Result<(), OpenError> {
         let name = log_name(log);
         let content = disk.read(&name)?;
-        for frame in Frames::new(&content) {
+        let mut end = 0;
+        let mut frames = Frames::new(&content);
+        while let Some(frame) = frames.next() {
             match frame {
                 Ok(payload) => {
+                    end = frames.offset();
                     self.log_bytes += payload.len() as u64;
                     self.replay(&name, payload)?;
                 }
                 // What was not synced was not acknowledged: nobody has seen any of it.
                 Err(Broken::Torn { offset }) if all_empty(disk, later)? => {
                     warn!("{name}: cut off at byte {offset}, where a crash interrupted a write");
-                    disk.truncate(&name, offset)?;
                 }
                 Err(broken) => return Err(OpenError::damaged(&name, broken)),
             }
         }
-        info!("{name}: read {} bytes", content.len());
+        if all_empty(disk, later)? {
+            // The end of the process may have left the last frames with the operating system
+            // alone, or a failed sync marked as written what is not. They are told from now on,
+            // so they are written anew.
+            disk::replace(disk, &name, &content[..end as usize])?;
+        }
+        info!("{name}: read {end} bytes");
         Ok(())
     }
 

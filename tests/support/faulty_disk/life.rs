@@ -101,14 +101,6 @@ impl Disk for Life {
         }))
     }
 
-    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
-        self.step(|machine| {
-            let file = machine.file(name)?;
-            machine.files[file].cached.truncate(length as usize);
-            machine.sync_file(file)
-        })
-    }
-
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.step(|machine| {
             let file = machine.file(from)?;
