@@ -5,6 +5,10 @@ cd "$(dirname "$0")"
 
 STATE=target/cluster
 BINARY=target/release/dynamo
+# With more threads than cores, a thread that wakes up need not interrupt the one that woke it: what
+# that one still has to send then goes out in larger batches.
+SCHEDULE=()
+! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
 CLUSTER=()
 [ -z "${DYNAMO_CLUSTER:-}" ] || CLUSTER=(--cluster "$DYNAMO_CLUSTER")
 
@@ -36,9 +40,13 @@ fail() {
     exit 1
 }
 
-build() {
+need_cargo() {
     command -v cargo >/dev/null || fail "cargo is missing. Install Rust (1.89 or later) with
     rustup, see https://rustup.rs, or with your system's packages, and try again"
+}
+
+build() {
+    need_cargo
     cargo build --release --quiet
 }
 
@@ -98,8 +106,8 @@ start_node() {
     local id=$1
     shift
     mkdir -p "$STATE/$id"
-    setsid nohup "$BINARY" node "$id" --data "$STATE/$id" ${CLUSTER[@]+"${CLUSTER[@]}"} "$@" \
-        </dev/null >>"$STATE/$id.log" 2>&1 &
+    setsid nohup ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$BINARY" node "$id" --data "$STATE/$id" \
+        ${CLUSTER[@]+"${CLUSTER[@]}"} "$@" </dev/null >>"$STATE/$id.log" 2>&1 &
     echo $! >"$STATE/$id.pid"
     disown
 }
@@ -232,7 +240,7 @@ END
 }
 
 check() {
-    build
+    need_cargo
     cargo fmt --check || fail "the formatter disagrees: run cargo fmt"
     cargo clippy --quiet --all-targets -- -D warnings
     cargo test --quiet

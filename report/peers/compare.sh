@@ -12,6 +12,9 @@ PEERS=target/release/peers
 NODES=(5554 5556 5558 5560 5562)
 FIRST_PORT=23700
 ETCD=(a b c)
+# As ./run.sh starts the nodes.
+SCHEDULE=()
+! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
 rounds=3
 seconds=5
 pids=()
@@ -128,7 +131,7 @@ start_store() {
     done
     echo "{\"name\":\"compare\",\"nodes\":[$nodes]}" >"$STATE/cluster.json"
     for id in "${NODES[@]}"; do
-        "$STORE" node "$id" --cluster "$STATE/cluster.json" --data "$STATE/$id" \
+        ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$STORE" node "$id" --cluster "$STATE/cluster.json" --data "$STATE/$id" \
             >"$STATE/$id.log" 2>&1 &
         pids+=($!)
         store_pids+=($!)

@@ -13,7 +13,8 @@ use crate::lock;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
-next. Connections are spread over the nodes in turn.
+next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
+the next one.
 
 usage: dynamo bench [options]
 
@@ -48,6 +49,8 @@ struct Seen {
     reads: Histogram<u64>,
     writes: Histogram<u64>,
     errors: u64,
+    /// Requests whose connection ended before the reply came.
+    lost: u64,
     first_error: Option<String>,
 }
 
@@ -58,6 +61,7 @@ impl Seen {
             reads,
             writes,
             errors: 0,
+            lost: 0,
             first_error: None,
         })
     }
@@ -71,6 +75,7 @@ impl Seen {
         self.reads.add(other.reads)?;
         self.writes.add(other.writes)?;
         self.errors += other.errors;
+        self.lost += other.lost;
         self.first_error = self.first_error.take().or(other.first_error);
         Ok(())
     }
@@ -121,6 +126,9 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 at(0.999)
             );
         }
+    }
+    if total.lost > 0 {
+        println!("{} connections ended before a reply came", total.lost);
     }
     match total.first_error {
         Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
@@ -173,9 +181,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
 /// One client, until the time is over.
 fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn Error>> {
     let mut seen = Seen::new()?;
-    let address = &load.addresses[client % load.addresses.len()];
-    let mut connection = Client::connect(address, PATIENCE)
-        .map_err(|error| format!("{address}: {error}; is the cluster up?"))?;
+    let mut connection = connect(load, client)?;
     let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
     let value = "x".repeat(load.value.max(1));
     let until = Instant::now() + load.duration;
@@ -188,7 +194,11 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
             format!("PUT k{key} {value}")
         };
         let asked = Instant::now();
-        let reply = connection.call(&request)?;
+        let Ok(reply) = connection.call(&request) else {
+            seen.lost += 1;
+            connection = connect(load, client)?;
+            continue;
+        };
         let micros = asked.elapsed().as_micros() as u64;
         if reply.starts_with("ERROR") {
             seen.failed(reply);
@@ -201,6 +211,19 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
         done.fetch_add(1, Ordering::Relaxed);
     }
     Ok(seen)
+}
+
+/// Connects to the client's node, or to the first after it that answers.
+fn connect(load: &Load, client: usize) -> Result<Client, String> {
+    let mut trouble = String::new();
+    for place in client..client + load.addresses.len() {
+        let address = &load.addresses[place % load.addresses.len()];
+        match Client::connect(address, PATIENCE) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => trouble = format!("{address}: {error}; is the cluster up?"),
+        }
+    }
+    Err(trouble)
 }
 
 /// One line a second.

@@ -248,28 +248,41 @@ impl Session<'_> {
 /// Whether a request of the connection is under way.
 #[derive(Default)]
 struct Turn {
-    taken: Mutex<bool>,
+    state: Mutex<TurnState>,
     given: Condvar,
+}
+
+#[derive(Default)]
+struct TurnState {
+    taken: bool,
+    /// Whether the session's thread waits. Mostly the client sends its next request only after the
+    /// reply, and nobody has to be woken.
+    awaited: bool,
 }
 
 impl Turn {
     fn take(&self) {
-        *lock(&self.taken) = true;
+        lock(&self.state).taken = true;
     }
 
     fn give(&self) {
-        *lock(&self.taken) = false;
-        self.given.notify_all();
+        let mut state = lock(&self.state);
+        state.taken = false;
+        if state.awaited {
+            self.given.notify_one();
+        }
     }
 
     fn wait(&self) {
-        let mut taken = lock(&self.taken);
-        while *taken {
-            taken = self
+        let mut state = lock(&self.state);
+        state.awaited = true;
+        while state.taken {
+            state = self
                 .given
-                .wait(taken)
+                .wait(state)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
+        state.awaited = false;
     }
 }
 
