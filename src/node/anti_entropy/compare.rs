@@ -1,0 +1,181 @@
+//! The thread of anti-entropy: one comparison after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use log::{debug, info};
+
+use super::Comparison;
+use crate::bytes::Key;
+use crate::lock;
+use crate::net;
+use crate::node::{Node, Origin};
+use crate::peer::link::Answer;
+use crate::peer::{Reply, Request};
+use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
+use crate::ring::NodeId;
+use crate::storage::{Scan, Urgency};
+
+/// States that are asked for at a time.
+const PULLS_AT_A_TIME: usize = 64;
+/// The wait after a comparison that the other replica did not finish.
+const TRY_AGAIN: Duration = Duration::from_millis(30);
+
+/// The thread: compares what is due, and one range with one replica after each period.
+pub fn run(node: &Arc<Node>) {
+    let mut round = all_comparisons(node).into_iter().cycle();
+    let period = Duration::from_millis(node.config.anti_entropy_ms);
+    let mut last = Instant::now();
+    while !node.ending() {
+        let (mut due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
+        if due.is_none() && last.elapsed() >= period {
+            last = Instant::now();
+            due = round.next();
+        }
+        let Some(comparison) = due else { continue };
+        match compare(node, comparison) {
+            Some(pulled) => {
+                node.stats.compared.add(1);
+                node.anti_entropy.compared(comparison, doubts);
+                if pulled > 0 {
+                    let Comparison { arc, with } = comparison;
+                    let owner = node.ring.replicas_of_arc(arc)[0];
+                    info!(
+                        "{}: pulled {pulled} keys of {owner}'s range from {with}",
+                        node.id
+                    );
+                }
+            }
+            None => {
+                debug!("{}: {comparison:?} was not finished", node.id);
+                // A silent peer is compared with when it is heard again; one that is busy with
+                // its own start, a little later.
+                if !node.suspects().contains(&comparison.with) {
+                    lock(&node.anti_entropy.work).enqueue(comparison);
+                    node.pause(TRY_AGAIN);
+                }
+            }
+        }
+    }
+}
+
+fn all_comparisons(node: &Node) -> Vec<Comparison> {
+    let mut all = Vec::new();
+    for arc in node.ring.arcs_of(node.id) {
+        let others = node
+            .ring
+            .replicas_of_arc(arc)
+            .iter()
+            .filter(|other| **other != node.id);
+        all.extend(others.map(|&with| Comparison { arc, with }));
+    }
+    all
+}
+
+/// Pulls what the other replica has newer; `None` if it did not answer to the end.
+fn compare(node: &Arc<Node>, Comparison { arc, with }: Comparison) -> Option<u64> {
+    let Some(Reply::Digests(theirs)) = node.ask_and_wait(with, Request::Digests { arc }) else {
+        return None;
+    };
+    let own = node.store.digests(arc);
+    let differing: Vec<u16> = (0..)
+        .zip(own.iter().zip(&theirs))
+        .filter(|(_, (a, b))| a != b)
+        .map(|(i, _)| i)
+        .collect();
+    if differing.is_empty() {
+        return Some(0);
+    }
+    let mut scan = Scan {
+        arc,
+        buckets: Some(differing),
+        after: None,
+        states: false,
+    };
+    let mut pulled = 0;
+    loop {
+        let Some(Reply::Page(page)) = node.ask_and_wait(with, Request::Scan(scan.clone())) else {
+            return None;
+        };
+        let newer: Vec<Key> = page
+            .entries
+            .into_iter()
+            .filter(|entry| entry.accepted > node.store.accepted(&entry.key))
+            .map(|entry| entry.key)
+            .collect();
+        for keys in newer.chunks(PULLS_AT_A_TIME) {
+            pulled += pull(node, with, keys)?;
+        }
+        if page.next.is_none() || node.ending() {
+            return Some(pulled);
+        }
+        scan.after = page.next;
+    }
+}
+
+/// Takes over the states of these keys; `None` if the other replica did not answer.
+fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
+    let (told, answers) = bounded(keys.len());
+    net::batch(|| {
+        for key in keys {
+            let (told, asked) = (told.clone(), key.clone());
+            let vote = VoteRequest::Read { state: true };
+            node.links[&from].ask(
+                Request::Vote {
+                    key: key.clone(),
+                    vote,
+                    spare: false,
+                },
+                move |answer| {
+                    let _ = told.send((asked, answer));
+                },
+            );
+        }
+    });
+    drop(told);
+    let mut pulled = 0;
+    for (key, answer) in answers {
+        let Answer::Reply(Reply::Vote(VoteReply::Seen(seen))) = answer else {
+            return None;
+        };
+        if let (Some((ballot, _)), Some(state)) = (seen.digest, seen.state) {
+            take_over(node, key, Accepted { ballot, state });
+            pulled += 1;
+        }
+    }
+    node.stats.pulled.add(pulled);
+    Some(pulled)
+}
+
+/// The same rule as for any accept. Where this replica has promised a higher ballot it may not
+/// take the old one: then the state is chosen anew, at a higher ballot still.
+fn take_over(node: &Arc<Node>, key: Key, accepted: Accepted) {
+    let (told, answer) = bounded(1);
+    node.store.vote(
+        &key,
+        &VoteRequest::Accept(accepted),
+        Urgency::Now,
+        move |vote| {
+            let _ = told.send(vote);
+        },
+    );
+    if let Ok(VoteReply::Rejected(_)) = answer.recv() {
+        node.stats.restored.add(1);
+        net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore));
+    }
+}
+
+impl Node {
+    /// Asks a peer and waits for the answer: only on threads that no other node waits for.
+    pub(in crate::node) fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
+        let (told, answer) = bounded(1);
+        self.links.get(&peer)?.ask(request, move |answer| {
+            let _ = told.send(answer);
+        });
+        match answer.recv() {
+            Ok(Answer::Reply(reply)) => Some(reply),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
+//!
+//! It runs after a restart, after a pause of this process, whenever a peer is heard again after a
+//! silence, and slowly all the time. A restarted node votes at once, since its log is whole; what
+//! it missed comes in the background. Until then it is *in doubt* about the ranges concerned, and
+//! `GET @` waits.
+//!
+//! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
+//! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
+
+mod compare;
+
+pub use compare::run;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::lock;
+use crate::register::Quorums;
+use crate::ring::{NodeId, Ring};
+
+/// Which ranges are to be compared with whom.
+pub struct AntiEntropy {
+    node: NodeId,
+    /// How many other replicas a range must have been compared with to be up to date.
+    enough: usize,
+    work: Mutex<Work>,
+    woken: Condvar,
+}
+
+struct Work {
+    /// Comparisons to make, each once, in order.
+    queue: VecDeque<Comparison>,
+    /// Ranges that may lack writes, and with whom each was compared since the doubt came up.
+    doubted: BTreeMap<usize, BTreeSet<NodeId>>,
+    /// Counts the doubts: a comparison that began before a doubt does not end it.
+    doubts: u64,
+    last_tick: Instant,
+}
+
+/// A range, and the replica to compare it with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Comparison {
+    arc: usize,
+    with: NodeId,
+}
+
+impl AntiEntropy {
+    /// All ranges of `node` are in doubt at first.
+    pub fn new(node: NodeId, ring: &Ring, quorums: Quorums) -> AntiEntropy {
+        let doubted = ring
+            .arcs_of(node)
+            .into_iter()
+            .map(|arc| (arc, BTreeSet::new()))
+            .collect();
+        let queue = VecDeque::new();
+        let work = Work {
+            queue,
+            doubted,
+            doubts: 0,
+            last_tick: Instant::now(),
+        };
+        let enough = quorums.replicas - quorums.write;
+        AntiEntropy {
+            node,
+            enough,
+            work: Mutex::new(work),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Any range may lack writes: this process did not run for a while.
+    pub fn doubt_all(&self, ring: &Ring) {
+        self.doubt(ring, |_| true);
+    }
+
+    /// The ranges shared with a peer may lack writes: it was not heard for a while.
+    pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
+        self.doubt(ring, |replicas| replicas.contains(&peer));
+    }
+
+    fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
+        let mut work = lock(&self.work);
+        work.doubts += 1;
+        for arc in ring.arcs_of(self.node) {
+            let replicas = ring.replicas_of_arc(arc);
+            if concerned(replicas) {
+                work.doubted.insert(arc, BTreeSet::new());
+                for &with in replicas.iter().filter(|replica| **replica != self.node) {
+                    work.enqueue(Comparison { arc, with });
+                }
+            }
+        }
+        self.woken.notify_all();
+    }
+
+    /// How many of this node's ranges may lack writes.
+    pub fn doubted(&self) -> usize {
+        lock(&self.work).doubted.len()
+    }
+
+    /// Waits until no range is in doubt; false if that takes longer than `time`.
+    ///
+    /// A process that has just been continued after a pause does not know of it before the
+    /// timer's next tick, so a tick that is overdue is a doubt as well.
+    pub fn settled_within(&self, time: Duration, longest_tick: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut work = lock(&self.work);
+        loop {
+            let now = Instant::now();
+            let overdue = now.saturating_duration_since(work.last_tick) > longest_tick;
+            if work.doubted.is_empty() && !overdue {
+                return true;
+            }
+            if now >= until {
+                return false;
+            }
+            let wait = (until - now).min(Duration::from_millis(10));
+            work = match self.woken.wait_timeout(work, wait) {
+                Ok((work, _)) => work,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// The timer runs.
+    pub fn ticked(&self) {
+        lock(&self.work).last_tick = Instant::now();
+    }
+
+    pub fn wake(&self) {
+        self.woken.notify_all();
+    }
+
+    /// The next comparison that is due, if one is due in time, and the number of doubts so far.
+    fn next(&self, within: Duration) -> (Option<Comparison>, u64) {
+        let work = lock(&self.work);
+        let mut work = match self
+            .woken
+            .wait_timeout_while(work, within, |w| w.queue.is_empty())
+        {
+            Ok((work, _)) => work,
+            Err(poisoned) => poisoned.into_inner().0,
+        };
+        (work.queue.pop_front(), work.doubts)
+    }
+
+    /// A comparison that began when there had been so many doubts is done.
+    fn compared(&self, done: Comparison, doubts: u64) {
+        let mut work = lock(&self.work);
+        if work.doubts != doubts {
+            // It may have looked before what is now in doubt happened: once more.
+            return work.enqueue(done);
+        }
+        if let Some(compared) = work.doubted.get_mut(&done.arc) {
+            compared.insert(done.with);
+            if compared.len() >= self.enough {
+                work.doubted.remove(&done.arc);
+            }
+        }
+        self.woken.notify_all();
+    }
+}
+
+impl Work {
+    fn enqueue(&mut self, comparison: Comparison) {
+        if !self.queue.contains(&comparison) {
+            self.queue.push_back(comparison);
+        }
+    }
+}
