@@ -45,11 +45,6 @@ impl<R> Telnet<R> {
         }
     }
 
-    /// The reader below.
-    pub fn inner(&self) -> &R {
-        &self.reader
-    }
-
     /// How many times [`MARK`] is to be sent.
     pub fn take_marks(&mut self) -> usize {
         std::mem::take(&mut self.marks)
