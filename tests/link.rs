@@ -1,0 +1,85 @@
+//! A link's questions when its connection is reset: votes are asked again, a forwarded request is
+//! not. The peer is played by the test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use simple_dynamo::peer::link::{Answer, Settings};
+use simple_dynamo::peer::{Link, Request};
+use simple_dynamo::register::{Operation, VoteRequest};
+use simple_dynamo::ring::NodeId;
+
+/// Long enough that a busy machine does not turn a reset into a silence.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn link_to(listener: &TcpListener) -> Arc<Link> {
+    Link::new(Settings {
+        node: NodeId(1),
+        peer: NodeId(2),
+        address: listener.local_addr().unwrap().to_string(),
+        cluster: "test".into(),
+        read_timeout: READ_TIMEOUT,
+        patience: 2 * READ_TIMEOUT,
+        returned: Box::new(|_| {}),
+    })
+}
+
+/// Accepts the link's next connection, up to and with the greeting.
+fn welcome(listener: &TcpListener) -> BufReader<TcpStream> {
+    let (stream, _) = listener.accept().unwrap();
+    let mut lines = BufReader::new(stream);
+    assert!(next(&mut lines).contains("\"protocol\""));
+    lines.get_mut().write_all(b"\"welcome\"\n").unwrap();
+    lines
+}
+
+fn next(lines: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let link = link_to(&listener);
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    let mut first = welcome(&listener);
+
+    let (told, forwarded) = mpsc::channel();
+    let key = "k".into();
+    let operation = Operation::Get;
+    link.ask(Request::Coordinate { key, operation }, move |answer| {
+        told.send(answer).unwrap()
+    });
+    assert!(next(&mut first).contains("coordinate"));
+    let (told, voted) = mpsc::channel();
+    let vote = VoteRequest::Read { state: false };
+    let request = Request::Vote {
+        key: "k".into(),
+        vote,
+        spare: false,
+    };
+    link.ask(request, move |answer| told.send(answer).unwrap());
+    assert!(next(&mut first).contains("vote"));
+    drop(first);
+
+    let mut second = welcome(&listener);
+    let again = next(&mut second);
+    assert!(
+        again.contains("vote"),
+        "sent first after the reset: {again}"
+    );
+    let id: String = again.chars().filter(char::is_ascii_digit).collect();
+    let reply = format!("{{\"id\":{id},\"tell\":{{\"vote\":\"taken\"}}}}\n");
+    second.get_mut().write_all(reply.as_bytes()).unwrap();
+    assert!(matches!(voted.recv().unwrap(), Answer::Reply(_)));
+    assert!(matches!(forwarded.recv().unwrap(), Answer::Silent));
+
+    link.end();
+    thread.join().unwrap();
+}
