@@ -1,9 +1,14 @@
 //! What clients asked of the store and what they were told: the checker's input.
+//!
+//! In a file a history is an operation a line, as JSON, between lines of comment that start with
+//! `//`. Examples of every kind are in `tests/histories/`.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// One request of one client.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Operation {
     pub client: u32,
     pub key: String,
@@ -15,7 +20,8 @@ pub struct Operation {
 
 /// What was asked. No two writes of a key in one history write the same value: so a value tells
 /// which write a read saw.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     Get,
     Put {
@@ -30,7 +36,8 @@ pub enum Request {
 }
 
 /// How the request ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     Returned {
         at: u64,
@@ -43,7 +50,8 @@ pub enum End {
 }
 
 /// What the client was told. Versions are tokens: equal or not, nothing more.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reply {
     Found {
         value: String,
@@ -62,7 +70,8 @@ pub enum Reply {
 }
 
 /// What a refusal tells of the key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Current {
     Unsaid,
     Missing,
@@ -132,5 +141,28 @@ pub fn print(history: &[Operation]) -> String {
     history
         .iter()
         .map(|operation| format!("{operation}\n"))
+        .collect()
+}
+
+/// The whole history for a file.
+pub fn to_lines(history: &[Operation]) -> String {
+    let line = |operation| serde_json::to_string(operation).expect("a history is text and numbers");
+    history
+        .iter()
+        .map(|operation| line(operation) + "\n")
+        .collect()
+}
+
+/// The history in a file, without its comments.
+///
+/// # Errors
+/// The number of the first line that is no operation, and why it is none.
+pub fn from_lines(text: &str) -> Result<Vec<Operation>, String> {
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with("//"))
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))
+        })
         .collect()
 }
