@@ -24,14 +24,15 @@
 //! 9. [`server`]: clients, and the text protocol.
 //! 10. [`config`], [`error`], [`client`], [`cli`]: what is around that.
 //!
-//! [`rules`] names the rules that tests leave out one by one. The decisions are traced to the
-//! assignment in `report/`.
+//! [`rules`] names the rules that tests leave out one by one, [`faults`] what they break in a
+//! running process. The decisions are traced to the assignment in `report/`.
 pub mod bytes;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod faults;
 pub mod net;
 pub mod node;
 pub mod peer;

@@ -1,9 +1,10 @@
 //! The rules that a test can leave out, to show that it would notice.
 //!
-//! Each place in the code that enforces one of these rules asks [`holds`]. In a release build
-//! that is the constant `true` and nothing can be left out. In a debug build a test of this
-//! thread can leave one rule out ([`leave_out`]) and must then find the violation: a simulator
-//! that passes with a broken register proves nothing.
+//! Each rule is enforced where the code asks [`holds`], and only there. With debug assertions a
+//! test can leave one rule out, on its own thread ([`leave_out`]) or in a whole process (the
+//! environment variable `DYNAMO_LEAVE_OUT`, by the rule's name), and must then find the
+//! violation: tests that pass with a broken register prove nothing. In a build without them
+//! [`holds`] is the constant `true`, and nothing can be left out.
 
 /// A rule whose absence breaks the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,6 +13,10 @@ pub enum Rule {
     StrictPrepare,
     /// A vote for a ballot below the promise is refused.
     PromiseKept,
+    /// A promise is durable before it is told.
+    PromiseDurable,
+    /// An accepted state is durable before the vote for it is told.
+    AcceptDurable,
     /// A proposer goes on from the highest accepted state that the promises report.
     HighestAccepted,
     /// A read answers a state only once enough replicas hold it.
@@ -24,27 +29,75 @@ pub enum Rule {
     MemoryDropped,
     /// A reply counts only for the question it answers.
     RepliesMatched,
+    /// Only a key's replicas vote on it.
+    OwnKeysOnly,
+    /// A node whose folder was lost copies everything before it votes.
+    LostFolderCopied,
 }
 
 #[cfg(debug_assertions)]
-thread_local! {
-    static LEFT_OUT: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
-}
+pub use switch::{holds, leave_out, leave_out_everywhere};
 
-/// Leaves one rule out on this thread, or none. Exists in debug builds only.
 #[cfg(debug_assertions)]
-pub fn leave_out(rule: Option<Rule>) {
-    LEFT_OUT.set(rule);
-}
+mod switch {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
 
-/// Whether `rule` is in force: always, but for a test that has left it out.
-#[inline]
-pub fn holds(rule: Rule) -> bool {
-    #[cfg(debug_assertions)]
-    return LEFT_OUT.get() != Some(rule);
-    #[cfg(not(debug_assertions))]
-    {
-        let _ = rule;
-        true
+    use super::Rule;
+
+    const ALL: [Rule; 12] = [
+        Rule::StrictPrepare,
+        Rule::PromiseKept,
+        Rule::PromiseDurable,
+        Rule::AcceptDurable,
+        Rule::HighestAccepted,
+        Rule::WriteBackOnRead,
+        Rule::DotLookup,
+        Rule::RefusalsRecorded,
+        Rule::MemoryDropped,
+        Rule::RepliesMatched,
+        Rule::OwnKeysOnly,
+        Rule::LostFolderCopied,
+    ];
+
+    thread_local! {
+        static ON_THIS_THREAD: Cell<Option<Rule>> = const { Cell::new(None) };
     }
+
+    static EVERYWHERE: OnceLock<Rule> = OnceLock::new();
+
+    /// Leaves one rule out on this thread, or none.
+    pub fn leave_out(rule: Option<Rule>) {
+        ON_THIS_THREAD.set(rule);
+    }
+
+    /// Leaves the rule out that the environment names, if it names one, in this whole process.
+    ///
+    /// # Errors
+    /// There is no rule of that name.
+    pub fn leave_out_everywhere() -> Result<(), String> {
+        let Ok(name) = std::env::var("DYNAMO_LEAVE_OUT") else {
+            return Ok(());
+        };
+        let named = ALL.into_iter().find(|rule| format!("{rule:?}") == name);
+        let rule = named.ok_or_else(|| {
+            format!("DYNAMO_LEAVE_OUT={name}: there is no such rule, only {ALL:?}")
+        })?;
+        EVERYWHERE
+            .set(rule)
+            .map_err(|_| "a rule was left out already".to_owned())
+    }
+
+    /// Whether `rule` is in force: always, but for a test that has left it out.
+    #[inline]
+    pub fn holds(rule: Rule) -> bool {
+        ON_THIS_THREAD.get() != Some(rule) && EVERYWHERE.get() != Some(&rule)
+    }
+}
+
+/// Whether `rule` is in force: always. A constant function can read no switch.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub const fn holds(_: Rule) -> bool {
+    true
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// bottom up: a line names nothing that stands below it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("rules", &[]),
+    ("faults", &[]),
     ("error", &[]),
     ("bytes", &[]),
     ("client", &[]),
@@ -16,7 +17,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["lock"]),
     ("register", &["bytes", "ring", "clock", "rules"]),
     ("config", &["ring", "register"]),
-    ("storage", &["lock", "bytes", "ring", "clock", "register"]),
+    (
+        "storage",
+        &[
+            "lock", "rules", "faults", "bytes", "ring", "clock", "register",
+        ],
+    ),
     (
         "peer",
         &[
@@ -26,8 +32,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "lock", "rules", "error", "bytes", "ring", "clock", "net", "register", "config",
-            "storage", "peer",
+            "lock", "rules", "faults", "error", "bytes", "ring", "clock", "net", "register",
+            "config", "storage", "peer",
         ],
     ),
     (
@@ -40,8 +46,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "lock", "error", "bytes", "client", "ring", "clock", "net", "register", "config",
-            "storage", "peer", "node", "server",
+            "lock", "rules", "faults", "error", "bytes", "client", "ring", "clock", "net",
+            "register", "config", "storage", "peer", "node", "server",
         ],
     ),
     ("lib", &[]),

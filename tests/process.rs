@@ -6,6 +6,29 @@ use std::fs;
 
 use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
 
+/// What is compiled without debug assertions does not even look at the tests' switches.
+#[test]
+fn only_a_build_with_debug_assertions_obeys_the_switches_of_tests() {
+    let wrong = [
+        ("DYNAMO_LEAVE_OUT", "NoSuchRule", "there is no such rule"),
+        ("DYNAMO_CRASH_AT", "Nowhere:1", "is no POINT:COUNT"),
+        ("DYNAMO_SNAPSHOT_AFTER", "soon", "is no number of bytes"),
+    ];
+    let cluster = Plan::of(&THREE).lay_out();
+    for (name, value, complaint) in wrong {
+        cluster.start_node_with(5554, &[(name, value)]);
+        if cfg!(debug_assertions) {
+            assert_eq!(cluster.await_end(5554).code(), Some(1));
+            let expected = format!("{name}={value}");
+            let log = cluster.log(5554);
+            assert!(log.contains(&expected) && log.contains(complaint), "{log}");
+        } else {
+            cluster.await_answer(5554);
+            cluster.kill(5554);
+        }
+    }
+}
+
 #[test]
 fn sigterm_lets_finish_what_runs_and_ends_with_success() {
     let cluster = Cluster::start(&THREE);

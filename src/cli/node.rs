@@ -15,6 +15,8 @@ use crate::ring::NodeId;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
 use crate::storage::{Identity, Sync};
+#[cfg(debug_assertions)]
+use crate::{faults, rules};
 
 pub const HELP: &str = "\
 Runs one node of the cluster, until SIGTERM or SIGINT.
@@ -51,6 +53,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         print!("{HELP}");
         return Ok(());
     };
+    #[cfg(debug_assertions)]
+    {
+        rules::leave_out_everywhere()?;
+        faults::arm()?;
+    }
     let config = arguments.config()?;
     let id = options.id;
     let own = member(&config, id)?.clone();

@@ -8,6 +8,7 @@ use super::coordinator::{self, Effect as ToDo};
 use super::router::{self, Action, Effect as ToRoute};
 use super::{Ended, Node, Origin, SEQUENCE_BLOCK};
 use crate::bytes::Key;
+use crate::faults::{self, Point};
 use crate::lock;
 use crate::net;
 use crate::peer::link::Answer;
@@ -215,6 +216,9 @@ impl Node {
     }
 
     fn tell(self: &Arc<Node>, origin: Origin, outcome: Outcome) {
+        if let Outcome::Decided(_) = outcome {
+            faults::pass(Point::Decided);
+        }
         match origin {
             Origin::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
             Origin::Here(ticket) => {
@@ -273,6 +277,11 @@ impl Node {
     }
 
     fn voted(self: &Arc<Node>, ticket: coordinator::Ticket, from: NodeId, vote: Option<VoteReply>) {
+        match vote {
+            Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
+            Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),
+            _ => {}
+        }
         let mut effects = Vec::new();
         lock(&self.coordinator).reply(ticket, from, vote, &mut effects);
         self.carry_out(effects);

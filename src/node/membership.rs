@@ -21,6 +21,7 @@ use super::Node;
 use crate::net;
 use crate::peer::{Reply, Request, Respond};
 use crate::ring::NodeId;
+use crate::rules::{self, Rule};
 use crate::storage::{Scan, Standing, StorageId};
 
 /// How long to wait before peers that did not answer are asked again.
@@ -32,7 +33,7 @@ pub fn run(node: &Arc<Node>) {
     if standing == Standing::New {
         let lost = loop {
             match knew_another(node) {
-                Some(lost) => break lost,
+                Some(lost) => break lost && rules::holds(Rule::LostFolderCopied),
                 None if node.ending() => return,
                 None => node.pause(ASK_AGAIN),
             }

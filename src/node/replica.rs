@@ -9,6 +9,7 @@ use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
 use crate::register::VoteRequest;
 use crate::ring::NodeId;
+use crate::rules::{self, Rule};
 use crate::storage::Urgency;
 
 impl Service for Node {
@@ -51,7 +52,8 @@ impl Node {
         urgency: Urgency,
         respond: Respond,
     ) {
-        if !self.ring.preference_list(key).contains(&self.id) {
+        let own = self.ring.preference_list(key).contains(&self.id);
+        if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(
                 "{}: {from} wants a vote on {key:?}, which is not held here",
                 self.id

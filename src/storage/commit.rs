@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::Appender;
 use super::frame;
+use crate::faults::{self, Point};
 use crate::lock;
 
 /// The number of an appended entry; entries become durable in the order of their numbers.
@@ -217,8 +218,10 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
 
 fn write(log: &mut dyn Appender, frame: &[u8], sync: Sync) -> io::Result<()> {
     log.append(frame)?;
-    match sync {
-        Sync::Always => log.sync(),
-        Sync::Os => Ok(()),
+    faults::pass(Point::LogAppended);
+    if sync == Sync::Always {
+        log.sync()?;
     }
+    faults::pass(Point::LogSynced);
+    Ok(())
 }

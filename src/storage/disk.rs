@@ -5,6 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
+use crate::faults;
+
 /// A folder of files. Tests put one in between that fails, forgets and tears.
 pub trait Disk: Send + Sync {
     /// The names of all files.
@@ -125,6 +129,11 @@ struct FolderFile {
 
 impl Appender for FolderFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if faults::disk_is_full() {
+            self.file
+                .write_all_at(&bytes[..bytes.len() / 2], self.length)?;
+            return Err(Errno::NOSPC.into());
+        }
         let end = self.length + bytes.len() as u64;
         if end > self.allocated && self.ahead > 0 {
             let from = self.allocated.max(end);
@@ -139,6 +148,7 @@ impl Appender for FolderFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        faults::slow_down();
         self.file.sync_data()
     }
 }

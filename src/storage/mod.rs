@@ -30,9 +30,11 @@ pub use identity::{Identity, Standing, StorageId};
 pub use records::{Page, Scan};
 
 use crate::bytes::Key;
+use crate::faults::{self, Point};
 use crate::lock;
 use crate::register::{Ballot, Record, Update, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Ring};
+use crate::rules::{self, Rule};
 use commit::{Callback, GroupCommit, Lsn};
 use disk::Disk;
 use frame::Broken;
@@ -145,7 +147,14 @@ impl Store {
         let (record, lsn) = records.get(key).unwrap_or((&nothing, 0));
         let (update, vote) = record.vote(request);
         let lsn = match update {
-            Some(update) => self.write(&mut records, key, update),
+            Some(update) => {
+                let rule = match update {
+                    Update::Promise(_) => Rule::PromiseDurable,
+                    Update::Accept(_) => Rule::AcceptDurable,
+                };
+                let lsn = self.write(&mut records, key, update);
+                if rules::holds(rule) { lsn } else { 0 }
+            }
             None => lsn,
         };
         drop(records);
@@ -270,7 +279,8 @@ impl Store {
 
     /// Takes a snapshot if the log has grown long. One thread at a time.
     pub fn snapshot_if_due(&self) -> io::Result<()> {
-        let due = SNAPSHOT_AFTER.max(self.snapshot_bytes.load(Ordering::Relaxed));
+        let least = faults::snapshot_after().unwrap_or(SNAPSHOT_AFTER);
+        let due = least.max(self.snapshot_bytes.load(Ordering::Relaxed));
         if self.commit.written() < due {
             return Ok(());
         }
@@ -283,8 +293,10 @@ impl Store {
         let log = self
             .disk
             .create(&recovery::log_name(generation), LOG_AHEAD)?;
+        faults::pass(Point::SnapshotLogCreated);
         self.disk.sync_folder()?;
         self.commit.switch_log(log);
+        faults::pass(Point::SnapshotLogSwitched);
         let disk = self.disk.as_ref();
         let bytes = snapshot::write(disk, &self.records, self.sequences(), generation)?;
         self.snapshot_bytes.store(bytes, Ordering::Relaxed);

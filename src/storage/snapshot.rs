@@ -12,6 +12,7 @@ use super::disk::{Appender, Disk};
 use super::frame;
 use super::records::Records;
 use super::recovery::{Line, log_name, snapshot_name};
+use crate::faults::{self, Point};
 use crate::lock;
 
 /// Records that are copied under one hold of the lock.
@@ -42,14 +43,19 @@ pub fn write(
         bytes += append(file.as_mut(), &lines)?;
     }
     bytes += append(file.as_mut(), &[Line::End(count)])?;
+    faults::pass(Point::SnapshotWritten);
     file.sync()?;
+    faults::pass(Point::SnapshotSynced);
     disk.rename(&temporary, &name)?;
+    faults::pass(Point::SnapshotRenamed);
     disk.sync_folder()?;
+    faults::pass(Point::SnapshotDurable);
     for old in 1..generation {
         for name in [log_name(old), snapshot_name(old)] {
             match disk.remove(&name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+                Ok(()) => faults::pass(Point::SnapshotOldRemoved),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -80,12 +80,19 @@ impl Cluster {
 
     /// Starts a process; [`Cluster::await_ready`] waits for it.
     pub fn start_node(&self, id: u32) {
+        self.start_node_with(id, &[]);
+    }
+
+    /// Starts a process with switches of `simple_dynamo::rules` and `simple_dynamo::faults` in
+    /// its environment.
+    pub fn start_node_with(&self, id: u32, switches: &[(&str, &str)]) {
         let log = self.folder.join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = dynamo(&["node", &id.to_string()], &self.file(id))
             .arg("--data")
             .arg(self.data(id))
             .env_remove("RUST_LOG")
+            .envs(switches.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -108,13 +115,16 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Waits until a node ends by itself.
+    pub fn await_end(&self, id: u32) -> ExitStatus {
+        let mut child = self.take(id);
+        eventually(&format!("node {id} ends"), || child.try_wait().unwrap())
+    }
+
     /// SIGTERM; waits for the end.
     pub fn terminate(&self, id: u32) -> ExitStatus {
         self.signal(id, Signal::TERM);
-        let mut child = self.take(id);
-        eventually(&format!("node {id} ends on SIGTERM"), || {
-            child.try_wait().unwrap()
-        })
+        self.await_end(id)
     }
 
     /// SIGSTOP: the process keeps its connections and answers nothing.

@@ -1,0 +1,175 @@
+//! Faults on purpose, for tests of whole processes: the environment of `dynamo node` names them.
+//!
+//! - `DYNAMO_CRASH_AT=POINT:COUNT`: the process ends as by `kill -9` when it passes the
+//!   [`Point`] for the COUNT-th time.
+//! - `DYNAMO_SLOW_DISK=FILE`: before each sync it sleeps as many milliseconds as the file says,
+//!   at that moment; not at all while there is no file.
+//! - `DYNAMO_DISK_FULL=FILE`: while the file exists, only half of an append is written, and it
+//!   fails for lack of space.
+//! - `DYNAMO_SNAPSHOT_AFTER=BYTES`: a snapshot is due when the log is this long.
+//!
+//! A build without debug assertions has none of this: what is asked here is a constant there.
+
+/// A place in the code at which a process can be made to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// A group is in the log, and not synced.
+    LogAppended,
+    /// A group is durable, and nobody has been told.
+    LogSynced,
+    /// A snapshot has begun: its new log exists, but perhaps not after a loss of power.
+    SnapshotLogCreated,
+    /// The new log is in use, and nothing of the snapshot is written.
+    SnapshotLogSwitched,
+    /// All of the snapshot is in its temporary file, and not synced.
+    SnapshotWritten,
+    /// The temporary file is durable, and not renamed.
+    SnapshotSynced,
+    /// The snapshot has its name, but perhaps not after a loss of power.
+    SnapshotRenamed,
+    /// The snapshot is durable, and the old log still there.
+    SnapshotDurable,
+    /// One of the old files is gone.
+    SnapshotOldRemoved,
+    /// A coordinator has prepared and heard a promise, and not counted it.
+    PromiseHeard,
+    /// A coordinator has sent an accept and heard that it is taken, and not counted it.
+    AcceptHeard,
+    /// A coordinator has decided, and told nobody.
+    Decided,
+}
+
+#[cfg(debug_assertions)]
+pub use armed::{arm, disk_is_full, pass, slow_down, snapshot_after};
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    const POINTS: [Point; 12] = [
+        Point::LogAppended,
+        Point::LogSynced,
+        Point::SnapshotLogCreated,
+        Point::SnapshotLogSwitched,
+        Point::SnapshotWritten,
+        Point::SnapshotSynced,
+        Point::SnapshotRenamed,
+        Point::SnapshotDurable,
+        Point::SnapshotOldRemoved,
+        Point::PromiseHeard,
+        Point::AcceptHeard,
+        Point::Decided,
+    ];
+
+    struct Armed {
+        /// Where to end, and at which passing from now on.
+        crash: Option<(Point, AtomicU64)>,
+        slow_disk: Option<PathBuf>,
+        disk_full: Option<PathBuf>,
+        snapshot_after: Option<u64>,
+    }
+
+    static ARMED: OnceLock<Armed> = OnceLock::new();
+
+    /// Reads the environment, once, before anything else.
+    ///
+    /// # Errors
+    /// What it does not understand.
+    pub fn arm() -> Result<(), String> {
+        let file = |name| std::env::var_os(name).map(PathBuf::from);
+        let read = |name| std::env::var(name).ok();
+        let crash = read("DYNAMO_CRASH_AT")
+            .map(|text| crash_at(&text).ok_or(format!("DYNAMO_CRASH_AT={text} is no POINT:COUNT")));
+        let snapshot_after = read("DYNAMO_SNAPSHOT_AFTER").map(|text| {
+            let wrong = |_| format!("DYNAMO_SNAPSHOT_AFTER={text} is no number of bytes");
+            text.parse().map_err(wrong)
+        });
+        let armed = Armed {
+            crash: crash.transpose()?,
+            slow_disk: file("DYNAMO_SLOW_DISK"),
+            disk_full: file("DYNAMO_DISK_FULL"),
+            snapshot_after: snapshot_after.transpose()?,
+        };
+        ARMED.set(armed).map_err(|_| "armed twice".to_owned())
+    }
+
+    fn crash_at(text: &str) -> Option<(Point, AtomicU64)> {
+        let (name, count) = text.split_once(':')?;
+        let named = |point: &Point| format!("{point:?}") == name;
+        let count: u64 = count.parse().ok()?;
+        (count > 0).then_some((POINTS.into_iter().find(named)?, AtomicU64::new(count)))
+    }
+
+    /// Ends the process if it is to end here, now.
+    pub fn pass(point: Point) {
+        let Some((at, left)) = ARMED.get().and_then(|armed| armed.crash.as_ref()) else {
+            return;
+        };
+        if *at == point && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            eprintln!("crash point {point:?}");
+            let killed = kill_process(getpid(), Signal::KILL);
+            unreachable!("kill -9 of oneself: {killed:?}");
+        }
+    }
+
+    /// Makes a sync slow.
+    pub fn slow_down() {
+        let file = ARMED.get().and_then(|armed| armed.slow_disk.as_ref());
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        if let Some(millis) = text.and_then(|text| text.trim().parse().ok()) {
+            std::thread::sleep(Duration::from_millis(millis));
+        }
+    }
+
+    /// Whether an append shall fail.
+    pub fn disk_is_full() -> bool {
+        let file = ARMED.get().and_then(|armed| armed.disk_full.as_ref());
+        file.is_some_and(|file| file.exists())
+    }
+
+    /// The length of the log, in bytes, after which a snapshot is due.
+    pub fn snapshot_after() -> Option<u64> {
+        ARMED.get().and_then(|armed| armed.snapshot_after)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_crash_point_has_a_name_and_a_count() {
+            let (point, left) = crash_at("LogSynced:3").unwrap();
+            assert_eq!((point, left.into_inner()), (Point::LogSynced, 3));
+            for wrong in ["LogSynced", "LogSynced:", "LogSynced:0", "Nowhere:1", ""] {
+                assert!(crash_at(wrong).is_none(), "{wrong}");
+            }
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod unarmed {
+    use super::Point;
+
+    pub const fn pass(_: Point) {}
+
+    pub const fn slow_down() {}
+
+    pub const fn disk_is_full() -> bool {
+        false
+    }
+
+    pub const fn snapshot_after() -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub use unarmed::{disk_is_full, pass, slow_down, snapshot_after};
