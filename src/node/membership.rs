@@ -29,12 +29,24 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The thread: ends once this node votes.
 pub fn run(node: &Arc<Node>) {
+    if rules::holds(Rule::LostFolderCopied) && !make_whole(node) {
+        return;
+    }
+    node.votes.store(true, Ordering::Release);
+    for &peer in node.links.keys() {
+        node.announce_storage(peer);
+    }
+    info!("{}: votes", node.id);
+}
+
+/// Makes sure that nothing is forgotten that this node ever voted; false if the node ends before.
+fn make_whole(node: &Arc<Node>) -> bool {
     let standing = node.store.identity().standing;
     if standing == Standing::New {
         let lost = loop {
             match knew_another(node) {
-                Some(lost) => break lost && rules::holds(Rule::LostFolderCopied),
-                None if node.ending() => return,
+                Some(lost) => break lost,
+                None if node.ending() => return false,
                 None => node.pause(ASK_AGAIN),
             }
         };
@@ -51,7 +63,7 @@ pub fn run(node: &Arc<Node>) {
         );
         while !copy_everything(node) {
             if node.ending() {
-                return;
+                return false;
             }
             node.pause(ASK_AGAIN);
         }
@@ -62,11 +74,7 @@ pub fn run(node: &Arc<Node>) {
             node.store.count()
         );
     }
-    node.votes.store(true, Ordering::Release);
-    for &peer in node.links.keys() {
-        node.announce_storage(peer);
-    }
-    info!("{}: votes", node.id);
+    true
 }
 
 /// Whether any neighbour knew this node under another storage id; `None` until all have answered.

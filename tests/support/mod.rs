@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod example;
 pub mod faulty_disk;
 pub mod history;
+pub mod impostor;
 pub mod linearizability;
 pub mod nemesis;
 pub mod plan;

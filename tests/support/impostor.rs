@@ -1,0 +1,73 @@
+//! A peer that the test plays itself: asks a node's replica what another node would ask.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use simple_dynamo::config::Config;
+use simple_dynamo::peer::message::{Ask, Hello, PROTOCOL, Reply, Request, Tell, line};
+use simple_dynamo::ring::NodeId;
+
+use super::cluster::Cluster;
+
+/// How long a reply may take that is sure to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection to a node's port for peers, in another node's name.
+pub struct Impostor {
+    stream: BufReader<TcpStream>,
+    last_id: u64,
+}
+
+impl Impostor {
+    /// Greets `to` as `from`.
+    pub fn greet(cluster: &Cluster, from: u32, to: u32) -> Impostor {
+        let config = Config::read(&cluster.file(to)).unwrap();
+        let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut impostor = Impostor {
+            stream: BufReader::new(stream),
+            last_id: 0,
+        };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            cluster: config.fingerprint(),
+            from: NodeId(from),
+            to: NodeId(to),
+        };
+        impostor.stream.get_mut().write_all(&line(&hello)).unwrap();
+        assert_eq!(impostor.receive(), "\"welcome\"\n");
+        impostor
+    }
+
+    /// Sends a question; its number names the answer.
+    pub fn ask(&mut self, request: Request) -> u64 {
+        self.last_id += 1;
+        let ask = Ask {
+            id: self.last_id,
+            ask: request,
+        };
+        self.stream.get_mut().write_all(&line(&ask)).unwrap();
+        self.last_id
+    }
+
+    /// What is answered at once, to the questions so far.
+    pub fn replies(&mut self) -> Vec<(u64, Reply)> {
+        // A ping never waits for the disk.
+        let last = self.ask(Request::Ping);
+        let mut replies = Vec::new();
+        loop {
+            let Tell { id, tell } = serde_json::from_str(&self.receive()).unwrap();
+            if id == last {
+                return replies;
+            }
+            replies.push((id, tell));
+        }
+    }
+
+    fn receive(&mut self) -> String {
+        let mut text = String::new();
+        self.stream.read_line(&mut text).unwrap();
+        text
+    }
+}
