@@ -25,7 +25,8 @@
 //! 10. [`config`], [`error`], [`client`], [`cli`]: what is around that.
 //!
 //! [`rules`] names the rules that tests leave out one by one, [`faults`] what they break in a
-//! running process. The decisions are traced to the assignment in `report/`.
+//! running process, and [`sync`] is where a model checker takes hold. The decisions are traced to
+//! the assignment in `report/`.
 pub mod bytes;
 pub mod cli;
 pub mod client;
@@ -41,6 +42,7 @@ pub mod ring;
 pub mod rules;
 pub mod server;
 pub mod storage;
+pub mod sync;
 
 /// Locks; a thread that panicked with the lock held has left the data whole or ended the process.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Each module under `src/`, and the modules of this crate that it may use, itself apart. From the
 /// bottom up: a line names nothing that stands below it.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("sync", &[]),
     ("rules", &[]),
     ("faults", &[]),
     ("error", &[]),
@@ -14,19 +15,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("ring", &["bytes"]),
     ("clock", &["ring"]),
-    ("net", &["lock"]),
+    ("net", &["lock", "sync"]),
     ("register", &["bytes", "ring", "clock", "rules"]),
     ("config", &["ring", "register"]),
     (
         "storage",
         &[
-            "lock", "rules", "faults", "bytes", "ring", "clock", "register",
+            "lock", "sync", "rules", "faults", "bytes", "ring", "clock", "register",
         ],
     ),
     (
         "peer",
         &[
-            "lock", "bytes", "ring", "clock", "register", "storage", "net",
+            "lock", "sync", "bytes", "ring", "clock", "register", "storage", "net",
         ],
     ),
     (

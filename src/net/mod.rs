@@ -2,6 +2,63 @@
 
 pub mod lines;
 pub mod outgoing;
+pub mod socket;
 
 pub use lines::{Lines, Received};
 pub use outgoing::{Outgoing, batch};
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn pair(limit: usize) -> (Arc<Outgoing>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (
+            Outgoing::new(stream, limit).unwrap(),
+            listener.accept().unwrap().0,
+        )
+    }
+
+    #[test]
+    fn what_a_batch_sends_arrives_in_order_when_it_ends() {
+        let (out, mut receiver) = pair(1000);
+        receiver.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 10];
+        batch(|| {
+            // A batch in a batch is part of it.
+            assert!(batch(|| out.send(b"one ")) && out.send(b"two"));
+            assert_eq!(
+                receiver.read(&mut bytes).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+        });
+        receiver.set_nonblocking(false).unwrap();
+        receiver.read_exact(&mut bytes[..7]).unwrap();
+        assert_eq!(&bytes[..7], b"one two");
+    }
+
+    #[test]
+    fn a_receiver_that_does_not_read_stops_nobody_and_loses_nothing() {
+        let (out, mut receiver) = pair(64 << 20);
+        let chunk = vec![7; 1 << 20];
+        for _ in 0..32 {
+            assert!(out.send(&chunk));
+        }
+        let mut received = vec![0; 32 << 20];
+        receiver.read_exact(&mut received).unwrap();
+        assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn no_more_than_the_limit_waits() {
+        let (out, _receiver) = pair(1 << 20);
+        let chunk = vec![7; 1 << 20];
+        let taken = (0..64).take_while(|_| out.send(&chunk)).count();
+        assert!(taken < 64);
+    }
+}

@@ -7,15 +7,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
 
 use log::debug;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 
+use super::socket::{TcpStream, send_without_waiting};
 use crate::lock;
+use crate::sync::{Instant, Mutex, thread, thread_local};
 
 /// A receiver that takes nothing for so long loses its connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,7 +129,7 @@ impl Outgoing {
             }
             std::mem::swap(&mut queue.bytes, &mut bytes);
             drop(queue);
-            match self.write_without_waiting(&bytes) {
+            match send_without_waiting(&self.stream, &bytes) {
                 Ok(written) if written == bytes.len() => {}
                 Ok(written) => return self.leave_to_a_thread(bytes.split_off(written)),
                 Err(error) => return self.fail(&error),
@@ -138,30 +138,13 @@ impl Outgoing {
         }
     }
 
-    fn write_without_waiting(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() {
-            match send(
-                &self.stream,
-                &bytes[written..],
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            ) {
-                Ok(count) => written += count,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(written)
-    }
-
     /// The socket's buffer is full: a thread waits for room and then writes all that is queued.
     fn leave_to_a_thread(self: &Arc<Self>, rest: Vec<u8>) {
         let connection = self.clone();
-        let thread = std::thread::Builder::new()
+        let builder = thread::Builder::new()
             .name("overflow".into())
             .stack_size(64 << 10);
-        let spawned = thread.spawn(move || {
+        let spawned = builder.spawn(move || {
             let mut bytes = rest;
             loop {
                 if let Err(error) = connection.write_waiting(&bytes) {
@@ -200,59 +183,5 @@ impl Outgoing {
         queue.bytes = Vec::new();
         drop(queue);
         self.close();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    use super::*;
-
-    fn pair(limit: usize) -> (Arc<Outgoing>, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (
-            Outgoing::new(stream, limit).unwrap(),
-            listener.accept().unwrap().0,
-        )
-    }
-
-    #[test]
-    fn what_a_batch_sends_arrives_in_order_when_it_ends() {
-        let (out, mut receiver) = pair(1000);
-        receiver.set_nonblocking(true).unwrap();
-        let mut bytes = [0; 10];
-        batch(|| {
-            assert!(out.send(b"one ") && out.send(b"two"));
-            assert_eq!(
-                receiver.read(&mut bytes).unwrap_err().kind(),
-                io::ErrorKind::WouldBlock
-            );
-        });
-        receiver.set_nonblocking(false).unwrap();
-        receiver.read_exact(&mut bytes[..7]).unwrap();
-        assert_eq!(&bytes[..7], b"one two");
-    }
-
-    #[test]
-    fn a_receiver_that_does_not_read_stops_nobody_and_loses_nothing() {
-        let (out, mut receiver) = pair(64 << 20);
-        let chunk = vec![7; 1 << 20];
-        for _ in 0..32 {
-            assert!(out.send(&chunk));
-        }
-        let mut received = vec![0; 32 << 20];
-        receiver.read_exact(&mut received).unwrap();
-        assert!(received.iter().all(|byte| *byte == 7));
-    }
-
-    #[test]
-    fn no_more_than_the_limit_waits() {
-        let (out, _receiver) = pair(1 << 20);
-        let chunk = vec![7; 1 << 20];
-        let taken = (0..64).take_while(|_| out.send(&chunk)).count();
-        assert!(taken < 64);
     }
 }

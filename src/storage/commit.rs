@@ -7,14 +7,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::Appender;
 use super::frame;
 use crate::faults::{self, Point};
 use crate::lock;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Instant, Mutex};
 
 /// The number of an appended entry; entries become durable in the order of their numbers.
 pub type Lsn = u64;
@@ -91,7 +92,7 @@ impl GroupCommit {
             Condvar::new(),
         ));
         let shared = queue.clone();
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("commit".into())
             .spawn(move || run(&shared, log, sync, &hooks))?;
         Ok(GroupCommit {
@@ -185,7 +186,7 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         }
         if crowd >= CROWD && last.elapsed() < GATHER && !gathered.ending {
             drop(gathered);
-            std::thread::sleep(GATHER);
+            thread::sleep(GATHER);
             gathered = lock(queue);
         }
         crowd = std::mem::take(&mut gathered.urgent);

@@ -1,7 +1,7 @@
 //! A link's connection: opens it, greets, and takes the replies that come.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +9,7 @@ use log::{debug, info};
 
 use super::{Answer, Link, QUEUE_LIMIT};
 use crate::lock;
+use crate::net::socket::TcpStream;
 use crate::net::{self, Lines, Outgoing, Received};
 use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
 

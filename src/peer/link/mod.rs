@@ -8,15 +8,16 @@ mod connection;
 mod silence;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::message::{self, Ask, Reply, Request};
 use super::suspicion::Suspicion;
 use crate::lock;
 use crate::net::Outgoing;
 use crate::ring::NodeId;
+use crate::sync::{AtomicBool, Condvar, Instant, Mutex};
 
 /// How many bytes may wait for one peer before more messages to it are dropped.
 const QUEUE_LIMIT: usize = 64 << 20;
