@@ -181,6 +181,8 @@ impl Outgoing {
         let mut queue = lock(&self.queue);
         queue.writing = false;
         queue.bytes = Vec::new();
+        // In the same step: what another thread sends now would follow upon half a message.
+        queue.closed = true;
         drop(queue);
         self.close();
     }
