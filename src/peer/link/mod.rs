@@ -109,7 +109,10 @@ impl Link {
         let now = self.now();
         let mut state = lock(&self.state);
         let hopeless = state.connection.is_none() && state.suspicion.suspect();
-        if hopeless || state.outstanding.len() >= MOST_OUTSTANDING {
+        // Looked at with the lock held: whoever gives up all at the end finds this question, or
+        // this is seen.
+        let ending = self.ending.load(Ordering::Relaxed);
+        if hopeless || ending || state.outstanding.len() >= MOST_OUTSTANDING {
             drop(state);
             return callback(Answer::Unreached);
         }
