@@ -2,8 +2,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use support::example::*;
-use support::history::{Current, End, Operation, Reply, Request};
+
+use support::history::{self, Current, End, Operation, Reply, Request};
 use support::linearizability::{Verdict, check};
 
 const BUDGET: u64 = 1_000;
@@ -233,4 +237,54 @@ fn keys_are_independent() {
 #[test]
 fn a_spent_budget_is_no_verdict() {
     assert_eq!(check(&[put(1, 2, 1), put(3, 4, 2)], 1), Verdict::Unknown);
+}
+
+/// The histories in a folder of `tests/histories/`, by name.
+fn on_file(kind: &str) -> BTreeMap<String, Vec<Operation>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories");
+    let files = fs::read_dir(root.join(kind)).unwrap();
+    files
+        .map(|file| {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("// "), "{path:?} does not say what it is");
+            let history =
+                history::from_lines(&text).unwrap_or_else(|why| panic!("{path:?}, {why}"));
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, history)
+        })
+        .collect()
+}
+
+#[test]
+fn histories_on_file_are_told_apart_and_each_bad_one_has_its_good_counterpart() {
+    let (goods, bads) = (on_file("good"), on_file("bad"));
+    assert!(bads.len() >= 15 && goods.keys().eq(bads.keys()));
+    goods.values().for_each(|history| good(history));
+    bads.values().for_each(|history| bad(history));
+}
+
+#[test]
+fn a_history_read_from_its_lines_is_the_same() {
+    let current = Current::Version(version_of(1));
+    let history = [
+        put(1, 2, 1),
+        get(3, 4, 1),
+        conflict(5, 6, None, current),
+        conflict(7, 8, None, Current::Unsaid),
+        swapped(9, 10, Some(1), 2),
+        delete(11, 12),
+        missing(13, 14),
+        unknown(15, write(3)),
+        Operation {
+            end: End::Failed,
+            ..put(16, 17, 4)
+        },
+    ];
+    let lines = history::to_lines(&history);
+    assert_eq!(lines.lines().count(), history.len());
+    assert_eq!(history::from_lines(&lines).unwrap(), history);
+    let broken = format!("// a comment\n\n{lines}nonsense\n");
+    let why = history::from_lines(&broken).unwrap_err();
+    assert!(why.starts_with("line 12: "), "{why}");
 }
