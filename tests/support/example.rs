@@ -53,27 +53,30 @@ pub fn done(value: u32) -> Reply {
     }
 }
 
-pub fn get(called: u64, returned: u64, value: u32) -> Operation {
-    let found = Reply::Found {
+pub fn found(value: u32) -> Reply {
+    Reply::Found {
         value: value.to_string(),
         version: version_of(value),
-    };
-    operation(called, returned, Request::Get, found)
+    }
+}
+
+pub fn get(called: u64, returned: u64, value: u32) -> Operation {
+    operation(called, returned, Request::Get, found(value))
 }
 
 pub fn missing(called: u64, returned: u64) -> Operation {
     operation(called, returned, Request::Get, Reply::Missing)
 }
 
+/// The versions of deletes are never asked for, and all alike.
+pub fn deleted() -> Reply {
+    Reply::Done {
+        version: Some("gone".into()),
+    }
+}
+
 pub fn delete(called: u64, returned: u64) -> Operation {
-    operation(
-        called,
-        returned,
-        Request::Delete,
-        Reply::Done {
-            version: Some("gone".into()),
-        },
-    )
+    operation(called, returned, Request::Delete, deleted())
 }
 
 pub fn swapped(called: u64, returned: u64, expected: Option<u32>, value: u32) -> Operation {
