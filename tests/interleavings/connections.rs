@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::net::socket::{TcpStream, pair};
 use crate::net::{Outgoing, batch};
 use crate::sync::thread::{self, JoinHandle};
-use crate::{draw, explore};
+use crate::{draw, explore, wait_up_to};
 
 const SENDERS: usize = 3;
 const MESSAGES: usize = 4;
@@ -74,6 +74,7 @@ fn what_arrives_before_a_close_or_a_failure_has_no_gap() {
         let connection = Outgoing::new(sending, usize::MAX).unwrap();
         let senders: Vec<_> = (0..SENDERS).map(|n| sender(&connection, n)).collect();
         let closes = draw(2) == 0;
+        wait_up_to(50);
         if closes {
             connection.close();
         }

@@ -14,7 +14,7 @@ use crate::peer::link::{Answer, Link, Settings};
 use crate::peer::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
 use crate::ring::NodeId;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{SCHEDULES, draw, explore};
+use crate::{SCHEDULES, draw, explore, wait_up_to};
 
 const ASKERS: usize = 2;
 const QUESTIONS: usize = 2;
@@ -209,7 +209,7 @@ fn each_question_has_one_answer_when_the_link_ends_at_any_moment() {
         let seen = Shared::default();
         let (link, running) = start(&seen);
         let askers = [0, 1].map(|name| asker(&seen, &link, name));
-        (0..draw(100)).for_each(|_| thread::yield_now());
+        wait_up_to(100);
         link.end();
         for (asking, _) in askers {
             asking.join().unwrap();

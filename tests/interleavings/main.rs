@@ -48,6 +48,11 @@ fn explore(scenario: fn()) {
     Runner::new(few, config).run(scenario);
 }
 
+/// Lets others run, for up to so many turns.
+fn wait_up_to(turns: usize) {
+    (0..draw(turns)).for_each(|_| sync::thread::yield_now());
+}
+
 /// A number below `bound`, drawn so that a replay draws it again.
 fn draw(bound: usize) -> usize {
     use shuttle::rand::Rng;
