@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shuttle::sync::mpsc::{self, Receiver};
+use shuttle::sync::mpsc;
 
 use crate::net::socket::{self, TcpStream};
 use crate::net::{Lines, Received};
@@ -116,26 +116,32 @@ fn start(seen: &Shared) -> (Arc<Link>, JoinHandle<()>) {
     (link, thread::spawn(move || running.run()))
 }
 
-/// Asks, one question after the other, and tells of each answer.
-fn asker(seen: &Shared, link: &Arc<Link>, name: usize) -> (JoinHandle<()>, Receiver<()>) {
+/// Whether to wait for the answer to one question before the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Patient,
+    Hasty,
+}
+
+fn asker(seen: &Shared, link: &Arc<Link>, name: usize, pace: Pace) -> JoinHandle<()> {
     let (seen, link) = (seen.clone(), link.clone());
-    let (tell, told) = mpsc::channel();
-    let asking = thread::spawn(move || {
+    thread::spawn(move || {
         for number in (0..QUESTIONS).map(|place| name * QUESTIONS + place) {
-            let (seen, tell) = (seen.clone(), tell.clone());
+            let (tell, told) = mpsc::channel();
+            let seen = seen.clone();
             link.ask(question(number), move |answer| {
-                seen.lock()
-                    .unwrap()
-                    .answers
-                    .entry(number)
-                    .or_default()
-                    .push(answer);
-                // Where nobody waits for it any more, it is counted all the same.
+                let mut seen = seen.lock().unwrap();
+                seen.answers.entry(number).or_default().push(answer);
+                drop(seen);
+                // Who is hasty does not listen.
                 let _ = tell.send(());
             });
+            if pace == Pace::Patient {
+                // A question that is forgotten is a deadlock here.
+                told.recv().unwrap();
+            }
         }
-    });
-    (asking, told)
+    })
 }
 
 /// How often there was a reply, a silence, nobody to ask, and a question asked again: a scenario
@@ -190,10 +196,8 @@ fn each_question_has_one_answer_in_the_end_whatever_the_peer_does() {
     explore(|| {
         let seen = Shared::default();
         let (link, running) = start(&seen);
-        for (asking, told) in [0, 1].map(|name| asker(&seen, &link, name)) {
-            asking.join().unwrap();
-            // A question that is forgotten is a deadlock here.
-            (0..QUESTIONS).for_each(|_| told.recv().unwrap());
+        for asker in [0, 1].map(|name| asker(&seen, &link, name, Pace::Patient)) {
+            asker.join().unwrap();
         }
         link.end();
         running.join().unwrap();
@@ -208,11 +212,11 @@ fn each_question_has_one_answer_when_the_link_ends_at_any_moment() {
     explore(|| {
         let seen = Shared::default();
         let (link, running) = start(&seen);
-        let askers = [0, 1].map(|name| asker(&seen, &link, name));
+        let askers = [0, 1].map(|name| asker(&seen, &link, name, Pace::Hasty));
         wait_up_to(100);
         link.end();
-        for (asking, _) in askers {
-            asking.join().unwrap();
+        for asker in askers {
+            asker.join().unwrap();
         }
         running.join().unwrap();
         MET.check(&seen);
