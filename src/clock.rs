@@ -49,6 +49,15 @@ impl VectorClock {
         self.0.retain(|entry| entry.0 != origin);
     }
 
+    /// Absorbs all that `other` has.
+    pub fn merge(&mut self, other: &VectorClock) {
+        for &(origin, sequence) in &other.0 {
+            if sequence > self.get(origin) {
+                self.set(Dot { origin, sequence });
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

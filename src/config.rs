@@ -47,6 +47,10 @@ pub struct Config {
     /// How often one range is compared with one other replica, to find what nothing else found.
     #[serde(default = "default_anti_entropy")]
     pub anti_entropy_ms: u64,
+    /// How old a tombstone is at least when it is dropped: long enough for every request that it
+    /// absorbed to have ended. Five request deadlines where it is not given.
+    #[serde(default)]
+    pub tombstone_age_ms: u64,
     /// Client connections, and so threads for them, at a time; one more is told `BUSY`.
     #[serde(default = "default_max_clients")]
     pub max_clients: usize,
@@ -134,6 +138,9 @@ impl Config {
                 .fill_in()
                 .map_err(|wrong| ConfigError(format!("nodes[{place}]: {wrong}")))?;
         }
+        if config.tombstone_age_ms == 0 {
+            config.tombstone_age_ms = 5 * config.request_deadline_ms;
+        }
         config.check().map_err(ConfigError)?;
         Ok(config)
     }
@@ -187,6 +194,14 @@ impl Config {
                 "request_deadline_ms is {}: at least {least}, so that every replica of a key can \
                  be silent for a read time-out and still be waited for",
                 self.request_deadline_ms
+            ));
+        }
+        let least = 2 * self.request_deadline_ms;
+        if self.tombstone_age_ms < least {
+            return Err(format!(
+                "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that no \
+                 request is under way that a dropped tombstone knew of",
+                self.tombstone_age_ms
             ));
         }
         for (name, millis) in [
@@ -371,6 +386,10 @@ mod tests {
             (
                 format!(r#"{{{three},"request_deadline_ms":300}}"#),
                 "at least 400",
+            ),
+            (
+                format!(r#"{{{three},"tombstone_age_ms":3999}}"#),
+                "tombstone_age_ms is 3999",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),

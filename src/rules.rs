@@ -33,6 +33,12 @@ pub enum Rule {
     OwnKeysOnly,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
+    /// A tombstone is dropped only when every replica of its key holds it or is past it.
+    TombstoneEverywhere,
+    /// Of what is dropped the ballots stay fenced off,
+    DroppedBallotsFenced,
+    /// and so do the requests.
+    DroppedRequestsFenced,
 }
 
 #[cfg(debug_assertions)]
@@ -45,7 +51,7 @@ mod switch {
 
     use super::Rule;
 
-    const ALL: [Rule; 12] = [
+    const ALL: [Rule; 15] = [
         Rule::StrictPrepare,
         Rule::PromiseKept,
         Rule::PromiseDurable,
@@ -58,6 +64,9 @@ mod switch {
         Rule::RepliesMatched,
         Rule::OwnKeysOnly,
         Rule::LostFolderCopied,
+        Rule::TombstoneEverywhere,
+        Rule::DroppedBallotsFenced,
+        Rule::DroppedRequestsFenced,
     ];
 
     thread_local! {

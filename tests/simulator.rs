@@ -27,9 +27,11 @@ fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
     let seeds = number("DYNAMO_SEEDS").unwrap_or(SEEDS);
     let mut faults: BTreeMap<Fault, u64> = BTreeMap::new();
     let mut ends = [0u64; 3];
+    let mut dropped = 0;
     for seed in 0..seeds {
         let report = simulation::run(seed, Sabotage::Nothing, false);
         assert!(report.is_sound(), "{}", report.tell());
+        dropped += report.counts.dropped;
         for (fault, times) in report.counts.faults {
             *faults.entry(fault).or_default() += times;
         }
@@ -43,7 +45,9 @@ fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
         }
     }
     let [returned, unknown, failed] = ends;
-    println!("{returned} done, {unknown} unknown, {failed} certainly not done; {faults:?}");
+    println!(
+        "{returned} done, {unknown} unknown, {failed} certainly not done; {faults:?}; {dropped} dropped"
+    );
     // A cluster in which nothing is ever done is linearizable, too.
     assert!(
         returned * 10 > (returned + unknown + failed) * 8,
@@ -53,6 +57,7 @@ fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
         unknown > seeds / 10 && failed > 0,
         "the faults are too tame: {ends:?}"
     );
+    assert!(dropped > seeds, "hardly a tombstone was dropped: {dropped}");
     for fault in Fault::ALL {
         let times = faults.get(&fault).copied().unwrap_or(0);
         assert!(
@@ -124,6 +129,12 @@ fn every_rule_left_out_is_noticed() {
         (Rule::MemoryDropped, Invariant, 50),
         (Rule::RepliesMatched, History, 6_000),
         (Rule::RepliesMatched, Invariant, 500),
+        (Rule::TombstoneEverywhere, History, 2_500),
+        (Rule::TombstoneEverywhere, Invariant, 200),
+        (Rule::DroppedBallotsFenced, History, 50),
+        (Rule::DroppedBallotsFenced, Invariant, 20),
+        (Rule::DroppedRequestsFenced, History, 200),
+        (Rule::DroppedRequestsFenced, Invariant, 20),
     ];
     for (rule, sign, within) in table {
         rules::leave_out(Some(rule));

@@ -2,23 +2,14 @@
 
 mod support;
 
-use simple_dynamo::register::{Ballot, Record, VoteReply, VoteRequest};
+use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
 use simple_dynamo::storage::{Scan, Urgency};
 use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
-use support::witness::{Opened, Said, accept, ballot, open, prepare, proposal};
+use support::witness::{
+    Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal,
+};
 
 const READ: VoteRequest = VoteRequest::Read { state: true };
-
-fn opened(disk: &FaultyDisk) -> Opened {
-    open(disk.power_on()).expect("the folder is whole")
-}
-
-/// Ends the process as a loss of power does, and starts it again.
-fn after_a_loss_of_power(disk: &FaultyDisk, opened_before: &Opened) -> Opened {
-    disk.lose_power(Loss::Everything);
-    opened_before.store.close();
-    opened(disk)
-}
 
 fn replies(said: Vec<Said>) -> Vec<VoteReply> {
     let replies = said.into_iter().filter_map(|said| match said {
@@ -34,7 +25,7 @@ fn a_vote_is_told_only_once_it_is_durable() {
     let node = opened(&disk);
     disk.hold(Call::Sync);
     for (request, reply) in [
-        (prepare(1), VoteReply::Promised(None)),
+        (prepare(1), VoteReply::Promised(Promise::default())),
         (accept(&"a".into(), 1), VoteReply::Taken),
     ] {
         disk.hold(Call::Sync);
@@ -131,7 +122,10 @@ fn a_vote_that_nobody_waits_for_rides_along_and_is_told_once_it_is_durable_all_t
         VoteReply::Taken,
         "told in order"
     );
-    assert_eq!(replies(vec![node.hear()]), [VoteReply::Promised(None)]);
+    assert_eq!(
+        replies(vec![node.hear()]),
+        [VoteReply::Promised(Promise::default())]
+    );
     assert_eq!(
         disk.steps() - before,
         4,

@@ -23,6 +23,9 @@ fn key(number: u64) -> Key {
 /// same seed takes the same steps.
 fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Witness) {
     let votes = rng.usize(1..6);
+    if rng.bool() {
+        witness.drop_tombstone(opened, &key(rng.u64(0..KEYS)));
+    }
     disk.hold(Call::Append);
     for place in 0..votes {
         let key = key(rng.u64(0..KEYS));
@@ -113,8 +116,8 @@ fn a_told_vote_holds_through_any_row_of_crashes_and_failures() {
     }
 }
 
-/// A fixed piece of work with all that writes: votes, a reservation, a snapshot, a change of
-/// identity, and votes while the snapshot is taken.
+/// A fixed piece of work with all that writes: votes, drops of tombstones, a reservation, a
+/// snapshot, a change of identity, and votes and drops while the snapshot is taken.
 fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
     let Some(opened) = open_or_fail(disk, "at work") else {
         return;
@@ -133,8 +136,10 @@ fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
     disk.before_each_step(move || {
         if let Some(opened) = other.upgrade().filter(|opened| !opened.has_failed()) {
             let key = key(rng.u64(0..KEYS));
+            let mut witness = told.lock().unwrap();
+            witness.drop_tombstone(&opened, &key);
             opened.ask(&key, accept(&key, opened.store.promised(&key).round + 1));
-            hear(1, &opened, &mut told.lock().unwrap());
+            hear(1, &opened, &mut witness);
         }
     });
     // Fails if the fault that is planned comes first; what was told holds all the same.

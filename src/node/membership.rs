@@ -124,6 +124,7 @@ fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
         let Some(Reply::Page(page)) = node.ask_and_wait(from, Request::Scan(scan.clone())) else {
             return false;
         };
+        node.store.absorb_fence(&page.fence);
         for entry in page.entries {
             if let Some(record) = entry.record {
                 node.store.absorb(&entry.key, record);

@@ -15,6 +15,7 @@ pub mod replica;
 pub mod router;
 pub mod stats;
 pub mod timer;
+pub mod tombstones;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -190,6 +191,7 @@ impl Node {
         }
         self.spawn("join", membership::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
+        self.spawn("tombstones", tombstones::run)?;
         self.spawn("snapshots", Node::take_snapshots)
     }
 

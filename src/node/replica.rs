@@ -34,6 +34,11 @@ impl Service for Node {
                 respond.reply(Reply::Digests(self.store.digests(arc)));
             }
             Request::Digests { .. } => respond.reply(Reply::Abstain),
+            Request::Tombstones(tombstones) => {
+                let reply = move |held| respond.reply(Reply::Held(held));
+                self.store.hold_tombstones(&tombstones, reply);
+            }
+            Request::Drop(dropped) => self.store.drop_tombstones(dropped),
             Request::Scan(scan) => {
                 self.store
                     .scan(&scan, move |page| respond.reply(Reply::Page(page)));

@@ -34,6 +34,8 @@ pub struct Stats {
     pub pulled: Counter,
     /// Of these, how many needed a full round.
     pub restored: Counter,
+    /// Tombstones that this node found to be everywhere, and dropped.
+    pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
 }
@@ -72,20 +74,22 @@ impl Node {
             arcs
         };
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 17] = [
+        let lines: [(&str, &dyn Display); 19] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("uptime_seconds", &self.began.elapsed().as_secs()),
             ("storage", &identity.storage),
             ("storage_standing", &standing),
             ("votes", &if self.votes() { "yes" } else { "no" }),
-            ("keys", &self.store.count()),
+            ("keys", &(self.store.count() - self.store.tombstone_count())),
+            ("tombstones", &self.store.tombstone_count()),
             ("log_bytes", &self.store.log_bytes()),
             ("ranges", &arcs),
             ("ranges_up_to_date", &(arcs - doubted)),
             ("ranges_compared", &stats.compared.get()),
             ("keys_pulled", &stats.pulled.get()),
             ("keys_restored", &stats.restored.get()),
+            ("tombstones_dropped", &stats.dropped.get()),
             ("read_repairs", &stats.read_repairs.get()),
             ("requests", &stats.requests.get()),
             ("requests_failed", &stats.failures.get()),

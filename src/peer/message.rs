@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::net::Outgoing;
-use crate::register::{Operation, Outcome, VoteReply, VoteRequest};
+use crate::register::{Accepted, Ballot, Operation, Outcome, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
 
@@ -76,6 +76,10 @@ pub enum Request {
     Digests { arc: usize },
     /// Anti-entropy, and listing all pairs: the records of an arc.
     Scan(Scan),
+    /// Do you hold these very tombstones, or are you past them?
+    Tombstones(Vec<(Key, Accepted)>),
+    /// Every replica does: drop them.
+    Drop(Vec<(Key, Ballot)>),
     /// A node says under which storage id it votes, or wants to vote.
     Join { storage: StorageId, votes: bool },
     /// Are you there?
@@ -89,6 +93,8 @@ pub enum Reply {
     Outcome(Outcome),
     Digests(Vec<u64>),
     Page(Page),
+    /// For each tombstone whether it is held, or past.
+    Held(Vec<bool>),
     /// Under which storage id the asking node voted last, if ever.
     Known(Option<StorageId>),
     Pong,
@@ -126,7 +132,7 @@ pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
 mod tests {
     use super::*;
     use crate::clock::Dot;
-    use crate::register::{Accepted, Ballot, Change, State};
+    use crate::register::{Change, State};
 
     fn text<T: Serialize>(message: &T) -> String {
         String::from_utf8(line(message)).unwrap()
@@ -195,6 +201,31 @@ mod tests {
             "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":{\"write\":{\"dot\":\
              {\"origin\":5554,\"sequence\":8},\"change\":{\"compare_and_set\":\
              {\"expected\":null,\"value\":\"v\"}}}}}}}\n"
+        );
+        let tombstone = Accepted {
+            ballot: Ballot::first(3, node),
+            state: State::default().into(),
+        };
+        assert_eq!(
+            text(&Ask {
+                id: 5,
+                ask: Request::Tombstones(vec![("k".into(), tombstone)])
+            }),
+            "{\"id\":5,\"ask\":{\"tombstones\":[[\"k\",{\"ballot\":[3,5554,0],\"state\":{\"clock\":[]}}]]}}\n"
+        );
+        assert_eq!(
+            text(&Tell {
+                id: 5,
+                tell: Reply::Held(vec![true])
+            }),
+            "{\"id\":5,\"tell\":{\"held\":[true]}}\n"
+        );
+        assert_eq!(
+            text(&Ask {
+                id: 0,
+                ask: Request::Drop(vec![("k".into(), Ballot::first(3, node))])
+            }),
+            "{\"id\":0,\"ask\":{\"drop\":[[\"k\",[3,5554,0]]]}}\n"
         );
         assert_eq!(
             text(&Ask {

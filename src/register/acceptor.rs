@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::error;
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, State};
+use super::{Ballot, Fence, State};
 use crate::clock::VectorClock;
 use crate::rules::{self, Rule};
 
@@ -20,19 +20,10 @@ pub struct Accepted {
 ///
 /// - Neither the promise nor the accepted ballot ever decreases, restarts included.
 /// - `promised` is at least the accepted ballot.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub promised: Ballot,
     pub accepted: Option<Accepted>,
-}
-
-impl Default for Record {
-    fn default() -> Record {
-        Record {
-            promised: Ballot::ZERO,
-            accepted: None,
-        }
-    }
 }
 
 /// What a coordinator asks of a replica, for one key.
@@ -51,13 +42,23 @@ pub enum VoteRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoteReply {
-    /// The prepare is granted; this was accepted last.
-    Promised(Option<Accepted>),
+    /// The prepare is granted.
+    Promised(Promise),
     /// The state is accepted.
     Taken,
     /// Neither: this higher ballot was promised.
     Rejected(Ballot),
     Seen(Seen),
+}
+
+/// What a replica tells with its promise.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Promise {
+    /// What it accepted last.
+    pub accepted: Option<Accepted>,
+    /// If that is nothing: requests up to here are over, whatever became of them ([`Fence`]).
+    #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
+    pub before: VectorClock,
 }
 
 /// What a replica has accepted, as a read sees it.
@@ -80,22 +81,29 @@ pub enum Update {
 
 impl Record {
     /// Votes. The update, if any, is to be applied and made durable before the reply is sent.
-    pub fn vote(&self, request: &VoteRequest) -> (Option<Update>, VoteReply) {
+    pub fn vote(&self, request: &VoteRequest, fence: &Fence) -> (Option<Update>, VoteReply) {
         match request {
-            VoteRequest::Prepare(ballot) => self.prepare(*ballot),
+            VoteRequest::Prepare(ballot) => self.prepare(*ballot, fence),
             VoteRequest::Accept(proposal) => self.accept(proposal),
             VoteRequest::Read { state } => (None, VoteReply::Seen(self.seen(*state))),
         }
     }
 
     /// Grants only a strictly higher ballot: one that is granted twice could carry two states.
-    fn prepare(&self, ballot: Ballot) -> (Option<Update>, VoteReply) {
+    fn prepare(&self, ballot: Ballot, fence: &Fence) -> (Option<Update>, VoteReply) {
         let again = ballot == self.promised && !rules::holds(Rule::StrictPrepare);
         if ballot > self.promised || again {
-            (
-                Some(Update::Promise(ballot)),
-                VoteReply::Promised(self.accepted.clone()),
-            )
+            let promise = match &self.accepted {
+                Some(own) => Promise {
+                    accepted: Some(own.clone()),
+                    before: VectorClock::default(),
+                },
+                None => Promise {
+                    accepted: None,
+                    before: fence.decided.clone(),
+                },
+            };
+            (Some(Update::Promise(ballot)), VoteReply::Promised(promise))
         } else {
             (None, VoteReply::Rejected(self.promised))
         }
@@ -145,6 +153,26 @@ impl Record {
         }
     }
 
+    /// The accepted state, if it is a tombstone.
+    pub fn tombstone(&self) -> Option<&Accepted> {
+        let accepted = self.accepted.as_ref();
+        accepted.filter(|own| own.state.value.is_none())
+    }
+
+    /// Whether this replica holds just this tombstone, or has no state and is past it: takes
+    /// nothing older, and lets nobody apply again what the tombstone had absorbed.
+    pub fn holds(&self, tombstone: &Accepted, fence: &Fence) -> bool {
+        match &self.accepted {
+            Some(own) => own.ballot == tombstone.ballot,
+            None => {
+                let state = &tombstone.state;
+                state.value.is_none()
+                    && self.promised >= tombstone.ballot
+                    && fence.decided.dominates(&state.decided())
+            }
+        }
+    }
+
     /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
     pub fn accepted_ballot(&self) -> Ballot {
         self.accepted
@@ -174,7 +202,7 @@ mod tests {
     }
 
     fn cast(record: &mut Record, request: VoteRequest) -> VoteReply {
-        let (update, reply) = record.vote(&request);
+        let (update, reply) = record.vote(&request, &Fence::default());
         if let Some(update) = update {
             record.apply(update);
         }
@@ -185,7 +213,10 @@ mod tests {
     fn a_ballot_is_promised_once_and_only_above_the_last_promise() {
         let mut record = Record::default();
         let prepare = |round| VoteRequest::Prepare(ballot(round, 1));
-        assert_eq!(cast(&mut record, prepare(2)), VoteReply::Promised(None));
+        assert_eq!(
+            cast(&mut record, prepare(2)),
+            VoteReply::Promised(Promise::default())
+        );
         assert_eq!(
             cast(&mut record, prepare(2)),
             VoteReply::Rejected(ballot(2, 1))
@@ -195,6 +226,32 @@ mod tests {
             VoteReply::Rejected(ballot(2, 1))
         );
         assert_eq!(record.promised, ballot(2, 1));
+    }
+
+    #[test]
+    fn a_promise_without_a_state_tells_which_requests_are_over() {
+        let fence = Fence {
+            promised: ballot(4, 1),
+            decided: "1:7".parse().unwrap(),
+        };
+        let mut record = fence.record();
+        let prepare = |round| VoteRequest::Prepare(ballot(round, 1));
+        let refused = (None, VoteReply::Rejected(ballot(4, 1)));
+        assert_eq!(record.vote(&prepare(4), &fence), refused);
+        let promise = Promise {
+            accepted: None,
+            before: fence.decided.clone(),
+        };
+        let (_, reply) = record.vote(&prepare(5), &fence);
+        assert_eq!(reply, VoteReply::Promised(promise));
+        let own = accepted(ballot(5, 1), "new");
+        record.apply(Update::Accept(own.clone()));
+        let (_, reply) = record.vote(&prepare(6), &fence);
+        let promise = Promise {
+            accepted: Some(own),
+            ..Promise::default()
+        };
+        assert_eq!(reply, VoteReply::Promised(promise));
     }
 
     #[test]
@@ -213,7 +270,10 @@ mod tests {
         );
         assert_eq!(
             cast(&mut record, VoteRequest::Prepare(ballot(3, 2))),
-            VoteReply::Promised(Some(own))
+            VoteReply::Promised(Promise {
+                accepted: Some(own),
+                ..Promise::default()
+            })
         );
     }
 
@@ -224,7 +284,7 @@ mod tests {
         cast(&mut record, VoteRequest::Accept(first.clone()));
         let before = record.clone();
         assert_eq!(
-            record.vote(&VoteRequest::Accept(first)),
+            record.vote(&VoteRequest::Accept(first), &Fence::default()),
             (None, VoteReply::Taken)
         );
         let other = accepted(ballot(1, 1), "other");

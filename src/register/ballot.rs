@@ -21,6 +21,12 @@ pub struct Ballot {
     pub step: u64,
 }
 
+impl Default for Ballot {
+    fn default() -> Ballot {
+        Ballot::ZERO
+    }
+}
+
 impl Ballot {
     /// Below every ballot that is ever proposed.
     pub const ZERO: Ballot = Ballot {

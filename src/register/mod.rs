@@ -23,6 +23,8 @@
 //! state is chosen. If they differ, the highest one is sent again until enough replicas hold it,
 //! and only then answered ([`reader`]).
 //!
+//! The record of a deleted key goes once all its replicas hold the tombstone ([`fence`]).
+//!
 //! Everything here is a pure function or a state machine: messages in, messages out. Threads and
 //! sockets are a shell around it, and the simulator runs the same code.
 //!
@@ -31,13 +33,15 @@
 
 pub mod acceptor;
 pub mod ballot;
+pub mod fence;
 pub mod operation;
 pub mod proposer;
 pub mod reader;
 pub mod state;
 
-pub use acceptor::{Accepted, Record, Update, VoteReply, VoteRequest};
+pub use acceptor::{Accepted, Promise, Record, Update, VoteReply, VoteRequest};
 pub use ballot::Ballot;
+pub use fence::Fence;
 pub use operation::{Operation, Outcome, Why};
 pub use state::{Change, State, Verdict};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::state::Absorbed;
-use super::{Accepted, Ballot, Change, Quorums, State, Verdict, VoteReply, VoteRequest};
-use crate::clock::Dot;
+use super::{Accepted, Ballot, Change, Promise, Quorums, State, Verdict, VoteReply, VoteRequest};
+use crate::clock::{Dot, VectorClock};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 
@@ -57,6 +57,8 @@ enum Phase {
     Preparing {
         promises: usize,
         highest: Option<Accepted>,
+        /// If there is none: which requests are over.
+        before: VectorClock,
     },
     Accepting {
         proposal: Accepted,
@@ -81,17 +83,14 @@ impl Proposer {
             quorums,
             intent,
             ballot: Ballot::ZERO,
-            phase: Phase::Preparing {
-                promises: 0,
-                highest: None,
-            },
+            phase: Phase::preparing(),
             highest_round: promised.round,
             accept_sent: false,
             heard: Vec::with_capacity(quorums.replicas),
             rejections: 0,
         };
         let step = match memory {
-            Some(chosen) => proposer.propose(chosen.ballot.next_step(), Some(&chosen.state)),
+            Some(chosen) => proposer.propose(chosen.ballot.next_step(), &chosen.state),
             None => proposer.retry(),
         };
         (proposer, step)
@@ -101,10 +100,7 @@ impl Proposer {
     pub fn retry(&mut self) -> Step {
         let round = self.highest_round.max(self.ballot.round) + 1;
         self.ballot = Ballot::first(round, self.node);
-        self.phase = Phase::Preparing {
-            promises: 0,
-            highest: None,
-        };
+        self.phase = Phase::preparing();
         self.expect_replies();
         Step::Ask(VoteRequest::Prepare(self.ballot))
     }
@@ -133,8 +129,20 @@ impl Proposer {
         }
         self.heard.push(from);
         match (&mut self.phase, reply) {
-            (Phase::Preparing { promises, highest }, Some(VoteReply::Promised(accepted))) => {
+            (
+                Phase::Preparing {
+                    promises,
+                    highest,
+                    before,
+                },
+                Some(VoteReply::Promised(promise)),
+            ) => {
+                let Promise {
+                    accepted,
+                    before: over,
+                } = promise;
                 *promises += 1;
+                before.merge(&over);
                 let newer = ballot_of(&accepted) > ballot_of(highest);
                 if newer == rules::holds(Rule::HighestAccepted) {
                     *highest = accepted;
@@ -153,10 +161,20 @@ impl Proposer {
     fn advance(&mut self) -> Step {
         let outstanding = self.quorums.replicas - self.heard.len();
         match &mut self.phase {
-            Phase::Preparing { promises, highest } => {
+            Phase::Preparing {
+                promises,
+                highest,
+                before,
+            } => {
                 if *promises >= self.quorums.read {
-                    let state = highest.take().map(|accepted| accepted.state);
-                    return self.propose(self.ballot, state.as_deref());
+                    let state = match highest.take() {
+                        Some(accepted) => accepted.state,
+                        None => Arc::new(State {
+                            before: std::mem::take(before),
+                            ..State::default()
+                        }),
+                    };
+                    return self.propose(self.ballot, &state);
                 }
                 let possible = *promises + outstanding >= self.quorums.read;
                 self.unless_possible(possible)
@@ -183,9 +201,7 @@ impl Proposer {
         }
     }
 
-    fn propose(&mut self, ballot: Ballot, current: Option<&State>) -> Step {
-        let nothing = State::default();
-        let current = current.unwrap_or(&nothing);
+    fn propose(&mut self, ballot: Ballot, current: &State) -> Step {
         let (state, verdict) = match &self.intent {
             Intent::WriteBack => (current.clone(), Verdict::Applied(current.version())),
             Intent::Write { dot, change } => match current.absorb(*dot, change) {
@@ -224,6 +240,16 @@ impl Proposer {
     }
 }
 
+impl Phase {
+    fn preparing() -> Phase {
+        Phase::Preparing {
+            promises: 0,
+            highest: None,
+            before: VectorClock::default(),
+        }
+    }
+}
+
 fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
     accepted
         .as_ref()
@@ -233,7 +259,6 @@ fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::VectorClock;
 
     const QUORUMS: Quorums = Quorums {
         replicas: 3,
@@ -278,7 +303,10 @@ mod tests {
     }
 
     fn promised(accepted: Option<Accepted>) -> Option<VoteReply> {
-        Some(VoteReply::Promised(accepted))
+        Some(VoteReply::Promised(Promise {
+            accepted,
+            ..Promise::default()
+        }))
     }
 
     #[test]
@@ -308,6 +336,24 @@ mod tests {
         proposer.reply(A, promised(Some(accepted(1, B, "old"))));
         let next = proposal(proposer.reply(B, promised(Some(accepted(2, B, "new")))));
         assert_eq!(next.state, accepted(2, B, "new").state);
+    }
+
+    #[test]
+    fn a_new_life_of_a_key_knows_which_requests_are_over() {
+        let dropped = |before: &str| {
+            Some(VoteReply::Promised(Promise {
+                accepted: None,
+                before: before.parse().unwrap(),
+            }))
+        };
+        let (mut late, _) = start(write(5, "late"), None);
+        late.reply(A, dropped("1:5"));
+        assert_eq!(late.reply(B, promised(None)), Step::Superseded);
+        let (mut next, _) = start(write(6, "next"), None);
+        next.reply(A, dropped("1:5,2:2"));
+        let next = proposal(next.reply(B, dropped("1:4,3:3")));
+        assert_eq!(next.state.clock, "1:6".parse().unwrap());
+        assert_eq!(next.state.before, "2:2,3:3".parse().unwrap());
     }
 
     #[test]

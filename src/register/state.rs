@@ -8,7 +8,8 @@ use crate::rules::{self, Rule};
 
 /// The content of a key: value or tombstone, with what it has absorbed.
 ///
-/// - Along the chosen states of a key the clock only grows, strictly where the value changes.
+/// - Along the chosen states of a key the clock only grows, strictly where the value changes,
+///   until a tombstone is dropped. What is [decided](State::decided) grows for ever.
 /// - No dot is both absorbed and refused.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -23,6 +24,10 @@ pub struct State {
     /// For each origin its last request that was decided "no"; no part of the version.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
     pub refusals: VectorClock,
+    /// For each origin, requests up to this number were over before the key came to be: some
+    /// may have been absorbed by a tombstone that is dropped. No part of the version.
+    #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
+    pub before: VectorClock,
 }
 
 /// What a client asks of a key: `f` in the terms of CASPaxos.
@@ -68,12 +73,21 @@ impl State {
         self.value.as_ref().map(|_| self.clock.clone())
     }
 
+    /// Up to which request of each origin everything is decided.
+    pub fn decided(&self) -> VectorClock {
+        let mut decided = self.clock.clone();
+        decided.merge(&self.refusals);
+        decided.merge(&self.before);
+        decided
+    }
+
     /// Absorbs one request, unless it has been decided already in an earlier try: the dot tells.
     pub fn absorb(&self, dot: Dot, change: &Change) -> Absorbed {
         if rules::holds(Rule::DotLookup) {
             let absorbed = self.clock.get(dot.origin);
             let refused = self.refusals.get(dot.origin);
-            if absorbed.max(refused) > dot.sequence {
+            let over = self.before.get(dot.origin) >= dot.sequence;
+            if over || absorbed.max(refused) > dot.sequence {
                 return Absorbed::Superseded;
             }
             if absorbed == dot.sequence {
@@ -110,6 +124,7 @@ impl State {
             let mut refused = self.clone();
             if rules::holds(Rule::RefusalsRecorded) {
                 refused.refusals.set(dot);
+                refused.before.remove(dot.origin);
             }
             return Absorbed::Into(refused, Verdict::Refused(self.version()));
         }
@@ -124,6 +139,7 @@ impl State {
         };
         next.clock.set(dot);
         next.refusals.remove(dot.origin);
+        next.before.remove(dot.origin);
         let version = next.clock.clone();
         Absorbed::Into(next, Verdict::Applied(Some(version)))
     }
@@ -194,6 +210,22 @@ mod tests {
         let (met, _) = after(&refused, dot(2, 1), &put("x"));
         let (still, verdict) = after(&met, dot(1, 1), &swap);
         assert_eq!((still, verdict), (met, Verdict::RefusedBefore));
+    }
+
+    #[test]
+    fn what_was_over_before_the_key_came_to_be_is_dropped() {
+        let new = State {
+            before: clock("1:5,2:8"),
+            ..State::default()
+        };
+        assert_eq!(new.absorb(dot(1, 5), &put("a")), Absorbed::Superseded);
+        assert_eq!(new.absorb(dot(2, 3), &Change::Delete), Absorbed::Superseded);
+        let (one, verdict) = after(&new, dot(1, 6), &put("a"));
+        assert_eq!(verdict, Verdict::Applied(Some(clock("1:6"))));
+        assert_eq!(one.decided(), clock("1:6,2:8"));
+        assert_eq!(one.before, clock("2:8"));
+        let (refused, _) = after(&new, dot(2, 9), &Change::Delete);
+        assert_eq!(refused.decided(), clock("1:5,2:9"));
     }
 
     #[test]

@@ -74,6 +74,7 @@ struct Queue {
     /// How many wait urgently for what is queued.
     urgent: usize,
     ending: bool,
+    failed: bool,
 }
 
 impl GroupCommit {
@@ -110,12 +111,16 @@ impl GroupCommit {
         queue.appended
     }
 
-    /// Runs `callback` once everything up to `lsn` is durable: at once if it is.
+    /// Runs `callback` once everything up to `lsn` is durable: at once if it is. Drops it, unrun,
+    /// if the log fails.
     pub fn when_durable(&self, lsn: Lsn, urgency: Urgency, callback: Callback) {
         let mut queue = lock(&self.queue.0);
         if lsn <= queue.durable {
             drop(queue);
             return callback();
+        }
+        if queue.failed {
+            return;
         }
         let place = queue
             .waiting
@@ -200,7 +205,7 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         frame.clear();
         frame::encode(&payload, &mut frame);
         if let Err(error) = write(log.as_mut(), &frame, sync) {
-            return (hooks.failed)(error);
+            return fail(queue, error, hooks);
         }
         last = Instant::now();
         let mut gathered = lock(queue);
@@ -215,6 +220,16 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         drop(gathered);
         (hooks.deliver)(ready);
     }
+}
+
+/// What waits for the log is never run; whoever owns it may notice that it is dropped.
+fn fail(queue: &Mutex<Queue>, error: io::Error, hooks: &Hooks) {
+    let mut failed = lock(queue);
+    failed.failed = true;
+    let waiting = std::mem::take(&mut failed.waiting);
+    drop(failed);
+    (hooks.failed)(error);
+    drop(waiting);
 }
 
 fn write(log: &mut dyn Appender, frame: &[u8], sync: Sync) -> io::Result<()> {

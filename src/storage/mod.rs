@@ -17,12 +17,14 @@ pub mod identity;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
+pub mod tombstones;
 
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crossbeam_channel::bounded;
 use log::info;
 
 pub use commit::{Hooks, Sync, Urgency};
@@ -49,7 +51,7 @@ const SNAPSHOT_AFTER: u64 = 64 << 20;
 /// The durable records of one node.
 pub struct Store {
     disk: Arc<dyn Disk>,
-    records: Mutex<Records>,
+    records: Arc<Mutex<Records>>,
     commit: GroupCommit,
     identity: Mutex<Identity>,
     /// The generation of the current log.
@@ -127,7 +129,7 @@ impl Store {
         let log = disk.create(&recovery::log_name(recovered.generation), LOG_AHEAD)?;
         disk.sync_folder()?;
         Ok(Store {
-            records: Mutex::new(recovered.records),
+            records: Arc::new(Mutex::new(recovered.records)),
             commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
             identity: Mutex::new(identity),
             generation: AtomicU64::new(recovered.generation),
@@ -143,9 +145,7 @@ impl Store {
         F: FnOnce(VoteReply) + Send + 'static,
     {
         let mut records = lock(&self.records);
-        let nothing = Record::default();
-        let (record, lsn) = records.get(key).unwrap_or((&nothing, 0));
-        let (update, vote) = record.vote(request);
+        let (update, vote, lsn) = records.vote(key, request);
         let lsn = match update {
             Some(update) => {
                 let rule = match update {
@@ -182,8 +182,7 @@ impl Store {
     /// puts together what it may have accepted before, and it was not asked for any of it.
     pub fn absorb(&self, key: &Key, record: Record) {
         let mut records = lock(&self.records);
-        let own = records.get(key).map(|(own, _)| own.clone());
-        let own = own.unwrap_or_default();
+        let own = records.get(key).0.clone();
         if let Some(accepted) = record.accepted
             && accepted.ballot > own.accepted_ballot()
         {
@@ -196,16 +195,12 @@ impl Store {
 
     /// The highest promise for a key: where a proposer of this node should start.
     pub fn promised(&self, key: &Key) -> Ballot {
-        lock(&self.records)
-            .get(key)
-            .map_or(Ballot::ZERO, |(record, _)| record.promised)
+        lock(&self.records).get(key).0.promised
     }
 
     /// The ballot that is accepted for a key.
     pub fn accepted(&self, key: &Key) -> Ballot {
-        lock(&self.records)
-            .get(key)
-            .map_or(Ballot::ZERO, |(record, _)| record.accepted_ballot())
+        lock(&self.records).get(key).0.accepted_ballot()
     }
 
     /// The sequence number up to which dots may have been used.
@@ -256,6 +251,19 @@ impl Store {
         self.commit.when_durable(lsn, Urgency::Now, then);
     }
 
+    /// Waits until everything appended so far is durable.
+    ///
+    /// # Errors
+    /// If the log has failed.
+    fn await_durable(&self) -> io::Result<()> {
+        let (told, durable) = bounded(1);
+        self.when_durable(Box::new(move || {
+            let _ = told.send(());
+        }));
+        let failed = |_| io::Error::other("the log has failed");
+        durable.recv().map_err(failed)
+    }
+
     /// This folder's identity; [`Store::change_identity`] changes it.
     pub fn identity(&self) -> MutexGuard<'_, Identity> {
         lock(&self.identity)
@@ -298,7 +306,8 @@ impl Store {
         self.commit.switch_log(log);
         faults::pass(Point::SnapshotLogSwitched);
         let disk = self.disk.as_ref();
-        let bytes = snapshot::write(disk, &self.records, self.sequences(), generation)?;
+        let durable = || self.await_durable();
+        let bytes = snapshot::write(disk, &self.records, self.sequences(), generation, durable)?;
         self.snapshot_bytes.store(bytes, Ordering::Relaxed);
         info!("took a snapshot of {} keys, {bytes} bytes", self.count());
         Ok(())

@@ -1,6 +1,6 @@
 //! The ordered map of records in memory, and the digests that anti-entropy compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use sha1::{Digest, Sha1};
 
 use super::commit::Lsn;
 use crate::bytes::Key;
-use crate::register::{Ballot, Record, Update};
+use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
 use crate::ring::{Position, Ring};
 
 /// How many buckets the keys of an arc are spread over.
@@ -34,6 +34,9 @@ pub struct Scan {
 pub struct Page {
     /// Ascending by key.
     pub entries: Vec<Entry>,
+    /// What stands for the keys that have no record any more.
+    #[serde(default)]
+    pub fence: Fence,
     /// Scan on after this key; `None`: there is no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Key>,
@@ -57,13 +60,20 @@ const PAGE_BYTES: usize = 1 << 20;
 const PAGE_VISITS: usize = 20_000;
 
 /// All records of this node.
+#[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
     map: BTreeMap<Key, Slot>,
+    /// Which of them are tombstones.
+    tombstones: BTreeSet<Key>,
+    fence: Fence,
+    /// The record of every key that has none, and the log entry after which it is durable.
+    absent: (Record, Lsn),
     /// Per arc and bucket the exclusive or of the digests of its keys.
     digests: Vec<Vec<u64>>,
 }
 
+#[derive(Clone)]
 struct Slot {
     record: Record,
     /// The log entry after which all of the record is durable.
@@ -78,6 +88,9 @@ impl Records {
         Records {
             ring,
             map: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            fence: Fence::default(),
+            absent: (Record::default(), 0),
             digests,
         }
     }
@@ -87,9 +100,24 @@ impl Records {
         self.map.len()
     }
 
+    /// How many of them are tombstones.
+    pub fn tombstone_count(&self) -> usize {
+        self.tombstones.len()
+    }
+
     /// The record of a key, and the log entry after which it is durable.
-    pub fn get(&self, key: &Key) -> Option<(&Record, Lsn)> {
-        self.map.get(key).map(|slot| (&slot.record, slot.lsn))
+    pub fn get(&self, key: &Key) -> (&Record, Lsn) {
+        match self.map.get(key) {
+            Some(slot) => (&slot.record, slot.lsn),
+            None => (&self.absent.0, self.absent.1),
+        }
+    }
+
+    /// Votes; see [`Record::vote`]. The reply may be told after the log entry.
+    pub fn vote(&self, key: &Key, request: &VoteRequest) -> (Option<Update>, VoteReply, Lsn) {
+        let (record, lsn) = self.get(key);
+        let (update, reply) = record.vote(request, &self.fence);
+        (update, reply, lsn)
     }
 
     /// Applies an update that the log entry `lsn` makes durable.
@@ -99,7 +127,7 @@ impl Records {
             None => {
                 let position = Position::of(key.as_slice());
                 let slot = Slot {
-                    record: Record::default(),
+                    record: self.absent.0.clone(),
                     lsn,
                     arc: self.ring.arc_at(position) as u16,
                     bucket: position.low_bits() % BUCKETS as u16,
@@ -118,6 +146,79 @@ impl Records {
         );
         let bucket = &mut self.digests[slot.arc as usize][slot.bucket as usize];
         *bucket ^= digest(key, before) ^ digest(key, after);
+        if slot.record.tombstone().is_some() {
+            self.tombstones.insert(key.clone());
+        } else {
+            self.tombstones.remove(key);
+        }
+    }
+
+    /// Whether the tombstone that was accepted at this ballot is there to be dropped.
+    pub fn has_tombstone(&self, key: &Key, ballot: Ballot) -> bool {
+        let own = self.get(key).0.tombstone();
+        own.is_some_and(|own| own.ballot == ballot)
+    }
+
+    /// Drops the tombstone that was accepted at this ballot, if it is still there, which the log
+    /// entry `lsn` makes durable.
+    pub fn drop_tombstone(&mut self, key: &Key, ballot: Ballot, lsn: Lsn) {
+        if !self.has_tombstone(key, ballot) {
+            return;
+        }
+        let Some(slot) = self.map.get_mut(key) else {
+            return;
+        };
+        if let Some(dropped) = slot.record.accepted.take() {
+            self.fence.raise(&dropped);
+            self.absent = (self.fence.record(), lsn);
+        }
+        slot.lsn = lsn;
+        self.tombstones.remove(key);
+        self.digests[slot.arc as usize][slot.bucket as usize] ^= digest(key, ballot);
+        // A promise for a write that is under way stays.
+        if slot.record.promised <= ballot {
+            self.map.remove(key);
+        }
+    }
+
+    /// What stands for the keys that have no record any more.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Takes over the fence of another replica, which the log entry `lsn` makes durable.
+    pub fn merge_fence(&mut self, fence: &Fence, lsn: Lsn) {
+        self.fence.merge(fence);
+        self.absent = (self.fence.record(), lsn);
+    }
+
+    /// Whether this replica holds just this tombstone or is past it, and the log entry after
+    /// which that may be told.
+    pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> (bool, Lsn) {
+        let (record, lsn) = self.get(key);
+        (record.holds(tombstone, &self.fence), lsn.max(self.absent.1))
+    }
+
+    /// Up to `most` tombstones after a key, in the order of the keys, and the log entry after
+    /// which all of them are durable.
+    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Accepted)>, Lsn) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.tombstones.range::<Key, _>((start, Bound::Unbounded));
+        let mut lsn = 0;
+        let mut found = Vec::new();
+        for slot in keys
+            .take(most)
+            .filter_map(|key| self.map.get_key_value(key))
+        {
+            lsn = lsn.max(slot.1.lsn);
+            found.extend(
+                slot.1
+                    .record
+                    .tombstone()
+                    .map(|own| (slot.0.clone(), own.clone())),
+            );
+        }
+        (found, lsn)
     }
 
     /// The digests of an arc's buckets: equal on two replicas when all their accepted ballots are.
@@ -127,7 +228,10 @@ impl Records {
 
     /// The next page of a scan, and the log entry after which all of it is durable.
     pub fn scan(&self, scan: &Scan) -> (Page, Lsn) {
-        let mut page = Page::default();
+        let mut page = Page {
+            fence: self.fence.clone(),
+            ..Page::default()
+        };
         let (mut lsn, mut bytes) = (0, 0);
         for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
             let wanted = scan
@@ -277,6 +381,71 @@ mod tests {
         found.sort();
         found.dedup();
         assert_eq!(found.len(), 5000);
+    }
+
+    fn tombstone(round: u64) -> Accepted {
+        let state = State {
+            clock: format!("1:{round}").parse().unwrap(),
+            ..State::default()
+        };
+        Accepted {
+            ballot: Ballot::first(round, NodeId(1)),
+            state: Arc::new(state),
+        }
+    }
+
+    #[test]
+    fn a_dropped_tombstone_leaves_its_fence_and_nothing_else() {
+        let mut records = records();
+        let before = all_digests(&records);
+        let key: Key = "gone".into();
+        let dead = tombstone(5);
+        records.apply(&key, Update::Accept(dead.clone()), 1);
+        assert_eq!(
+            records.tombstones(None, 9),
+            (vec![(key.clone(), dead.clone())], 1)
+        );
+        assert_eq!(records.holds_tombstone(&key, &dead), (true, 1));
+        records.drop_tombstone(&key, dead.ballot, 3);
+        assert_eq!((records.count(), records.tombstone_count()), (0, 0));
+        assert_eq!(all_digests(&records), before);
+        assert_eq!(records.get(&key).0.promised, dead.ballot);
+        assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
+        assert_eq!(records.fence().decided, "1:5".parse().unwrap());
+        let old = VoteRequest::Accept(tombstone(4));
+        let (update, reply, _) = records.vote(&key, &old);
+        assert_eq!(update, None);
+        assert_eq!(reply, VoteReply::Rejected(dead.ballot));
+    }
+
+    #[test]
+    fn a_promise_above_the_tombstone_outlives_it() {
+        let mut records = records();
+        let key: Key = "gone".into();
+        let (dead, promised) = (tombstone(5), Ballot::first(6, NodeId(2)));
+        records.apply(&key, Update::Accept(dead.clone()), 1);
+        records.apply(&key, Update::Promise(promised), 2);
+        records.drop_tombstone(&key, dead.ballot, 3);
+        let left = Record {
+            promised,
+            accepted: None,
+        };
+        assert_eq!(records.get(&key), (&left, 3));
+        assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
+        assert_eq!(records.get(&"other".into()).0.promised, dead.ballot);
+    }
+
+    #[test]
+    fn only_the_tombstone_that_was_meant_is_dropped() {
+        let mut records = records();
+        let key: Key = "k".into();
+        records.apply(&key, accept(5), 1);
+        records.drop_tombstone(&key, Ballot::first(5, NodeId(1)), 3);
+        assert_eq!(records.count(), 1, "a value stays");
+        records.apply(&key, Update::Accept(tombstone(7)), 2);
+        records.drop_tombstone(&key, Ballot::first(6, NodeId(1)), 3);
+        assert_eq!(records.count(), 1, "a later tombstone stays");
+        assert!(!records.holds_tombstone(&key, &tombstone(6)).0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::disk::{self, Disk};
 use super::frame::{Broken, Frames};
 use super::records::Records;
 use crate::bytes::Key;
-use crate::register::{Record, Update};
+use crate::register::{Ballot, Fence, Record, Update};
 use crate::ring::Ring;
 
 /// One line of the log or of a snapshot.
@@ -22,6 +22,10 @@ pub enum Line {
     Vote { key: Key, update: Update },
     /// A whole record: in a snapshot.
     Record { key: Key, record: Record },
+    /// A tombstone that every replica of its key holds or is past: in the log.
+    Dropped { key: Key, ballot: Ballot },
+    /// What stands for the keys that were dropped.
+    Fence(Fence),
     /// This node may number its writes up to here.
     Sequences(u64),
     /// The last line of a snapshot, with the number of its records.
@@ -184,6 +188,8 @@ impl Recovered {
                         self.records.apply(&key, Update::Accept(accepted), 0);
                     }
                 }
+                Line::Dropped { key, ballot } => self.records.drop_tombstone(&key, ballot, 0),
+                Line::Fence(fence) => self.records.merge_fence(&fence, 0),
                 Line::Sequences(upto) => self.sequences = self.sequences.max(upto),
                 Line::End(count) => return Ok(count == self.records.count() as u64),
             }

@@ -1,9 +1,9 @@
 //! Snapshots: the records as they are, in place of the logs that led to them.
 //!
 //! The steps, each safe to crash after: switch to a new log; write all records to a temporary
-//! file; sync it; rename it; sync the folder; remove the older logs and snapshots. Records that
-//! change meanwhile are both in the snapshot and in the new log, and replaying them again
-//! changes nothing.
+//! file; wait until the log is durable so far; sync the file; rename it; sync the folder; remove
+//! the older logs and snapshots. Records that change meanwhile are both in the snapshot and in the
+//! new log, and replaying them again changes nothing.
 
 use std::io;
 use std::sync::Mutex;
@@ -19,11 +19,13 @@ use crate::lock;
 const CHUNK: usize = 500;
 
 /// Writes the snapshot that stands for all logs before `generation`; returns its bytes.
+/// `log_is_durable` waits until all that was appended before is.
 pub fn write(
     disk: &dyn Disk,
     records: &Mutex<Records>,
     sequences: u64,
     generation: u64,
+    log_is_durable: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<u64> {
     let name = snapshot_name(generation);
     let temporary = format!("{name}.tmp");
@@ -42,7 +44,11 @@ pub fn write(
             .collect();
         bytes += append(file.as_mut(), &lines)?;
     }
-    bytes += append(file.as_mut(), &[Line::End(count)])?;
+    // After the records: what has been dropped meanwhile is in none of them.
+    let fence = lock(records).fence().clone();
+    bytes += append(file.as_mut(), &[Line::Fence(fence), Line::End(count)])?;
+    // A drop that is shown here and lost from the log would leave there what came before it.
+    log_is_durable()?;
     faults::pass(Point::SnapshotWritten);
     file.sync()?;
     faults::pass(Point::SnapshotSynced);

@@ -13,6 +13,8 @@ use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::disk::Disk;
 use simple_dynamo::storage::{Hooks, OpenError, Store, Sync, Urgency};
 
+use super::faulty_disk::{FaultyDisk, Loss};
+
 pub const NODE: NodeId = NodeId(5554);
 pub const CLUSTER: &str = "five nodes, three replicas";
 /// A test that waits for so long waits for what never comes.
@@ -62,6 +64,18 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
         tell,
         failed,
     })
+}
+
+/// Opens a folder that is whole.
+pub fn opened(disk: &FaultyDisk) -> Opened {
+    open(disk.power_on()).expect("the folder is whole")
+}
+
+/// Ends the process as a loss of power does, and starts it again.
+pub fn after_a_loss_of_power(disk: &FaultyDisk, opened_before: &Opened) -> Opened {
+    disk.lose_power(Loss::Everything);
+    opened_before.store.close();
+    opened(disk)
 }
 
 impl Opened {
@@ -127,12 +141,13 @@ pub fn ballot(round: u64) -> Ballot {
     Ballot::first(round, NODE)
 }
 
-/// The one proposal that is made for a key at a ballot. Its size depends on the ballot, so that
-/// frames begin and end anywhere in a sector.
+/// The one proposal that is made for a key at a ballot: a tombstone in every third round. Its size
+/// depends on the ballot, so that frames begin and end anywhere in a sector.
 pub fn proposal(key: &Key, ballot: Ballot) -> Accepted {
     let size = (ballot.round * 131 % 700) as usize;
+    let value = format!("{key} {ballot:?} {}", "x".repeat(size));
     let mut state = State {
-        value: Some(format!("{key} {ballot:?} {}", "x".repeat(size)).into()),
+        value: (!is_tombstone(ballot)).then(|| value.into()),
         ..State::default()
     };
     state.clock.set(Dot {
@@ -143,6 +158,10 @@ pub fn proposal(key: &Key, ballot: Ballot) -> Accepted {
         ballot,
         state: Arc::new(state),
     }
+}
+
+pub fn is_tombstone(ballot: Ballot) -> bool {
+    ballot.round.is_multiple_of(3)
 }
 
 pub fn prepare(round: u64) -> VoteRequest {
@@ -158,6 +177,8 @@ pub fn accept(key: &Key, round: u64) -> VoteRequest {
 pub struct Witness {
     /// Per key the promise and the accepted ballot.
     told: BTreeMap<Key, (Ballot, Ballot)>,
+    /// The highest tombstone of each key that was to be dropped.
+    dropped: BTreeMap<Key, Ballot>,
     reserved: u64,
 }
 
@@ -176,7 +197,8 @@ impl Witness {
 
     fn note_reply(&mut self, key: &Key, request: &VoteRequest, reply: VoteReply) {
         let (promised, accepted) = match (reply, request) {
-            (VoteReply::Promised(accepted), VoteRequest::Prepare(ballot)) => {
+            (VoteReply::Promised(promise), VoteRequest::Prepare(ballot)) => {
+                let accepted = promise.accepted;
                 (*ballot, accepted.map_or(Ballot::ZERO, |own| own.ballot))
             }
             (VoteReply::Taken, VoteRequest::Accept(taken)) => (taken.ballot, taken.ballot),
@@ -188,6 +210,15 @@ impl Witness {
             (reply, request) => panic!("{reply:?} to {request:?}"),
         };
         self.raise(key, promised, accepted);
+    }
+
+    /// Drops a key's tombstone, if it has one.
+    pub fn drop_tombstone(&mut self, opened: &Opened, key: &Key) {
+        let ballot = opened.store.accepted(key);
+        if ballot > Ballot::ZERO && is_tombstone(ballot) {
+            self.dropped.insert(key.clone(), ballot);
+            opened.store.drop_tombstones(vec![(key.clone(), ballot)]);
+        }
     }
 
     fn raise(&mut self, key: &Key, promised: Ballot, accepted: Ballot) {
@@ -204,9 +235,17 @@ impl Witness {
     pub fn check(&mut self, opened: &Opened, when: &str) {
         let records = opened.records();
         for (key, (promised, accepted)) in &self.told {
-            let record = records.get(key).cloned().unwrap_or_default();
+            let nothing = Record {
+                promised: opened.store.promised(key),
+                accepted: None,
+            };
+            let record = records.get(key).cloned().unwrap_or(nothing);
+            let dropped = self.dropped.get(key).filter(|_| record.accepted.is_none());
+            let kept = record
+                .accepted_ballot()
+                .max(dropped.copied().unwrap_or_default());
             assert!(
-                record.promised >= *promised && record.accepted_ballot() >= *accepted,
+                record.promised >= *promised && kept >= *accepted,
                 "{when}: of {key:?} the promise {promised:?} and the accepted {accepted:?} were \
                  told, and the store holds {record:?}"
             );

@@ -140,8 +140,11 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
             return None;
         };
         if let (Some((ballot, _)), Some(state)) = (seen.digest, seen.state) {
-            take_over(node, key, Accepted { ballot, state });
-            pulled += 1;
+            let accepted = Accepted { ballot, state };
+            if !node.store.is_past(&key, &accepted) {
+                take_over(node, key, accepted);
+                pulled += 1;
+            }
         }
     }
     node.stats.pulled.add(pulled);

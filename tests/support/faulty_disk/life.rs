@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::MutexGuard;
+use std::thread::{self, ThreadId};
 
 use simple_dynamo::storage::disk::{Appender, Disk};
 
 use super::copies::{Change, Content};
-use super::{Call, Fault, FaultyDisk, Machine, NEVER_POISONED};
+use super::{Call, Fault, FaultyDisk, Hook, Machine, NEVER_POISONED};
 
 /// The storage asks for megabytes of zeros ahead; so many show the same, and faster.
 const MOST_AHEAD: u64 = 2000;
@@ -60,10 +61,12 @@ impl Life {
     }
 
     fn run_hook(&self) -> io::Result<()> {
-        let hook = self.alive()?.before_each_step.take();
-        if let Some(mut hook) = hook {
+        let this = thread::current().id();
+        let is_due = |(thread, _): &mut (ThreadId, Hook)| *thread == this;
+        let hook = self.alive()?.before_each_step.take_if(is_due);
+        if let Some((_, mut hook)) = hook {
             hook();
-            self.alive()?.before_each_step = Some(hook);
+            self.alive()?.before_each_step = Some((this, hook));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod life;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -70,7 +71,8 @@ struct Machine {
     steps: usize,
     planned: Option<(usize, Fault)>,
     full: bool,
-    before_each_step: Option<Hook>,
+    /// With the thread whose steps it runs before.
+    before_each_step: Option<(ThreadId, Hook)>,
     /// Files wait here,
     held: Option<Call>,
     /// and so many do.
@@ -143,10 +145,9 @@ impl FaultyDisk {
         self.machine().full = false;
     }
 
-    /// Runs `hook` before each step, on the thread that takes the step. The hook's own steps, and
-    /// those of threads that work meanwhile, do not run it again.
+    /// Runs `hook` before each step that this thread takes, but for the hook's own.
     pub fn before_each_step(&self, hook: impl FnMut() + Send + 'static) {
-        self.machine().before_each_step = Some(Box::new(hook));
+        self.machine().before_each_step = Some((thread::current().id(), Box::new(hook)));
     }
 
     /// Lets appends, or syncs, of files wait until [`FaultyDisk::release`].

@@ -13,6 +13,7 @@ use simple_dynamo::register::{
 use simple_dynamo::ring::{NodeId, Ring};
 
 use super::machine::QUORUMS;
+use super::store::Change;
 
 /// The first breaches are enough to tell.
 const MOST_BREACHES: usize = 5;
@@ -22,6 +23,8 @@ pub struct Invariants {
     pub breaches: Vec<String>,
     /// What each replica has told of a key: the highest promise and the highest accept.
     revealed: HashMap<(NodeId, Key), (Ballot, Ballot)>,
+    /// The highest tombstone that each replica has dropped.
+    dropped: HashMap<(NodeId, Key), Ballot>,
     proposed: HashMap<(Key, Ballot), Arc<State>>,
     /// Which replicas have promised a ballot.
     granted: HashSet<(NodeId, Key, Ballot)>,
@@ -36,6 +39,7 @@ impl Invariants {
             ring,
             breaches: Vec::new(),
             revealed: HashMap::new(),
+            dropped: HashMap::new(),
             proposed: HashMap::new(),
             granted: HashSet::new(),
             acceptors: HashMap::new(),
@@ -70,14 +74,14 @@ impl Invariants {
         disk: &Record,
     ) {
         let (promised, accepted) = match (request, reply) {
-            (VoteRequest::Prepare(ballot), VoteReply::Promised(accepted)) => {
+            (VoteRequest::Prepare(ballot), VoteReply::Promised(promise)) => {
                 // 6: what is granted once cannot be had by two proposals. (A proposer that has
                 // forgotten a ballot may ask for it again; it must not get it.)
                 let fresh = self.granted.insert((node, key.clone(), *ballot));
                 self.must(fresh, || {
                     format!("6: {key}: {node} promises {ballot} again")
                 });
-                (*ballot, accepted.as_ref().map(|accepted| accepted.ballot))
+                (*ballot, promise.accepted.as_ref().map(|own| own.ballot))
             }
             (VoteRequest::Accept(taken), VoteReply::Taken) => (taken.ballot, Some(taken.ballot)),
             (_, VoteReply::Rejected(promised)) => (*promised, None),
@@ -88,7 +92,7 @@ impl Invariants {
             _ => return self.must(false, || format!("{reply:?} is no answer to {request:?}")),
         };
         let accepted = accepted.unwrap_or(Ballot::ZERO);
-        let is_durable = promised <= disk.promised && accepted <= disk.accepted_ballot();
+        let is_durable = promised <= disk.promised && accepted <= self.kept(node, key, disk);
         self.must(is_durable, || {
             format!("3: {key}: {node} tells {reply:?} and its disk has {disk:?}")
         });
@@ -103,10 +107,27 @@ impl Invariants {
         *told = (told.0.max(promised), told.1.max(accepted));
     }
 
+    /// The highest accepted ballot of a disk, what has been dropped from it included.
+    fn kept(&self, node: NodeId, key: &Key, disk: &Record) -> Ballot {
+        let dropped = self.dropped.get(&(node, key.clone())).copied();
+        disk.accepted_ballot().max(dropped.unwrap_or_default())
+    }
+
     /// 1: no ballot on a disk ever decreases, and the promise is the higher of the two.
-    pub fn durable(&mut self, node: NodeId, key: &Key, before: &Record, after: &Record) {
+    pub fn durable(&mut self, node: NodeId, change: &Change) {
+        let Change {
+            key,
+            before,
+            after,
+            dropped,
+        } = change;
+        if let Some(dropped) = dropped {
+            let place = (node, key.clone());
+            let highest = self.dropped.entry(place).or_default();
+            *highest = (*highest).max(*dropped);
+        }
         let grows = before.promised <= after.promised
-            && before.accepted_ballot() <= after.accepted_ballot()
+            && before.accepted_ballot() <= self.kept(node, key, after)
             && after.accepted_ballot() <= after.promised;
         self.must(grows, || {
             format!("1: {key}: {node} went from {before:?} to {after:?}")
@@ -126,7 +147,7 @@ impl Invariants {
             .collect();
         for (key, (promised, accepted)) in told {
             let record = disk(&key);
-            let kept = promised <= record.promised && accepted <= record.accepted_ballot();
+            let kept = promised <= record.promised && accepted <= self.kept(node, &key, &record);
             self.must(kept, || {
                 format!("1: {key}: {node} had told {promised} and {accepted}, and forgot it")
             });
@@ -173,7 +194,7 @@ impl Invariants {
 }
 
 /// 4: the clock of a chosen state dominates that of the one before, strictly where the value
-/// changed. 5: no dot is absorbed twice.
+/// changed; after a tombstone, which may have been dropped, all that is decided does. 5: no dot is absorbed twice.
 fn compare_neighbours(
     chosen: &BTreeMap<Ballot, Arc<State>>,
     accepted: &Accepted,
@@ -186,7 +207,9 @@ fn compare_neighbours(
         .into_iter()
         .chain(Some(own).zip(after))
     {
-        let grows = newer.1.clock.dominates(&older.1.clock)
+        let is_new_life = older.1.value.is_none();
+        let grows = newer.1.decided().dominates(&older.1.decided())
+            && (is_new_life || newer.1.clock.dominates(&older.1.clock))
             && (newer.1.value == older.1.value || newer.1.clock != older.1.clock);
         if !grows {
             return Some(format!("4: chosen {older:?}, and then {newer:?}"));

@@ -14,6 +14,7 @@ use simple_dynamo::ring::{NodeId, Ring};
 use super::network::Envelope;
 use super::plan::{Micros, Plan, pick};
 use super::store::Store;
+use super::tombstones::Inquiries;
 use super::world::Event;
 
 /// N = 3 and R = W = 2, as in the assignment.
@@ -57,6 +58,7 @@ pub struct Machine {
     pub coordinator: coordinator::Coordinator<Caller>,
     pub store: Store<Envelope>,
     pub syncing: bool,
+    pub inquiries: Inquiries,
     pub suspects: Vec<NodeId>,
     /// Questions to other nodes that are neither answered nor given up.
     pub waiting: HashSet<u64>,
@@ -80,8 +82,9 @@ impl Machine {
             condition: Condition::Up,
             router: router::Router::new(id, ring.clone(), DEADLINE, 1),
             coordinator: coordinator::Coordinator::new(id, ring.clone(), QUORUMS, plan.capacity),
-            store: Store::new(),
+            store: Store::new(ring),
             syncing: false,
+            inquiries: Inquiries::default(),
             suspects: Vec::new(),
             waiting: HashSet::new(),
             deferred: Vec::new(),
@@ -102,6 +105,7 @@ impl Machine {
             coordinator::Coordinator::new(self.id, ring.clone(), QUORUMS, plan.capacity);
         self.store.crash();
         self.syncing = false;
+        self.inquiries = Inquiries::default();
         self.suspects.clear();
         self.waiting.clear();
         self.deferred.clear();

@@ -13,6 +13,7 @@ mod network;
 mod plan;
 mod shell;
 mod store;
+mod tombstones;
 mod voting;
 mod world;
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Accepted, Operation, Outcome, VoteReply, VoteRequest};
+use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
 
 use super::plan::{Fault, MILLISECOND, Micros, Plan, pick, share};
@@ -43,6 +43,21 @@ pub enum Body {
     Repair {
         key: Key,
         accepted: Accepted,
+    },
+    /// Do you hold this tombstone, or are you past it?
+    Tombstone {
+        ask: u64,
+        life: u32,
+        key: Key,
+        tombstone: Accepted,
+    },
+    Held {
+        ask: u64,
+        held: bool,
+    },
+    Drop {
+        key: Key,
+        ballot: Ballot,
     },
     Forward {
         ask: u64,

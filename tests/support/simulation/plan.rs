@@ -85,6 +85,8 @@ pub struct Plan {
     pub patience: Micros,
     /// How many requests a coordinator has room for.
     pub capacity: usize,
+    /// Mean time between two looks for a tombstone.
+    pub looking: Micros,
     /// Whether suspects are asked, but not waited for.
     pub hurry: bool,
     /// The share of reads.
@@ -135,6 +137,7 @@ impl Plan {
             thinking: *pick(rng, &[1, 20, 100]) * MILLISECOND,
             patience: *pick(rng, &[100, 250, 400]) * MILLISECOND,
             capacity: *pick(rng, &[1, 2, 64, 64]),
+            looking: *pick(rng, &[2, 20, 200]) * MILLISECOND,
             hurry: rng.bool(),
             reads: *pick(rng, &[0.2, 0.4, 0.6]),
         }

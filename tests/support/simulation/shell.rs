@@ -161,6 +161,9 @@ impl World {
                     .vote(&key, &VoteRequest::Accept(accepted));
                 self.start_sync(node);
             }
+            Body::Tombstone { .. } => self.asked_for_tombstone(envelope),
+            Body::Held { ask, held } => self.told_of_tombstone(node, ask, held),
+            Body::Drop { key, ballot } => self.drop_tombstone(node, &key, ballot),
             Body::Vote {
                 ask,
                 voter,

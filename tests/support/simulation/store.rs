@@ -1,71 +1,100 @@
 //! A replica's records and its disk: what is durable, what is not yet, and the replies that wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Ballot, Record, Update, VoteReply, VoteRequest};
+use simple_dynamo::register::{Accepted, Ballot, Record, Update, VoteReply, VoteRequest};
+use simple_dynamo::ring::Ring;
+use simple_dynamo::storage::records::Records;
 
 /// The records of one node. `T` is a reply on its way.
 pub struct Store<T> {
-    durable: HashMap<Key, Record>,
-    /// The durable records with everything in the log applied.
-    live: HashMap<Key, Record>,
+    durable: Records,
+    /// The durable records with every vote in the log applied.
+    live: Records,
     /// What is not durable yet, oldest first.
-    log: VecDeque<(Key, Update)>,
-    /// How many updates were ever written to the log, and how many of them are durable.
+    log: VecDeque<(Key, Entry)>,
+    /// How many entries were ever written to the log, and how many of them are durable.
     written: u64,
     synced: u64,
-    /// Per key, the number of its last update.
-    touched: HashMap<Key, u64>,
     held: Vec<(u64, T)>,
 }
 
+#[derive(Clone)]
+enum Entry {
+    Vote(Update),
+    Drop(Ballot),
+}
+
+/// How an entry that became durable changed a record on the disk.
+pub struct Change {
+    pub key: Key,
+    pub before: Record,
+    pub after: Record,
+    /// The ballot of the tombstone that was dropped, if that was it.
+    pub dropped: Option<Ballot>,
+}
+
 impl<T> Store<T> {
-    pub fn new() -> Store<T> {
+    pub fn new(ring: &Arc<Ring>) -> Store<T> {
         Store {
-            durable: HashMap::new(),
-            live: HashMap::new(),
+            durable: Records::new(ring.clone()),
+            live: Records::new(ring.clone()),
             log: VecDeque::new(),
             written: 0,
             synced: 0,
-            touched: HashMap::new(),
             held: Vec::new(),
         }
     }
 
     pub fn vote(&mut self, key: &Key, request: &VoteRequest) -> VoteReply {
-        let record = self.live.entry(key.clone()).or_default();
-        let (update, reply) = record.vote(request);
+        let (update, reply, _) = self.live.vote(key, request);
         if let Some(update) = update {
-            record.apply(update.clone());
-            self.log.push_back((key.clone(), update));
-            self.written += 1;
-            self.touched.insert(key.clone(), self.written);
+            self.append(key, Entry::Vote(update.clone()));
+            self.live.apply(key, update, self.written);
         }
         reply
     }
 
+    fn append(&mut self, key: &Key, entry: Entry) {
+        self.log.push_back((key.clone(), entry));
+        self.written += 1;
+    }
+
     pub fn promised(&self, key: &Key) -> Ballot {
-        self.live
-            .get(key)
-            .map_or(Ballot::ZERO, |record| record.promised)
+        self.live.get(key).0.promised
     }
 
     pub fn durable(&self, key: &Key) -> Record {
-        self.durable.get(key).cloned().unwrap_or_default()
+        self.durable.get(key).0.clone()
+    }
+
+    /// The tombstone of a key, if it is durable.
+    pub fn tombstone(&self, key: &Key) -> Option<Accepted> {
+        let own = self.live.get(key).0.tombstone();
+        own.filter(|_| self.is_durable(key)).cloned()
+    }
+
+    pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> bool {
+        self.live.holds_tombstone(key, tombstone).0
+    }
+
+    pub fn drop_tombstone(&mut self, key: &Key, ballot: Ballot) {
+        if self.live.has_tombstone(key, ballot) {
+            self.append(key, Entry::Drop(ballot));
+            self.live.drop_tombstone(key, ballot, self.written);
+        }
     }
 
     /// Whether all that a reply about this key may reveal is durable.
     pub fn is_durable(&self, key: &Key) -> bool {
-        self.touched
-            .get(key)
-            .is_none_or(|&last| last <= self.synced)
+        self.live.get(key).1 <= self.synced
     }
 
     /// Keeps a reply until all that it may reveal is durable.
     pub fn hold(&mut self, key: &Key, reply: T) {
-        let last = self.touched.get(key).copied().unwrap_or(0);
-        self.held.push((last, reply));
+        self.held.push((self.live.get(key).1, reply));
     }
 
     pub fn written(&self) -> u64 {
@@ -76,19 +105,33 @@ impl<T> Store<T> {
         self.synced
     }
 
-    /// The log is durable up to this update. Returns what became durable (with the record before
-    /// and after), and the replies that may leave now.
-    pub fn sync(&mut self, upto: u64) -> (Vec<(Key, Record, Record)>, Vec<T>) {
+    /// The log is durable up to this entry. Returns what became durable, and the replies that may
+    /// leave now.
+    pub fn sync(&mut self, upto: u64) -> (Vec<Change>, Vec<T>) {
         let mut changes = Vec::new();
         while self.synced < upto {
-            let Some((key, update)) = self.log.pop_front() else {
+            let Some((key, entry)) = self.log.pop_front() else {
                 break;
             };
             self.synced += 1;
-            let record = self.durable.entry(key.clone()).or_default();
-            let before = record.clone();
-            record.apply(update);
-            changes.push((key, before, record.clone()));
+            let before = self.durable(&key);
+            let dropped = match entry {
+                Entry::Vote(update) => {
+                    self.durable.apply(&key, update, 0);
+                    None
+                }
+                Entry::Drop(ballot) => {
+                    self.durable.drop_tombstone(&key, ballot, 0);
+                    Some(ballot)
+                }
+            };
+            let after = self.durable(&key);
+            changes.push(Change {
+                key,
+                before,
+                after,
+                dropped,
+            });
         }
         let (free, held) = std::mem::take(&mut self.held)
             .into_iter()
@@ -102,7 +145,6 @@ impl<T> Store<T> {
     pub fn crash(&mut self) {
         self.log.clear();
         self.held.clear();
-        self.touched.clear();
         self.written = self.synced;
         self.live = self.durable.clone();
     }

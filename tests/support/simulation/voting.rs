@@ -82,8 +82,9 @@ impl World {
     pub(super) fn sync(&mut self, node: usize, upto: u64, release: bool) {
         let machine = &mut self.machines[node];
         let (changes, replies) = machine.store.sync(upto);
-        for (key, before, after) in changes {
-            self.invariants.durable(machine.id, &key, &before, &after);
+        for change in changes {
+            self.counts.dropped += u64::from(change.dropped.is_some());
+            self.invariants.durable(machine.id, &change);
         }
         if release {
             replies.into_iter().for_each(|reply| self.release(reply));

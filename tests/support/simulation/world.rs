@@ -26,6 +26,8 @@ const LONGEST: Micros = 120_000 * MILLISECOND;
 pub struct Counts {
     pub faults: BTreeMap<Fault, u64>,
     pub events: u64,
+    /// Tombstones that were dropped, each by each replica.
+    pub dropped: u64,
 }
 
 /// What happens at some moment. Most of it happens to a node, in one of its lives.
@@ -41,6 +43,7 @@ pub enum Event {
     Think(u32),
     GiveUp(usize),
     Misfortune,
+    LookForTombstones,
     Restart(usize),
     Resume(usize),
     Heal(usize, usize),
@@ -141,6 +144,7 @@ impl World {
             self.schedule(10 * MILLISECOND + moment, Event::Think(client));
         }
         self.schedule(self.plan.calm, Event::Misfortune);
+        self.schedule(self.plan.looking, Event::LookForTombstones);
         while !self.clients.are_done() && self.now < LONGEST {
             self.step();
         }
@@ -242,6 +246,7 @@ impl World {
                 }
             }
             Event::Misfortune => self.misfortune(),
+            Event::LookForTombstones => self.look_for_tombstones(),
             Event::Restart(node) => self.restart(node),
             Event::Resume(node) => self.resume(node),
             Event::Heal(from, to) => self.network.heal(from, to),

@@ -1,0 +1,126 @@
+//! The thread that drops tombstones: [`fence`](crate::register::fence) tells when that is safe.
+//!
+//! A key's coordinator asks the other replicas about tombstones that are old enough, and when all
+//! hold them it drops them and tells the others to. If that message is lost, or the coordinator is
+//! away, a replica that still has the tombstone asks by itself, later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::Node;
+use crate::bytes::Key;
+use crate::net;
+use crate::peer::{Reply, Request};
+use crate::register::{Accepted, Ballot, fence};
+use crate::ring::{NodeId, Position};
+
+/// Tombstones that are asked about at a time.
+const BATCH: usize = 256;
+
+/// Since when this node has seen a tombstone.
+type Seen = BTreeMap<Key, (Ballot, Instant)>;
+
+/// The thread: ends with the node.
+pub fn run(node: &Arc<Node>) {
+    let age = Duration::from_millis(node.config.tombstone_age_ms);
+    let mut seen = Seen::new();
+    while !node.ending() {
+        node.pause(age / 4);
+        if node.votes() {
+            seen = look(node, &seen, age);
+        }
+    }
+}
+
+/// Looks at every tombstone, and drops those that are old enough.
+fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
+    let now = Instant::now();
+    let mut seen = Seen::new();
+    let mut due: BTreeMap<usize, Vec<(Key, Accepted)>> = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let (told, found) = bounded(1);
+        let tell = move |page| drop(told.send(page));
+        node.store.tombstones(after.as_ref(), BATCH, tell);
+        let page: Vec<(Key, Accepted)> = found.recv().unwrap_or_default();
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        for (key, tombstone) in page {
+            let arc = node.ring.arc_at(Position::of(key.as_slice()));
+            let since = match before.get(&key) {
+                Some((ballot, since)) if *ballot == tombstone.ballot => *since,
+                _ => now,
+            };
+            seen.insert(key.clone(), (tombstone.ballot, since));
+            let wait = age * (1 + 2 * rank(node, arc));
+            if now.saturating_duration_since(since) >= wait {
+                let batch = due.entry(arc).or_default();
+                batch.push((key, tombstone));
+                if batch.len() >= BATCH {
+                    settle(node, arc, std::mem::take(batch));
+                }
+            }
+        }
+        if node.ending() {
+            break;
+        }
+    }
+    for (arc, batch) in due {
+        settle(node, arc, batch);
+    }
+    seen
+}
+
+/// 0 for the coordinator of the range, 1 for its successor, and so on.
+fn rank(node: &Node, arc: usize) -> u32 {
+    let replicas = node.ring.replicas_of_arc(arc);
+    let place = replicas.iter().position(|replica| *replica == node.id);
+    place.unwrap_or(replicas.len()) as u32
+}
+
+/// Drops those of a range's tombstones that all replicas hold, if all of them answer.
+fn settle(node: &Arc<Node>, arc: usize, tombstones: Vec<(Key, Accepted)>) {
+    let others = || {
+        let replicas = node.ring.replicas_of_arc(arc).iter().copied();
+        replicas.filter(|replica| *replica != node.id)
+    };
+    let Some(answers) = ask(node, others(), &tombstones) else {
+        return;
+    };
+    let said = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
+    let dropped: Vec<(Key, Ballot)> = (0..)
+        .zip(&tombstones)
+        .filter(|(place, _)| fence::may_drop(&said(*place)))
+        .map(|(_, (key, tombstone))| (key.clone(), tombstone.ballot))
+        .collect();
+    if dropped.is_empty() {
+        return;
+    }
+    node.stats.dropped.add(dropped.len() as u64);
+    net::batch(|| {
+        for other in others() {
+            node.links[&other].tell(Request::Drop(dropped.clone()));
+        }
+    });
+    node.store.drop_tombstones(dropped);
+}
+
+/// What each of the others says about each tombstone; `None` unless all have answered.
+fn ask(
+    node: &Arc<Node>,
+    others: impl Iterator<Item = NodeId>,
+    tombstones: &[(Key, Accepted)],
+) -> Option<Vec<Vec<bool>>> {
+    others
+        .map(|other| {
+            let request = Request::Tombstones(tombstones.to_vec());
+            match node.ask_and_wait(other, request) {
+                Some(Reply::Held(held)) if held.len() == tombstones.len() => Some(held),
+                _ => None,
+            }
+        })
+        .collect()
+}

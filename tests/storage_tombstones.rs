@@ -1,0 +1,79 @@
+//! Dropped tombstones: gone for good, with their past fenced off, whatever the disk loses.
+
+mod support;
+
+use crossbeam_channel::bounded;
+use simple_dynamo::bytes::Key;
+use simple_dynamo::register::{Fence, Promise, VoteReply};
+use simple_dynamo::storage::Urgency;
+use support::faulty_disk::FaultyDisk;
+use support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
+
+/// The log of the snapshot has a value, and then its tombstone, dropped, which the snapshot no
+/// longer shows: if the log lost the end of that, the value would be back.
+#[test]
+fn a_snapshot_waits_for_the_drops_that_it_shows() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let key: Key = "k".into();
+    node.vote(&key, accept(&key, 1));
+    let (other, about) = (node.store.clone(), key.clone());
+    let mut steps = 0;
+    disk.before_each_step(move || {
+        steps += 1;
+        // The new log is in use from here on, and no record has been copied yet.
+        if steps == 3 {
+            let (told, heard) = bounded(1);
+            let tell = move |_| told.send(()).unwrap();
+            other.vote(&about, &accept(&about, 2), Urgency::Now, tell);
+            heard.recv().unwrap();
+            other.vote(&about, &accept(&about, 3), Urgency::Leisurely, |_| ());
+            other.drop_tombstones(vec![(about.clone(), ballot(3))]);
+        }
+    });
+    node.store.snapshot().unwrap();
+    let again = after_a_loss_of_power(&disk, &node);
+    assert_eq!(again.records().get(&key), None);
+    assert_eq!(again.store.promised(&key), ballot(3));
+}
+
+#[test]
+fn a_dropped_tombstone_stays_dropped_and_its_past_fenced_off() {
+    let disk = FaultyDisk::new(1);
+    let mut node = opened(&disk);
+    let (key, other): (Key, Key) = ("k".into(), "other".into());
+    node.vote(&key, accept(&key, 2));
+    node.vote(&key, accept(&key, 3));
+    node.store.drop_tombstones(vec![(key.clone(), ballot(3))]);
+    for snapshot in [false, true, false] {
+        // Nothing is told of the drop before it is durable.
+        let refused = VoteReply::Rejected(ballot(3));
+        assert_eq!(node.vote(&key, accept(&key, 2)), refused);
+        assert_eq!(node.vote(&other, prepare(3)), refused);
+        if snapshot {
+            node.store.snapshot().unwrap();
+        }
+        node = after_a_loss_of_power(&disk, &node);
+        assert_eq!((node.store.count(), node.store.tombstone_count()), (0, 0));
+    }
+    let promise = Promise {
+        accepted: None,
+        before: "5554:3".parse().unwrap(),
+    };
+    assert_eq!(node.vote(&key, prepare(4)), VoteReply::Promised(promise));
+}
+
+#[test]
+fn the_fence_of_another_replica_is_kept() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let fence = Fence {
+        promised: ballot(7),
+        decided: "5556:9".parse().unwrap(),
+    };
+    node.store.absorb_fence(&fence);
+    let refused = VoteReply::Rejected(ballot(7));
+    assert_eq!(node.vote(&"k".into(), prepare(7)), refused);
+    let again = after_a_loss_of_power(&disk, &node);
+    assert_eq!(again.store.promised(&"k".into()), ballot(7));
+}

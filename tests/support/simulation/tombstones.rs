@@ -1,0 +1,142 @@
+//! How tombstones are dropped: the part of the thread that does it, event by event.
+
+use std::collections::HashMap;
+
+use simple_dynamo::bytes::Key;
+use simple_dynamo::register::{Accepted, Ballot, fence};
+
+use super::machine::Condition;
+use super::network::{Body, Envelope};
+use super::plan::pick;
+use super::world::{Event, World};
+
+/// The tombstones that a node asks the other replicas about.
+#[derive(Default)]
+pub struct Inquiries {
+    /// Which inquiry each question belongs to.
+    questions: HashMap<u64, u64>,
+    open: HashMap<u64, Inquiry>,
+}
+
+struct Inquiry {
+    key: Key,
+    ballot: Ballot,
+    others: Vec<usize>,
+    answers: Vec<bool>,
+}
+
+impl Inquiries {
+    /// The answer to a question, which counts once. Returns the inquiry if it was the last.
+    fn answer(&mut self, question: u64, held: bool) -> Option<Inquiry> {
+        let number = self.questions.remove(&question)?;
+        let inquiry = self.open.get_mut(&number)?;
+        inquiry.answers.push(held);
+        if inquiry.answers.len() < inquiry.others.len() {
+            return None;
+        }
+        self.open.remove(&number)
+    }
+}
+
+impl World {
+    /// Some node looks for a tombstone; and later another will.
+    pub(super) fn look_for_tombstones(&mut self) {
+        let next = self.rng.u64(..=2 * self.plan.looking);
+        self.schedule(next, Event::LookForTombstones);
+        let key = pick(&mut self.rng, &self.plan.keys).clone();
+        let replicas = self.ring.preference_list(&key);
+        let id = *pick(&mut self.rng, replicas);
+        let others: Vec<usize> = (0..self.machines.len())
+            .filter(|place| self.machines[*place].id != id)
+            .filter(|place| replicas.contains(&self.machines[*place].id))
+            .collect();
+        let Some(node) = self.machines.iter().position(|machine| machine.id == id) else {
+            return;
+        };
+        if self.machines[node].condition == Condition::Up
+            && let Some(tombstone) = self.machines[node].store.tombstone(&key)
+        {
+            self.inquire(node, others, &key, &tombstone);
+        }
+    }
+
+    fn inquire(&mut self, node: usize, others: Vec<usize>, key: &Key, tombstone: &Accepted) {
+        let number = self.number();
+        for &other in &others {
+            let ask = self.number();
+            let machine = &mut self.machines[node];
+            machine.inquiries.questions.insert(ask, number);
+            let body = Body::Tombstone {
+                ask,
+                life: machine.life,
+                key: key.clone(),
+                tombstone: tombstone.clone(),
+            };
+            self.send(Envelope {
+                from: node,
+                to: other,
+                to_life: None,
+                body,
+            });
+        }
+        let inquiry = Inquiry {
+            key: key.clone(),
+            ballot: tombstone.ballot,
+            others,
+            answers: Vec::new(),
+        };
+        self.machines[node].inquiries.open.insert(number, inquiry);
+    }
+
+    pub(super) fn asked_for_tombstone(&mut self, envelope: Envelope) {
+        let Envelope { from, to: node, .. } = envelope;
+        let Body::Tombstone {
+            ask,
+            life,
+            key,
+            tombstone,
+        } = envelope.body
+        else {
+            return;
+        };
+        let held = self.machines[node].store.holds_tombstone(&key, &tombstone);
+        let answer = Envelope {
+            from: node,
+            to: from,
+            to_life: Some(life),
+            body: Body::Held { ask, held },
+        };
+        if self.machines[node].store.is_durable(&key) {
+            self.send(answer);
+        } else {
+            self.machines[node].store.hold(&key, answer);
+        }
+    }
+
+    pub(super) fn told_of_tombstone(&mut self, node: usize, ask: u64, held: bool) {
+        let Some(inquiry) = self.machines[node].inquiries.answer(ask, held) else {
+            return;
+        };
+        if !fence::may_drop(&inquiry.answers) {
+            return;
+        }
+        self.drop_tombstone(node, &inquiry.key, inquiry.ballot);
+        for other in inquiry.others {
+            let body = Body::Drop {
+                key: inquiry.key.clone(),
+                ballot: inquiry.ballot,
+            };
+            self.send(Envelope {
+                from: node,
+                to: other,
+                to_life: None,
+                body,
+            });
+        }
+    }
+
+    pub(super) fn drop_tombstone(&mut self, node: usize, key: &Key, ballot: Ballot) {
+        self.machines[node].store.drop_tombstone(key, ballot);
+        self.start_sync(node);
+    }
+}

@@ -1,0 +1,174 @@
+//! Deleted keys leave nothing behind once every replica knows, and their past does not come back.
+
+mod support;
+
+use std::time::Instant;
+
+use support::cluster::{Cluster, FIVE, Plan, eventually};
+
+/// The shortest age of tombstones that goes with the shortest deadline.
+fn soon() -> Plan {
+    let plan = Plan::of(&FIVE).set("request_deadline_ms", 400);
+    plan.set("tombstone_age_ms", 800)
+        .set("anti_entropy_ms", 100)
+}
+
+fn number(cluster: &Cluster, id: u32, name: &str) -> Option<u64> {
+    cluster.stat(id, name)?.parse().ok()
+}
+
+fn sum(cluster: &Cluster, name: &str) -> u64 {
+    let each = cluster.ids().map(|id| number(cluster, id, name));
+    each.map(|count| count.expect("every node answers")).sum()
+}
+
+fn await_no_tombstones(cluster: &Cluster, ids: &[u32]) {
+    for &id in ids {
+        eventually(&format!("{id} has dropped its tombstones"), || {
+            (number(cluster, id, "tombstones")? == 0).then_some(())
+        });
+    }
+}
+
+/// Each line must be answered as expected.
+fn ask_all(cluster: &Cluster, id: u32, lines: &[String], is_expected: impl Fn(&str) -> bool) {
+    let mut client = cluster.client(id);
+    for line in lines {
+        let reply = client.call(line).expect("the node answers");
+        assert!(is_expected(&reply), "{line}: {reply}");
+    }
+}
+
+#[test]
+fn a_deleted_key_is_forgotten_and_its_old_version_never_matches_again() {
+    let cluster = soon().start();
+    let old = cluster.done(5554, "PUT key1 old");
+    cluster.done(5556, "DEL key1");
+    assert_eq!(cluster.call(5558, "DEL never-there"), "NOT_FOUND");
+    await_no_tombstones(&cluster, &FIVE);
+    assert_eq!(sum(&cluster, "keys"), 0);
+    for id in FIVE {
+        assert_eq!(cluster.get(id, "key1"), None);
+        let swap = format!("CAS key1 {old} stale");
+        assert_eq!(cluster.call(id, &swap), "CONFLICT -");
+    }
+    let new = cluster.done(5560, "PUT key1 new");
+    assert_ne!(old, new);
+    let swap = format!("CAS key1 {old} stale");
+    assert_eq!(cluster.call(5554, &swap), format!("CONFLICT {new}"));
+    for id in FIVE {
+        assert_eq!(cluster.get(id, "key1").as_deref(), Some("new"));
+    }
+}
+
+/// A replica that is away holds what the tombstone has deleted: until it is back and has the
+/// tombstone too, nobody may forget it.
+#[test]
+fn a_tombstone_outlives_the_absence_of_a_replica() {
+    let cluster = soon().start();
+    let keys: Vec<String> = cluster.keys_of(5554).take(20).collect();
+    for key in &keys {
+        cluster.done(5554, &format!("PUT {key} there"));
+    }
+    let away = cluster.replicas(&keys[0])[2];
+    cluster.kill(away);
+    for key in &keys {
+        cluster.done(5554, &format!("DEL {key}"));
+    }
+    // The others look at their tombstones several times.
+    let dropped = number(&cluster, 5554, "tombstones_dropped");
+    let began = Instant::now();
+    eventually("the tombstones are old enough, several times", || {
+        (began.elapsed().as_millis() > 4 * 800).then_some(())
+    });
+    assert_eq!(number(&cluster, 5554, "tombstones_dropped"), dropped);
+    assert_eq!(number(&cluster, 5554, "tombstones"), Some(20));
+    cluster.restart(away);
+    await_no_tombstones(&cluster, &FIVE);
+    for key in &keys {
+        assert_eq!(cluster.get(away, key), None);
+    }
+    assert_eq!(sum(&cluster, "keys"), 0);
+}
+
+#[test]
+fn what_was_dropped_stays_dropped_when_all_nodes_are_killed() {
+    let cluster = soon().start();
+    let keys: Vec<String> = (0..100).map(|number| format!("key{number}")).collect();
+    let each = |word: &str, rest: &str| -> Vec<String> {
+        keys.iter()
+            .map(|key| format!("{word} {key}{rest}"))
+            .collect()
+    };
+    let done = |reply: &str| reply.starts_with("OK ");
+    ask_all(&cluster, 5554, &each("PUT", " value"), done);
+    ask_all(&cluster, 5556, &each("DEL", ""), done);
+    await_no_tombstones(&cluster, &FIVE);
+    cluster.ids().for_each(|id| cluster.kill(id));
+    cluster.ids().for_each(|id| cluster.start_node(id));
+    cluster.await_all_ready();
+    // A drop that was not durable yet is made up for.
+    await_no_tombstones(&cluster, &FIVE);
+    assert_eq!(sum(&cluster, "keys"), 0);
+    ask_all(&cluster, 5558, &each("GET", ""), |reply| {
+        reply == "NOT_FOUND"
+    });
+    ask_all(&cluster, 5558, &each("PUT", " again"), done);
+    ask_all(&cluster, 5560, &each("GET", ""), |reply| {
+        reply.ends_with(" again")
+    });
+}
+
+/// A million different keys, each put and deleted: memory and disk stay small. Prints both.
+/// `DYNAMO_KEYS` asks for another number.
+#[test]
+#[ignore = "takes minutes: cargo test --release --test tombstones -- --ignored --nocapture"]
+fn a_million_puts_and_deletes_leave_little_behind() {
+    let keys = std::env::var("DYNAMO_KEYS").ok();
+    let keys: u64 = keys.map_or(1_000_000, |text| text.parse().expect("a number"));
+    let cluster = Cluster::start(&FIVE);
+    let clients = 32;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for client in 0..clients {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let mut connection = cluster.client(FIVE[client as usize % FIVE.len()]);
+                for number in (client..keys).step_by(clients as usize) {
+                    for line in [format!("PUT key{number} value"), format!("DEL key{number}")] {
+                        let reply = connection.call(&line).expect("the node answers");
+                        assert!(reply.starts_with("OK "), "{line}: {reply}");
+                    }
+                }
+            });
+        }
+    });
+    println!("{keys} keys put and deleted in {:.0?}", began.elapsed());
+    let resident = |id| {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", cluster.pid(id)));
+        let pages: Option<u64> = statm
+            .ok()
+            .and_then(|text| text.split(' ').nth(1)?.parse().ok());
+        pages.unwrap_or(0) * 4096 >> 20
+    };
+    let on_disk = |id| {
+        let files = std::fs::read_dir(cluster.data(id)).expect("the folder is there");
+        let bytes = files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |m| m.len()));
+        bytes.sum::<u64>() >> 20
+    };
+    let print = |when: &str| {
+        for id in FIVE {
+            let held = number(&cluster, id, "tombstones").unwrap_or(0);
+            let (memory, disk) = (resident(id), on_disk(id));
+            println!("{when}: {id}: {held} tombstones, {memory} MiB resident, {disk} MiB on disk");
+        }
+    };
+    print("at the end");
+    await_no_tombstones(&cluster, &FIVE);
+    print("after the tombstones were dropped");
+    assert_eq!(sum(&cluster, "keys"), 0);
+    for id in FIVE {
+        assert!(on_disk(id) < 256, "{id} keeps {} MiB", on_disk(id));
+        assert!(resident(id) < 512, "{id} needs {} MiB", resident(id));
+    }
+}
