@@ -149,7 +149,7 @@ fn a_million_puts_and_deletes_leave_little_behind() {
         let pages: Option<u64> = statm
             .ok()
             .and_then(|text| text.split(' ').nth(1)?.parse().ok());
-        pages.unwrap_or(0) * 4096 >> 20
+        (pages.unwrap_or(0) * 4096) >> 20
     };
     let on_disk = |id| {
         let files = std::fs::read_dir(cluster.data(id)).expect("the folder is there");
