@@ -38,10 +38,8 @@ impl Respond {
     pub fn reply(self, reply: Reply) {
         if self.id != 0 {
             // If the connection is gone, the asker asks again on a new one.
-            self.connection.send(&message::line(&Tell {
-                id: self.id,
-                tell: reply,
-            }));
+            let (id, tell) = (self.id, reply);
+            message::send(&self.connection, &Tell { id, tell });
         }
     }
 }

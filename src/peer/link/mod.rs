@@ -137,10 +137,8 @@ impl Link {
     pub fn tell(&self, request: Request) {
         let connection = lock(&self.state).connection.clone();
         if let Some(connection) = connection {
-            connection.send(&message::line(&Ask {
-                id: 0,
-                ask: request,
-            }));
+            let (id, ask) = (0, request);
+            message::send(&connection, &Ask { id, ask });
         }
     }
 

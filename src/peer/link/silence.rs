@@ -83,10 +83,8 @@ impl Link {
         };
         let id = state.remember(question);
         if let Some(connection) = connection {
-            connection.send(&message::line(&Ask {
-                id,
-                ask: Request::Ping,
-            }));
+            let ask = Request::Ping;
+            message::send(&connection, &Ask { id, ask });
         }
     }
 }
