@@ -27,6 +27,7 @@ usage: ./run.sh [COMMAND]
   logs [ID]     the last lines of the nodes' logs
   shell [ID]    type requests at a node
   bench [...]   measure the running cluster; see ./run.sh bench --help
+  plot [...]    measure a crash, a pause and the way back, and draw them; see ./run.sh plot --help
   test          formatter, clippy and all tests
   clean         down, and delete the data
 
@@ -259,6 +260,7 @@ wait) built && await ;;
 logs) shift && logs "$@" ;;
 shell) shift && built && dynamo shell "$@" ;;
 bench) shift && built && dynamo bench "$@" ;;
+plot) shift && need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
 test) check ;;
 clean) down && rm -rf "$STATE" && echo "deleted $STATE" ;;
 help | -h | --help) usage ;;

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod proxy;
 pub mod raw;
 pub mod simulation;
+pub mod svg;
 pub mod waiting;
 pub mod witness;
 pub mod workload;

@@ -1,0 +1,60 @@
+//! The plots of `report/evaluation.md`: `./run.sh plot`. Plain `cargo test` makes short ones.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chart;
+mod load;
+mod options;
+mod picture;
+mod recovery;
+mod timeline;
+mod window;
+
+use std::error::Error;
+use std::fs;
+use std::process::ExitCode;
+use std::thread;
+
+use options::{HELP, Options, What};
+use recovery::Recovery;
+use timeline::{Kind, Timeline};
+
+fn main() -> ExitCode {
+    let done = What::parse(lexopt::Parser::from_env()).and_then(|what| match what {
+        What::Nothing => Ok(()),
+        What::Help => {
+            print!("{HELP}");
+            Ok(())
+        }
+        What::Plots(options) => plot(&options),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("plot: {error}");
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn plot(options: &Options) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(&options.out)?;
+    println!("{}", machine());
+    for (name, kind) in [("crash.svg", Kind::Crash), ("pause.svg", Kind::Pause)] {
+        let timeline = Timeline::measure(kind, options);
+        timeline.print();
+        fs::write(options.out.join(name), timeline.draw())?;
+    }
+    let recovery = Recovery::measure(options);
+    recovery.print();
+    fs::write(options.out.join("recovery.svg"), recovery.draw())?;
+    println!("\nthe pictures are in {}", options.out.display());
+    Ok(())
+}
+
+/// What it was measured on.
+fn machine() -> String {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    format!("Five nodes and their clients share one machine with {cores} cores")
+}
