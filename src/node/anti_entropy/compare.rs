@@ -134,38 +134,44 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
         }
     });
     drop(told);
-    let mut pulled = 0;
+    let (mut states, mut complete) = (Vec::new(), true);
     for (key, answer) in answers {
         let Answer::Reply(Reply::Vote(VoteReply::Seen(seen))) = answer else {
-            return None;
+            complete = false;
+            continue;
         };
         if let (Some((ballot, _)), Some(state)) = (seen.digest, seen.state) {
             let accepted = Accepted { ballot, state };
             if !node.store.is_past(&key, &accepted) {
-                take_over(node, key, accepted);
-                pulled += 1;
+                states.push((key, accepted));
             }
         }
     }
+    let pulled = states.len() as u64;
+    take_over(node, states);
     node.stats.pulled.add(pulled);
-    Some(pulled)
+    complete.then_some(pulled)
 }
 
 /// The same rule as for any accept. Where this replica has promised a higher ballot it may not
 /// take the old one: then the state is chosen anew, at a higher ballot still.
-fn take_over(node: &Arc<Node>, key: Key, accepted: Accepted) {
-    let (told, answer) = bounded(1);
-    node.store.vote(
-        &key,
-        &VoteRequest::Accept(accepted),
-        Urgency::Now,
-        move |vote| {
-            let _ = told.send(vote);
-        },
-    );
-    if let Ok(VoteReply::Rejected(_)) = answer.recv() {
-        node.stats.restored.add(1);
-        net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore));
+///
+/// All votes are on their way before one is waited for: they share the disk's syncs.
+fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) {
+    let (told, votes) = bounded(states.len());
+    for (key, accepted) in states {
+        let (told, asked) = (told.clone(), key.clone());
+        let request = VoteRequest::Accept(accepted);
+        node.store.vote(&key, &request, Urgency::Now, move |vote| {
+            let _ = told.send((asked, vote));
+        });
+    }
+    drop(told);
+    for (key, vote) in votes {
+        if let VoteReply::Rejected(_) = vote {
+            node.stats.restored.add(1);
+            net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore));
+        }
     }
 }
 
