@@ -31,6 +31,12 @@ pub enum Rule {
     RepliesMatched,
     /// Only a key's replicas vote on it.
     OwnKeysOnly,
+    /// A coordinator asks every replica, and not only as many as it needs.
+    EveryReplicaAsked,
+    /// An origin has one write of a key in flight at a time.
+    OneWriteInFlight,
+    /// A node that was away copies what it missed.
+    MissedWritesPulled,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
@@ -63,6 +69,9 @@ mod switch {
         Rule::MemoryDropped,
         Rule::RepliesMatched,
         Rule::OwnKeysOnly,
+        Rule::EveryReplicaAsked,
+        Rule::OneWriteInFlight,
+        Rule::MissedWritesPulled,
         Rule::LostFolderCopied,
         Rule::TombstoneEverywhere,
         Rule::DroppedBallotsFenced,

@@ -144,8 +144,9 @@ fn a_slow_disk_stops_nobody_and_ceases_to_be_slow() {
     let cluster = Plan::of(&THREE).lay_out();
     let slow = cluster.file(0).with_extension("slow");
     let switch = ("DYNAMO_SLOW_DISK", slow.to_str().unwrap());
-    let all = || THREE.into_iter();
-    all().for_each(|id| cluster.start_node_with(id, &[switch]));
+    THREE
+        .into_iter()
+        .for_each(|id| cluster.start_node_with(id, &[switch]));
     cluster.await_all_ready();
     let delay = Duration::from_millis(60);
     fs::write(&slow, delay.as_millis().to_string()).unwrap();

@@ -17,22 +17,11 @@ use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use support::impostor::Impostor;
 
 /// Runs a scenario with all rules and without one; it tells whether the harm was done.
-fn control(rule: Rule, scenario: impl Fn(&Switches) -> bool) {
+fn control(rule: Rule, scenario: impl Fn(&[(&str, &str)]) -> bool) {
     let name = format!("{rule:?}");
-    assert!(!scenario(&vec![]), "with all rules in force");
-    let without = vec![("DYNAMO_LEAVE_OUT", name.as_str())];
+    assert!(!scenario(&[]), "with all rules in force");
+    let without = [("DYNAMO_LEAVE_OUT", name.as_str())];
     assert!(scenario(&without), "without {name} nothing is noticed");
-}
-
-type Switches<'a> = Vec<(&'a str, &'a str)>;
-
-/// A cluster whose nodes all have these switches.
-fn start(plan: Plan, switches: &Switches) -> Cluster {
-    let cluster = plan.lay_out();
-    let start = |id| cluster.start_node_with(id, switches);
-    cluster.ids().for_each(start);
-    cluster.await_all_ready();
-    cluster
 }
 
 /// A node that holds no replica of the key.
@@ -67,8 +56,9 @@ fn without_the_dot_lookup_a_retry_is_applied_twice() {
         let plan = Plan::of(&FIVE)
             .set("read_timeout_ms", 1200)
             .set("request_deadline_ms", 6000)
+            .switched(switches)
             .proxied();
-        let cluster = start(plan, switches);
+        let cluster = plan.start();
         let (coordinator, origin) = (cluster.replicas("k")[0], outsider(&cluster, "k"));
         let mut client = cluster.client(origin);
         cluster.network().cut(coordinator, origin);
@@ -87,7 +77,7 @@ fn without_the_dot_lookup_a_retry_is_applied_twice() {
 fn without_the_record_of_refusals_a_refusal_comes_true() {
     control(Rule::RefusalsRecorded, |switches| {
         let plan = Plan::of(&FIVE).set("read_timeout_ms", 300).proxied();
-        let cluster = start(plan, switches);
+        let cluster = plan.switched(switches).start();
         let (coordinator, origin) = (cluster.replicas("k")[0], outsider(&cluster, "k"));
         cluster.done(coordinator, "PUT k old");
         cluster.network().cut(origin, coordinator);
@@ -107,7 +97,7 @@ fn without_the_record_of_refusals_a_refusal_comes_true() {
 fn with_a_memory_that_outlives_a_failure_a_ballot_carries_two_states() {
     control(Rule::MemoryDropped, |switches| {
         let plan = Plan::of(&THREE).set("request_deadline_ms", 400);
-        let cluster = start(plan, switches);
+        let cluster = plan.switched(switches).start();
         let [coordinator, others @ ..] = &cluster.replicas("k")[..] else {
             unreachable!("three nodes hold it")
         };
@@ -127,12 +117,11 @@ fn with_a_memory_that_outlives_a_failure_a_ballot_carries_two_states() {
 fn with_votes_told_before_they_are_durable_an_acknowledged_write_is_lost() {
     control(Rule::AcceptDurable, |switches| {
         let plan = Plan::of(&THREE).set("request_deadline_ms", 400);
-        let cluster = plan.lay_out();
+        let cluster = plan.switched(switches).lay_out();
         let slow = cluster.file(0).with_extension("slow");
-        let mut switches = switches.clone();
-        switches.push(("DYNAMO_SLOW_DISK", slow.to_str().unwrap()));
+        let switch = ("DYNAMO_SLOW_DISK", slow.to_str().unwrap());
         let all = || THREE.into_iter();
-        all().for_each(|id| cluster.start_node_with(id, &switches));
+        all().for_each(|id| cluster.start_node_with(id, &[switch]));
         cluster.await_all_ready();
         let coordinator = cluster.replicas("k")[0];
         let mut client = cluster.client(coordinator);
@@ -152,14 +141,12 @@ fn with_votes_told_before_they_are_durable_an_acknowledged_write_is_lost() {
 #[test]
 fn with_promises_told_before_they_are_durable_a_promise_is_broken() {
     control(Rule::PromiseDurable, |switches| {
-        let cluster = Plan::of(&THREE).lay_out();
+        let cluster = Plan::of(&THREE).switched(switches).lay_out();
         let (replica, peer) = (5554, 5556);
         let slow = cluster.file(0).with_extension("slow");
-        let mut switches = switches.clone();
-        switches.push(("DYNAMO_SLOW_DISK", slow.to_str().unwrap()));
-        THREE
-            .into_iter()
-            .for_each(|id| cluster.start_node_with(id, &switches));
+        let switch = ("DYNAMO_SLOW_DISK", slow.to_str().unwrap());
+        let all = || THREE.into_iter();
+        all().for_each(|id| cluster.start_node_with(id, &[switch]));
         cluster.await_all_ready();
         fs::write(&slow, "60000").unwrap();
         let mut impostor = Impostor::greet(&cluster, peer, replica);
@@ -200,7 +187,7 @@ fn is_promise(replies: Vec<(u64, Reply)>, to: u64) -> bool {
 #[test]
 fn without_the_check_a_node_votes_on_keys_that_are_not_its_own() {
     control(Rule::OwnKeysOnly, |switches| {
-        let cluster = start(Plan::of(&FIVE), switches);
+        let cluster = Plan::of(&FIVE).switched(switches).start();
         let (outsider, peer) = (outsider(&cluster, "k"), cluster.replicas("k")[0]);
         let mut impostor = Impostor::greet(&cluster, peer, outsider);
         impostor.ask(Request::Vote {

@@ -15,6 +15,7 @@ use crate::clock::Dot;
 use crate::error::Failure;
 use crate::register::{Change, Operation, Outcome};
 use crate::ring::{NodeId, Position, Ring};
+use crate::rules::{self, Rule};
 
 /// What a client wants of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,7 +152,7 @@ impl<H> Router<H> {
         if writes {
             let queue = self.writing.entry(key).or_default();
             queue.push_back(id);
-            if queue.len() > 1 {
+            if queue.len() > 1 && rules::holds(Rule::OneWriteInFlight) {
                 return;
             }
         }

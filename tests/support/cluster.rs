@@ -27,6 +27,8 @@ pub struct Cluster {
     pub(super) folder: PathBuf,
     pub(super) nodes: BTreeMap<u32, Node>,
     pub(super) ring: Ring,
+    /// What every node finds in its environment.
+    pub(super) switches: Vec<(String, String)>,
     pub(super) network: Option<Network>,
 }
 
@@ -83,8 +85,7 @@ impl Cluster {
         self.start_node_with(id, &[]);
     }
 
-    /// Starts a process with switches of `simple_dynamo::rules` and `simple_dynamo::faults` in
-    /// its environment.
+    /// Starts a process with these switches in its environment, too: see [`Plan::switched`].
     pub fn start_node_with(&self, id: u32, switches: &[(&str, &str)]) {
         let log = self.folder.join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
@@ -92,6 +93,7 @@ impl Cluster {
             .arg("--data")
             .arg(self.data(id))
             .env_remove("RUST_LOG")
+            .envs(self.switches.iter().map(|(name, value)| (name, value)))
             .envs(switches.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -100,6 +102,11 @@ impl Cluster {
             .unwrap();
         let before = self.nodes[&id].process.lock().unwrap().replace(child);
         assert!(before.is_none(), "node {id} runs already");
+    }
+
+    /// Whether a process was started that nobody has ended since.
+    pub fn runs(&self, id: u32) -> bool {
+        self.nodes[&id].process.lock().unwrap().is_some()
     }
 
     /// Starts a node again and waits until it has what it missed.
@@ -146,10 +153,7 @@ impl Cluster {
 
     /// Empties the folder of a node that is down.
     pub fn wipe(&self, id: u32) {
-        assert!(
-            self.nodes[&id].process.lock().unwrap().is_none(),
-            "node {id} runs"
-        );
+        assert!(!self.runs(id), "node {id} runs");
         fs::remove_dir_all(self.data(id)).unwrap();
     }
 

@@ -16,6 +16,7 @@ use super::proxy::Network;
 pub struct Plan {
     ids: Vec<u32>,
     settings: Map<String, Value>,
+    switches: Vec<(String, String)>,
     proxied: bool,
 }
 
@@ -24,6 +25,7 @@ impl Plan {
         Plan {
             ids: ids.to_vec(),
             settings: Map::new(),
+            switches: Vec::new(),
             proxied: false,
         }
     }
@@ -31,6 +33,14 @@ impl Plan {
     /// Sets a value of the cluster file.
     pub fn set(mut self, name: &str, value: impl Into<Value>) -> Plan {
         self.settings.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Starts every node, each time, with switches of `simple_dynamo::rules` and
+    /// `simple_dynamo::faults` in its environment.
+    pub fn switched(mut self, switches: &[(&str, &str)]) -> Plan {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.switches.extend(switches.iter().map(owned));
         self
     }
 
@@ -86,6 +96,7 @@ impl Plan {
             folder,
             ring: Ring::new(self.ids.into_iter().map(NodeId), replicas as usize),
             nodes: ports.into_iter().map(node).collect(),
+            switches: self.switches,
             network,
         }
     }

@@ -39,7 +39,7 @@ pub struct Observed {
 }
 
 /// Steps of the checker's search for one key.
-const BUDGET: u64 = 5_000_000;
+pub const BUDGET: u64 = 5_000_000;
 
 /// Ends the test, with the whole history, unless it is certainly linearizable.
 pub fn assert_linearizable(observed: &Observed) {

@@ -15,6 +15,7 @@ use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
+use crate::rules::{self, Rule};
 use crate::storage::{Scan, Urgency};
 
 /// States that are asked for at a time.
@@ -84,7 +85,7 @@ fn compare(node: &Arc<Node>, Comparison { arc, with }: Comparison) -> Option<u64
         .filter(|(_, (a, b))| a != b)
         .map(|(i, _)| i)
         .collect();
-    if differing.is_empty() {
+    if differing.is_empty() || !rules::holds(Rule::MissedWritesPulled) {
         return Some(0);
     }
     let mut scan = Scan {

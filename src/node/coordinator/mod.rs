@@ -252,7 +252,10 @@ impl<H> Coordinator<H> {
             request: id,
             question: request.question,
         };
-        let replicas = replicas.unwrap_or_else(|| self.ring.replicas_of_arc(request.arc));
+        let mut replicas = replicas.unwrap_or_else(|| self.ring.replicas_of_arc(request.arc));
+        if !rules::holds(Rule::EveryReplicaAsked) {
+            replicas = &replicas[..replicas.len().min(self.quorums.write)];
+        }
         effects.extend(replicas.iter().map(|&to| Effect::Ask {
             to,
             ticket,

@@ -1,0 +1,99 @@
+//! The course's grading, as a black box: five processes, their text protocol, and signals.
+//!
+//! Six phases, 23 points; what a phase has stored stays in the store for the next ones.
+
+mod absence;
+mod basics;
+mod concurrency;
+mod course;
+mod crashes;
+mod placement;
+pub mod score;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use course::Course;
+use score::{Phase, Report, Score};
+
+/// One phase of the course.
+struct Plan {
+    title: &'static str,
+    points: f64,
+    checks: &'static [&'static str],
+    run: fn(&mut Course, &mut Score),
+}
+
+const PHASES: [Plan; 6] = [
+    Plan {
+        title: "insert, query, delete, @, * and replication",
+        points: 3.0,
+        checks: basics::CHECKS,
+        run: basics::run,
+    },
+    Plan {
+        title: "many clients, each with keys of its own",
+        points: 4.0,
+        checks: concurrency::OWN_KEYS,
+        run: concurrency::run_own_keys,
+    },
+    Plan {
+        title: "many clients with the same keys",
+        points: 3.0,
+        checks: concurrency::SAME_KEYS,
+        run: concurrency::run_same_keys,
+    },
+    Plan {
+        title: "each operation while one node is down",
+        points: 5.0,
+        checks: absence::CHECKS,
+        run: absence::run,
+    },
+    Plan {
+        title: "many clients while one node crashes and returns",
+        points: 5.0,
+        checks: crashes::ONE,
+        run: crashes::run_one,
+    },
+    Plan {
+        title: "many clients while one node after the other does",
+        points: 3.0,
+        checks: crashes::IN_TURN,
+        run: crashes::run_in_turn,
+    },
+];
+
+/// Grades nodes that have these switches in their environment, in the first `phases` phases.
+/// `told` hears of each as soon as it is over; logs and histories go to `folder`.
+pub fn grade(
+    seed: u64,
+    switches: &[(&str, &str)],
+    phases: usize,
+    folder: &Path,
+    told: impl Fn(&Phase),
+) -> Report {
+    let mut course = Course::start(seed, switches, folder);
+    let plans = PHASES.iter().zip(1..).take(phases);
+    let graded = plans.map(|(plan, number)| {
+        let phase = run(plan, number, &mut course);
+        told(&phase);
+        phase
+    });
+    let report = Report::new(seed, graded.collect());
+    course.keep_logs();
+    report
+}
+
+fn run(plan: &Plan, number: usize, course: &mut Course) -> Phase {
+    let mut score = Score::new(plan.checks);
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        course.mend();
+        (plan.run)(course, &mut score);
+    }));
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        score.abandon(&text.unwrap_or_default());
+    }
+    score.phase(number, plan.title, plan.points)
+}
