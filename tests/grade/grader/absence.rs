@@ -36,8 +36,8 @@ pub fn run(course: &mut Course, score: &mut Score) {
 /// What is done with a key that is held by the node that is down, through one that is up.
 type Operation = fn(&mut Course, key: &str, up: u32) -> Result<(), Lost>;
 
-/// Ends a node that holds some key, lets `operation` run, starts the node again; tells what came
-/// of the operation, and whether the node has it after its return.
+/// Ends a node that holds some key, lets `operation` run, and starts the node again once all
+/// others have noticed; tells what came of the operation, and whether the node has it then.
 fn without(
     course: &mut Course,
     role: usize,
@@ -46,11 +46,15 @@ fn without(
     let keys: Vec<String> = course.pairs.keys().cloned().collect();
     let key = &keys[course.rng.usize(..keys.len())];
     let victim = course.replicas(key)[role];
-    let mut up = FIVE.to_vec();
-    up.retain(|node| *node != victim);
-    let up = up[course.rng.usize(..up.len())];
+    let mut others = FIVE.to_vec();
+    others.retain(|node| *node != victim);
+    let up = others[course.rng.usize(..others.len())];
     course.cluster.kill(victim);
     let result = operation(course, key, up);
+    // Back at once it would be sent what it has just missed.
+    for other in others {
+        course.cluster.await_sight(other, victim, "suspect");
+    }
     course.cluster.restart(victim);
     let expected = course.share_of(victim, &course.pairs);
     let returned = course
