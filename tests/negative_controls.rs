@@ -126,6 +126,11 @@ fn with_votes_told_before_they_are_durable_an_acknowledged_write_is_lost() {
         let coordinator = cluster.replicas("k")[0];
         let mut client = cluster.client(coordinator);
         assert!(client.call("PUT k one").unwrap().starts_with("OK "));
+        // A listing tells only what is durable: no disk is still busy with the first write.
+        all().for_each(|id| {
+            let told = || (!cluster.own_pairs(id).is_empty()).then_some(());
+            eventually(&format!("the first write is durable on {id}"), told);
+        });
         fs::write(&slow, "60000").unwrap();
         client.call("PUT k two").unwrap();
         all().for_each(|id| await_in_log(&cluster, id, "two"));
