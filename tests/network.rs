@@ -25,6 +25,30 @@ fn reset_connections_are_opened_again_and_fail_no_request() {
 }
 
 #[test]
+fn a_half_open_connection_is_noticed_by_its_silence_and_opened_anew() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    assert!(cluster.network().half_open(5554, 5556, false));
+    // Nobody tells 5554, and nothing is ever heard on this connection again.
+    cluster.await_sight(5554, 5556, "suspect");
+    cluster.await_sight(5554, 5556, "up");
+}
+
+#[test]
+fn connections_that_only_the_opener_knows_to_be_gone_keep_no_room() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    let network = cluster.network();
+    let mut gone = 0;
+    // A node takes fewer connections than that.
+    while gone < 100 {
+        gone += usize::from(network.half_open(5554, 5556, true));
+        let connected = || network.is_open(5554, 5556).then_some(());
+        eventually("5554 has connected anew", connected);
+    }
+    cluster.await_sight(5554, 5556, "up");
+    assert!(!cluster.log(5556).contains("too many connections"));
+}
+
+#[test]
 fn a_one_way_cut_stops_no_request_and_leaves_the_replicas_equal() {
     let cluster = Plan::of(&THREE)
         .set("anti_entropy_ms", 300)

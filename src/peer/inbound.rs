@@ -50,9 +50,22 @@ pub struct Inbound {
     cluster: String,
     peers: Vec<NodeId>,
     service: Arc<dyn Service>,
-    connections: Mutex<HashMap<u64, TcpStream>>,
+    connections: Mutex<HashMap<u64, Connection>>,
     last_connection: AtomicU64,
     ending: AtomicBool,
+}
+
+struct Connection {
+    /// Who opened it, once that is known.
+    peer: Option<NodeId>,
+    stream: TcpStream,
+}
+
+impl Connection {
+    fn close(&self) {
+        // An error says that the connection is gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }
 
 impl Inbound {
@@ -90,10 +103,7 @@ impl Inbound {
     /// Closes all connections and refuses further ones.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
-        for stream in lock(&self.connections).values() {
-            // An error says that the connection is gone already.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        lock(&self.connections).values().for_each(Connection::close);
     }
 
     fn start(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
@@ -105,11 +115,15 @@ impl Inbound {
                 "too many connections on the port for peers",
             ));
         }
-        connections.insert(id, stream.try_clone()?);
+        let connection = Connection {
+            peer: None,
+            stream: stream.try_clone()?,
+        };
+        connections.insert(id, connection);
         drop(connections);
         let inbound = self.clone();
         let run = move || {
-            if let Err(error) = inbound.converse(stream) {
+            if let Err(error) = inbound.converse(id, stream) {
                 debug!("{}: a peer's connection ended: {error}", inbound.node);
             }
             lock(&inbound.connections).remove(&id);
@@ -120,7 +134,7 @@ impl Inbound {
         Ok(())
     }
 
-    fn converse(&self, stream: TcpStream) -> io::Result<()> {
+    fn converse(&self, id: u64, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(HELLO_WITHIN))?;
         let sending = stream.try_clone()?;
@@ -135,6 +149,7 @@ impl Inbound {
                 return (&sending).write_all(&message::line(&Welcome::Refused(why)));
             }
         };
+        self.supersede(peer, id);
         (&sending).write_all(&message::line(&Welcome::Welcome))?;
         lines.allow(MAX_LINE);
         lines.reader().set_read_timeout(None)?;
@@ -142,6 +157,17 @@ impl Inbound {
         let ended = self.answer(peer, lines, &connection);
         connection.close();
         ended
+    }
+
+    /// A peer has one connection: others that it opened are gone, even if nobody said so.
+    fn supersede(&self, peer: NodeId, by: u64) {
+        for (&id, connection) in lock(&self.connections).iter_mut() {
+            if id == by {
+                connection.peer = Some(peer);
+            } else if connection.peer == Some(peer) {
+                connection.close();
+            }
+        }
     }
 
     fn await_hello(&self, lines: &mut Lines<TcpStream>) -> Result<NodeId, String> {

@@ -33,6 +33,11 @@ impl Suspicion {
         std::mem::replace(&mut self.suspect, false)
     }
 
+    /// Whether a suspect has been silent for `patience` on a connection opened at that moment.
+    pub fn hopeless(&self, now: Duration, opened: Duration, patience: Duration) -> bool {
+        self.suspect && now.saturating_sub(opened.max(self.last_heard)) >= patience
+    }
+
     /// Judges the silence; `oldest` is when the oldest question still outstanding was asked.
     pub fn judge(
         &mut self,
@@ -87,6 +92,23 @@ mod tests {
             );
             assert_eq!(suspicion.suspect(), patience == 0);
         }
+    }
+
+    #[test]
+    fn a_connection_is_hopeless_once_a_suspect_has_been_silent_on_it_for_long() {
+        let mut suspicion = Suspicion::default();
+        suspicion.heard(ms(100));
+        assert!(
+            !suspicion.hopeless(ms(5_000), ms(0), ms(1_000)),
+            "no suspect"
+        );
+        suspicion.judge(ms(200), Some(ms(100)), ms(100));
+        assert!(!suspicion.hopeless(ms(1_099), ms(0), ms(1_000)));
+        assert!(suspicion.hopeless(ms(1_100), ms(0), ms(1_000)));
+        assert!(
+            !suspicion.hopeless(ms(1_100), ms(101), ms(1_000)),
+            "a newer connection"
+        );
     }
 
     #[test]

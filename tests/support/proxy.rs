@@ -5,20 +5,30 @@
 //! questions on the connection from A to B and A's answers on the one from B to A. A cut holds
 //! both up, and keeps the connections open: nobody is told. What was sent meanwhile arrives
 //! after the healing, late, as it would after a real cut.
+//!
+//! Messages are lines, and pass as whole lines. [`Network::befallen`] counts them, so that a test
+//! can tell whether its faults did anything.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+mod lines;
+
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use lines::Lines;
+
+/// From one node to another.
+pub type Way = (u32, u32);
+
 /// All proxies of a cluster.
 pub struct Network {
     shared: Arc<Shared>,
     /// Where the proxy from one node to another listens.
-    ports: BTreeMap<(u32, u32), SocketAddr>,
+    ports: BTreeMap<Way, SocketAddr>,
 }
 
 struct Shared {
@@ -29,10 +39,29 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    cut: BTreeSet<(u32, u32)>,
-    delays: BTreeMap<(u32, u32), Duration>,
+    weather: BTreeMap<Way, Weather>,
+    /// How many batches of lines were held up, delayed, doubled or disordered.
+    befallen: BTreeMap<Way, usize>,
     /// The connections that are open, by who opened them and to whom.
-    open: Vec<((u32, u32), TcpStream)>,
+    open: Vec<(Way, Arc<Connection>)>,
+}
+
+/// What befalls the messages on one way.
+#[derive(Clone, Copy, Default)]
+struct Weather {
+    cut: bool,
+    delay: Option<Duration>,
+    doubled: bool,
+    disordered: bool,
+}
+
+/// A connection from one node to another, through the proxy.
+struct Connection {
+    /// To the node that opened it.
+    near: TcpStream,
+    far: TcpStream,
+    /// One side has closed, and the other is not told: its bytes go nowhere.
+    half_open: AtomicBool,
 }
 
 impl Network {
@@ -62,52 +91,106 @@ impl Network {
 
     /// Nothing of what `from` says reaches `to` any more.
     pub fn cut(&self, from: u32, to: u32) {
-        self.change(|state| state.cut.insert((from, to)));
+        self.change(|state| state.weather(from, to).cut = true);
     }
 
     /// Cuts a node off from all others, in both directions.
     pub fn isolate(&self, node: u32) {
-        let touching = self
-            .ports
-            .keys()
-            .filter(|(from, to)| *from == node || *to == node);
-        self.change(|state| state.cut.extend(touching));
-    }
-
-    /// Ends all cuts and delays.
-    pub fn heal(&self) {
         self.change(|state| {
-            state.cut.clear();
-            state.delays.clear();
+            for &(from, to) in self.ports.keys() {
+                state.weather(from, to).cut |= from == node || to == node;
+            }
         });
     }
 
     /// What `from` says reaches `to` that much later.
     pub fn delay(&self, from: u32, to: u32, by: Duration) {
-        self.change(|state| state.delays.insert((from, to), by));
+        self.change(|state| state.weather(from, to).delay = Some(by));
+    }
+
+    /// Each message reaches `to` twice, if the protocol survives that.
+    pub fn double(&self, from: u32, to: u32) {
+        self.change(|state| state.weather(from, to).doubled = true);
+    }
+
+    /// Messages overtake each other on the way.
+    pub fn disorder(&self, from: u32, to: u32) {
+        self.change(|state| state.weather(from, to).disordered = true);
+    }
+
+    /// Ends all cuts and delays, and whatever else befalls messages. Connections that are half
+    /// open stay so until their nodes give them up.
+    pub fn heal(&self) {
+        self.change(|state| state.weather.clear());
+    }
+
+    /// Ends whatever befalls messages on one way.
+    pub fn heal_way(&self, from: u32, to: u32) {
+        self.change(|state| state.weather.remove(&(from, to)));
+    }
+
+    /// How many batches of messages on a way were held up, delayed, doubled or disordered so far.
+    pub fn befallen(&self, from: u32, to: u32) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        state.befallen.get(&(from, to)).copied().unwrap_or(0)
     }
 
     /// Closes the connections between two nodes; they may open new ones.
     pub fn reset(&self, one: u32, other: u32) {
         self.change(|state| {
             let between = [(one, other), (other, one)];
-            let closed = state
-                .open
-                .extract_if(.., |(link, _)| between.contains(link));
-            closed.for_each(|(_, stream)| close(&stream));
+            let open = state.open.iter();
+            open.filter(|(way, _)| between.contains(way))
+                .for_each(|(_, connection)| connection.close());
         });
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) {
-        change(&mut self.shared.state.lock().unwrap());
+    /// Closes the connection that `opener` opened to `to`, but only one of the two is told: to the
+    /// other it looks open, and what it sends goes nowhere. Returns whether there was one.
+    pub fn half_open(&self, opener: u32, to: u32, opener_is_told: bool) -> bool {
+        self.change(|state| {
+            let mut found = false;
+            for (_, connection) in state.open.iter().filter(|(way, _)| *way == (opener, to)) {
+                found |= !connection.half_open.swap(true, Ordering::SeqCst);
+                close(if opener_is_told {
+                    &connection.near
+                } else {
+                    &connection.far
+                });
+            }
+            found
+        })
+    }
+
+    /// Whether `opener` has a connection to `to` that both know of.
+    pub fn is_open(&self, opener: u32, to: u32) -> bool {
+        let state = self.shared.state.lock().unwrap();
+        let whole = |connection: &Connection| !connection.half_open.load(Ordering::SeqCst);
+        let mut open = state.open.iter();
+        open.any(|(way, connection)| *way == (opener, to) && whole(connection))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.shared.state.lock().unwrap());
         self.shared.changed.notify_all();
+        result
+    }
+}
+
+impl State {
+    fn weather(&mut self, from: u32, to: u32) -> &mut Weather {
+        self.weather.entry((from, to)).or_default()
+    }
+
+    fn count(&mut self, way: Way) {
+        *self.befallen.entry(way).or_default() += 1;
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::Relaxed);
-        self.change(|state| state.open.drain(..).for_each(|(_, stream)| close(&stream)));
+        self.change(|state| state.open.iter().for_each(|(_, open)| open.close()));
         for address in self.ports.values() {
             // Wakes the thread that accepts.
             drop(TcpStream::connect(address));
@@ -116,7 +199,7 @@ impl Drop for Network {
 }
 
 impl Shared {
-    fn accept(self: &Arc<Self>, listener: &TcpListener, link: (u32, u32), port: u16) {
+    fn accept(self: &Arc<Self>, listener: &TcpListener, link: Way, port: u16) {
         for stream in listener.incoming() {
             if self.ending.load(Ordering::Relaxed) {
                 return;
@@ -125,52 +208,94 @@ impl Shared {
                 // The node behind is down: dropping the connection says so.
                 continue;
             };
-            self.connect(link, &near, &far);
+            self.connect(link, near, far);
         }
     }
 
-    fn connect(self: &Arc<Self>, link: (u32, u32), near: &TcpStream, far: &TcpStream) {
+    fn connect(self: &Arc<Self>, link: Way, near: TcpStream, far: TcpStream) {
+        near.set_nodelay(true).unwrap();
+        far.set_nodelay(true).unwrap();
+        let connection = Arc::new(Connection {
+            near,
+            far,
+            half_open: AtomicBool::new(false),
+        });
         let mut state = self.state.lock().unwrap();
-        state.open.push((link, near.try_clone().unwrap()));
-        state.open.push((link, far.try_clone().unwrap()));
+        state.open.push((link, connection.clone()));
         drop(state);
-        let back = (link.1, link.0);
-        for (way, from, to) in [(link, near, far), (back, far, near)] {
-            let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            to.set_nodelay(true).unwrap();
-            let shared = self.clone();
+        for way in [link, (link.1, link.0)] {
+            let (shared, connection) = (self.clone(), connection.clone());
             thread::spawn(move || {
-                shared.carry(way, &from, &to);
-                close(&from);
-                close(&to);
+                let (from, to) = if way == link {
+                    (&connection.near, &connection.far)
+                } else {
+                    (&connection.far, &connection.near)
+                };
+                shared.carry(way, &connection, from, to);
+                if !connection.half_open.load(Ordering::SeqCst) {
+                    connection.close();
+                }
+                shared.forget(connection);
             });
         }
     }
 
-    /// Carries bytes one way until either side closes.
-    fn carry(&self, way: (u32, u32), mut from: &TcpStream, mut to: &TcpStream) {
-        let mut bytes = [0; 16 << 10];
+    /// Carries messages one way until either side closes.
+    fn carry(&self, way: Way, connection: &Connection, from: &TcpStream, mut to: &TcpStream) {
+        let mut lines = Lines::new(from);
         loop {
+            let Weather { disordered, .. } = self.weather(way);
             // The end of a connection is a message too: a cut holds it up.
-            let count = from.read(&mut bytes).unwrap_or(0);
+            let mut batch = lines.receive(disordered);
             self.pass(way);
-            if count == 0 || to.write_all(&bytes[..count]).is_err() {
+            let Weather { doubled, .. } = self.weather(way);
+            if batch.befall(doubled, disordered) {
+                self.state.lock().unwrap().count(way);
+            }
+            let swallowed = connection.half_open.load(Ordering::SeqCst);
+            if (!swallowed && to.write_all(&batch.bytes()).is_err()) || batch.is_last() {
                 return;
             }
         }
     }
 
-    /// Waits as long as the way is cut, and for its delay.
-    fn pass(&self, way: (u32, u32)) {
+    fn weather(&self, way: Way) -> Weather {
         let state = self.state.lock().unwrap();
-        let held =
-            |state: &mut State| state.cut.contains(&way) && !self.ending.load(Ordering::Relaxed);
-        let state = self.changed.wait_while(state, held).unwrap();
-        let delay = state.delays.get(&way).copied();
-        drop(state);
-        if let Some(delay) = delay {
-            thread::sleep(delay);
+        state.weather.get(&way).copied().unwrap_or_default()
+    }
+
+    /// Waits as long as the way is cut, and for its delay.
+    fn pass(&self, way: Way) {
+        let mut state = self.state.lock().unwrap();
+        let Weather { cut, delay, .. } = state.weather.get(&way).copied().unwrap_or_default();
+        if cut || delay.is_some() {
+            state.count(way);
         }
+        let cut = |state: &mut State| {
+            state.weather.get(&way).is_some_and(|weather| weather.cut)
+                && !self.ending.load(Ordering::Relaxed)
+        };
+        drop(self.changed.wait_while(state, cut).unwrap());
+        thread::sleep(delay.unwrap_or_default());
+    }
+
+    /// Takes a connection off the list, once it has ended in both directions.
+    fn forget(&self, connection: Arc<Connection>) {
+        let mut state = self.state.lock().unwrap();
+        // One is the list's, one is this thread's.
+        if Arc::strong_count(&connection) == 2 {
+            let other = |(_, open): &(Way, Arc<Connection>)| !Arc::ptr_eq(open, &connection);
+            state.open.retain(other);
+        }
+        // Before the lock goes: the thread of the other direction counts, too.
+        drop(connection);
+    }
+}
+
+impl Connection {
+    fn close(&self) {
+        close(&self.near);
+        close(&self.far);
     }
 }
 

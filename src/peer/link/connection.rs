@@ -17,6 +17,7 @@ impl Link {
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
         let time_out = self.settings.read_timeout;
         let address = resolve(&self.settings.address)?;
+        lock(&self.state).opened = self.now();
         let mut stream = TcpStream::connect_timeout(&address, time_out)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(time_out))?;
@@ -55,7 +56,10 @@ impl Link {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 // A paused process still accepts connections: its silence is watched meanwhile.
-                Received::Nothing => drop(self.watch()),
+                Received::Nothing => {
+                    self.watch();
+                    self.renew_if_hopeless()?;
+                }
             }
         }
     }
@@ -96,6 +100,7 @@ impl Link {
                 }
                 Received::Nothing => {
                     let patience = self.watch();
+                    self.renew_if_hopeless()?;
                     lines.reader().set_read_timeout(Some(patience))?;
                 }
                 Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),

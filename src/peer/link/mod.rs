@@ -3,6 +3,10 @@
 //! Every question gets exactly one answer: the peer's reply, or the news that there was none
 //! within the read time-out. A connection that is refused or reset is opened again, and what is
 //! still outstanding is sent again, until the time-out of the question has passed.
+//!
+//! A connection may also be half open: gone, and nobody told this side. It looks like the silence
+//! of a peer that is only slow, and lasts for ever. So a connection that has been silent for long
+//! is opened anew.
 
 mod connection;
 mod silence;
@@ -69,6 +73,10 @@ struct State {
     last_id: u64,
     last_asked: Duration,
     suspicion: Suspicion,
+    /// When the connection was opened last.
+    opened: Duration,
+    /// How often it was opened anew since the peer was heard last.
+    renewals: u32,
     /// What was logged last about the connection, so that it is logged once.
     trouble: String,
 }

@@ -1,5 +1,6 @@
 //! A link's watch over its peer's silence.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,10 +14,18 @@ use crate::peer::suspicion::Judgement;
 
 /// A peer that was asked nothing for so long is asked whether it is there.
 const PING_AFTER: Duration = Duration::from_millis(500);
+/// A suspect's connection that is silent for so many read time-outs is opened anew, since it may
+/// be half open. If that does not help, it takes twice as long each time, up to
+/// [`MOST_DOUBLINGS`]: the peer may be paused, and finds all of them when it goes on.
+const RENEW_AFTER: u32 = 10;
+const MOST_DOUBLINGS: u32 = 5;
 
 impl Link {
     pub(super) fn heard(&self) {
-        let cleared = lock(&self.state).suspicion.heard(self.now());
+        let mut state = lock(&self.state);
+        state.renewals = 0;
+        let cleared = state.suspicion.heard(self.now());
+        drop(state);
         if cleared {
             self.suspect.store(false, Ordering::Relaxed);
             info!(
@@ -63,6 +72,20 @@ impl Link {
             // A socket takes no time-out of zero.
             Judgement::Patience(patience) => patience.max(Duration::from_millis(1)),
         }
+    }
+
+    /// Gives a connection up that may be half open.
+    pub(super) fn renew_if_hopeless(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let doubled = 1 << state.renewals.min(MOST_DOUBLINGS);
+        let patience = self.settings.read_timeout * RENEW_AFTER * doubled;
+        let opened = state.opened;
+        if !state.suspicion.hopeless(self.now(), opened, patience) {
+            return Ok(());
+        }
+        state.renewals += 1;
+        let text = format!("silent for {} ms, perhaps half open", patience.as_millis());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
     /// Silence is noticed only while a question is outstanding.
