@@ -13,6 +13,8 @@ use super::waiting::eventually;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Any request ends within the request deadline; the rest is for a busy machine.
 pub const DEADLINE: Duration = Duration::from_millis(2000 + 1000);
+/// How many lines of each node's log a failed test prints.
+const LOG_TAIL: usize = 30;
 
 impl Cluster {
     pub fn try_client(&self, id: u32) -> std::io::Result<Client> {
@@ -119,17 +121,17 @@ impl Cluster {
     /// Waits until a node votes and has what it missed.
     pub fn await_ready(&self, id: u32) {
         eventually(&format!("node {id} is ready"), || {
-            let mut process = self.nodes[&id].process.lock().unwrap();
-            let ended = process.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "node {id} has ended: {ended:?}");
-            drop(process);
+            self.assert_runs(id);
             self.ready(id).then_some(())
         });
     }
 
     /// Waits until a node serves clients, whatever it still lacks.
     pub fn await_answer(&self, id: u32) {
-        eventually(&format!("node {id} answers"), || self.stats(id));
+        eventually(&format!("node {id} answers"), || {
+            self.assert_runs(id);
+            self.stats(id)
+        });
     }
 
     pub fn await_all_ready(&self) {
@@ -149,6 +151,13 @@ impl Cluster {
     /// What a node has logged.
     pub fn log(&self, id: u32) -> String {
         fs::read_to_string(self.folder.join(format!("{id}.log"))).unwrap_or_default()
+    }
+
+    /// The last lines of it.
+    pub fn end_of_log(&self, id: u32) -> String {
+        let log = self.log(id);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
     }
 }
 

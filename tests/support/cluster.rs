@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use simple_dynamo::bytes::Key;
@@ -19,9 +21,6 @@ pub use super::waiting::eventually;
 pub const FIVE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 /// A cluster in which every node holds every key.
 pub const THREE: [u32; 3] = [5554, 5556, 5558];
-/// How many lines of each node's log a failed test prints.
-const LOG_TAIL: usize = 30;
-
 /// The processes, their ports and their folders. Dropped, it ends them all and leaves nothing.
 pub struct Cluster {
     pub(super) folder: PathBuf,
@@ -30,6 +29,8 @@ pub struct Cluster {
     /// What every node finds in its environment.
     pub(super) switches: Vec<(String, String)>,
     pub(super) network: Option<Network>,
+    /// Whether the folder stays when the cluster has ended.
+    pub(super) kept: bool,
 }
 
 /// One process, while it runs.
@@ -93,6 +94,7 @@ impl Cluster {
             .arg("--data")
             .arg(self.data(id))
             .env_remove("RUST_LOG")
+            .env("DYNAMO_SLOW_DISK", self.slow_disk_file(id))
             .envs(self.switches.iter().map(|(name, value)| (name, value)))
             .envs(switches.iter().copied())
             .stdin(Stdio::null())
@@ -119,7 +121,23 @@ impl Cluster {
     pub fn kill(&self, id: u32) {
         let mut child = self.take(id);
         child.kill().unwrap();
-        child.wait().unwrap();
+        let end = child.wait().unwrap();
+        let killed = end.signal() == Some(Signal::KILL.as_raw());
+        assert!(killed, "{}", self.own_end(id, end));
+    }
+
+    /// Ends the test if a node has ended by itself.
+    pub fn assert_runs(&self, id: u32) {
+        let mut process = self.nodes[&id].process.lock().unwrap();
+        let ended = process.as_mut().and_then(|child| child.try_wait().unwrap());
+        if let Some(end) = ended {
+            panic!("{}", self.own_end(id, end));
+        }
+    }
+
+    fn own_end(&self, id: u32, end: ExitStatus) -> String {
+        let log = self.end_of_log(id);
+        format!("node {id} has ended by itself: {end}; the end of its log:\n{log}")
     }
 
     /// Waits until a node ends by itself.
@@ -157,6 +175,21 @@ impl Cluster {
         fs::remove_dir_all(self.data(id)).unwrap();
     }
 
+    /// From now on each sync of a node's disk takes that much longer. Only builds with debug
+    /// assertions obey.
+    pub fn slow_disk(&self, id: u32, by: Duration) {
+        fs::write(self.slow_disk_file(id), by.as_millis().to_string()).unwrap();
+    }
+
+    /// The disk is as fast as it was.
+    pub fn heal_disk(&self, id: u32) {
+        fs::remove_file(self.slow_disk_file(id)).unwrap();
+    }
+
+    fn slow_disk_file(&self, id: u32) -> PathBuf {
+        self.folder.join(format!("{id}.slow-disk"))
+    }
+
     fn take(&self, id: u32) -> Child {
         let child = self.nodes[&id].process.lock().unwrap().take();
         child.unwrap_or_else(|| panic!("node {id} does not run"))
@@ -180,10 +213,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if thread::panicking() {
             for id in self.ids() {
-                let log = self.log(id);
-                let lines: Vec<_> = log.lines().collect();
-                let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
-                eprintln!("== log of node {id}\n{}", tail.join("\n"));
+                eprintln!("== log of node {id}\n{}", self.end_of_log(id));
             }
         }
         for node in self.nodes.values_mut() {
@@ -197,7 +227,9 @@ impl Drop for Cluster {
                 let _ = child.wait();
             }
         }
-        let _ = fs::remove_dir_all(&self.folder);
+        if !self.kept {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Short ways to write histories of one key down. The write of `1` makes the version `v1`.
 
+use fastrand::Rng;
+
 use super::history::{Current, End, Operation, Reply, Request};
 
 /// One operation on the key `k`: when it was called and when it returned.
@@ -92,4 +94,53 @@ pub fn current(state: Option<u32>) -> Current {
     state.map_or(Current::Missing, |value| {
         Current::Version(version_of(value))
     })
+}
+
+/// What 20 clients see of a real register of 20 keys, with one write of fifty unanswered.
+pub fn by_chance(seed: u64, operations: u32) -> Vec<Operation> {
+    let mut rng = Rng::with_seed(seed);
+    let mut register = [None; 20];
+    let mut busy_until = [0; 20];
+    let mut history = Vec::new();
+    for number in 1..=operations {
+        // The moments of effect are 100 apart, and calls and returns up to 2000 around them.
+        let effect = u64::from(number) * 100 + 10_000;
+        let client = rng.usize(..20);
+        let called = (effect - rng.u64(1..2_000)).max(busy_until[client] + 1);
+        let returned = effect + rng.u64(1..2_000);
+        if called >= effect {
+            continue;
+        }
+        busy_until[client] = returned;
+        let key = rng.usize(..20);
+        let state: &mut Option<u32> = &mut register[key];
+        let (before, kind) = (*state, rng.u8(..10));
+        let (request, reply) = match (kind, before) {
+            (0..4, None) => (Request::Get, Reply::Missing),
+            (0..4, Some(value)) => {
+                let (value, version) = (value.to_string(), version_of(value));
+                (Request::Get, Reply::Found { value, version })
+            }
+            (4, None) => (Request::Delete, Reply::Missing),
+            (4, Some(_)) => (Request::Delete, Reply::Done { version: None }),
+            (5..8, _) => (write(number), done(number)),
+            (8, _) => (swap(before, number), done(number)),
+            _ => {
+                let current = before.map_or(Current::Missing, |v| Current::Version(version_of(v)));
+                (swap(Some(0), number), Reply::Conflict { current })
+            }
+        };
+        match (&request, &reply) {
+            (Request::Delete, Reply::Done { .. }) => *state = None,
+            (_, Reply::Done { .. }) => *state = Some(number),
+            _ => {}
+        }
+        let mut operation = operation(called, returned, request, reply);
+        (operation.client, operation.key) = (client as u32, key.to_string());
+        if kind >= 4 && rng.u8(..50) == 0 {
+            operation.end = End::Unknown;
+        }
+        history.push(operation);
+    }
+    history
 }

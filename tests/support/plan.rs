@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,6 +19,7 @@ pub struct Plan {
     settings: Map<String, Value>,
     switches: Vec<(String, String)>,
     proxied: bool,
+    folder: Option<PathBuf>,
 }
 
 impl Plan {
@@ -27,6 +29,7 @@ impl Plan {
             settings: Map::new(),
             switches: Vec::new(),
             proxied: false,
+            folder: None,
         }
     }
 
@@ -50,12 +53,16 @@ impl Plan {
         self
     }
 
+    /// Keeps data and logs in a new folder, which stays when the cluster has ended.
+    pub fn kept_in(mut self, folder: PathBuf) -> Plan {
+        self.folder = Some(folder);
+        self
+    }
+
     /// Writes the files; no node is started.
     pub fn lay_out(self) -> Cluster {
-        static LAST: AtomicU32 = AtomicU32::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dynamo-test-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let kept = self.folder.is_some();
+        let folder = self.folder.unwrap_or_else(temporary);
         fs::create_dir_all(&folder).unwrap();
         let ports: BTreeMap<u32, u16> = self
             .ids
@@ -98,6 +105,7 @@ impl Plan {
             nodes: ports.into_iter().map(node).collect(),
             switches: self.switches,
             network,
+            kept,
         }
     }
 
@@ -108,4 +116,12 @@ impl Plan {
         cluster.await_all_ready();
         cluster
     }
+}
+
+/// A folder that no other test uses.
+fn temporary() -> PathBuf {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    let name = format!("dynamo-test-{}-{number}", std::process::id());
+    std::env::temp_dir().join(name)
 }

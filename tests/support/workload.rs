@@ -13,11 +13,8 @@ use super::cluster::{Cluster, eventually};
 use super::history::{self, Current, End, Operation, Reply, Request};
 use super::linearizability::{Verdict, check};
 
-/// A client changes its node after so many requests, more or less.
+/// A client that roams changes its node after so many requests, more or less.
 const STAY: u32 = 20;
-/// The pause between two requests of a client, at most, in microseconds: the history stays short
-/// enough to be checked.
-const THINK: u64 = 6_000;
 
 /// Who asks for what.
 pub struct Workload<'a> {
@@ -25,6 +22,25 @@ pub struct Workload<'a> {
     pub clients: u32,
     pub keys: &'a [&'a str],
     pub seed: u64,
+}
+
+/// How the clients go about it.
+pub struct Habits {
+    /// The longest pause between two requests of a client: the history stays short enough to be
+    /// checked.
+    pub think: Duration,
+    /// Whether each client keeps to one node, so that a node that stands still holds up its own
+    /// clients alone. Otherwise sooner or later all of them wait for it.
+    pub settled: bool,
+}
+
+impl Default for Habits {
+    fn default() -> Habits {
+        Habits {
+            think: Duration::from_millis(6),
+            settled: false,
+        }
+    }
 }
 
 /// What came of it.
@@ -52,6 +68,7 @@ pub fn assert_linearizable(observed: &Observed) {
 
 /// What the clients share.
 struct Board {
+    habits: Habits,
     began: Instant,
     stop: AtomicBool,
     answered: AtomicUsize,
@@ -62,6 +79,11 @@ struct Board {
 pub struct Progress<'a>(&'a Board);
 
 impl Progress<'_> {
+    /// The time of the history.
+    pub fn now(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
     /// How many requests have been answered well.
     pub fn answered(&self) -> usize {
         self.0.answered.load(Ordering::Relaxed)
@@ -90,7 +112,17 @@ struct Asker<'a> {
 impl Workload<'_> {
     /// Runs the clients until `meanwhile` has returned, then reads each key through each node.
     pub fn run<T>(&self, meanwhile: impl FnOnce(&Progress) -> T) -> (Observed, T) {
+        self.run_with(Habits::default(), meanwhile)
+    }
+
+    /// The same with clients of other habits.
+    pub fn run_with<T>(
+        &self,
+        habits: Habits,
+        meanwhile: impl FnOnce(&Progress) -> T,
+    ) -> (Observed, T) {
         let board = Board {
+            habits,
             began: Instant::now(),
             stop: AtomicBool::new(false),
             answered: AtomicUsize::new(0),
@@ -148,8 +180,9 @@ impl<'a> Asker<'a> {
     }
 
     fn ask_something(&mut self) {
-        thread::sleep(Duration::from_micros(self.rng.u64(..THINK)));
-        if self.rng.u32(..STAY) == 0 {
+        let Habits { think, settled } = self.board.habits;
+        thread::sleep(think.mul_f64(self.rng.f64()));
+        if !settled && self.rng.u32(..STAY) == 0 {
             self.connection = None;
         }
         let key = self.workload.keys[self.rng.usize(..self.workload.keys.len())];
@@ -158,7 +191,11 @@ impl<'a> Asker<'a> {
             Some((id, _)) => *id,
             None => {
                 let ids: Vec<u32> = self.workload.cluster.ids().collect();
-                ids[self.rng.usize(..ids.len())]
+                if settled {
+                    ids[self.number as usize % ids.len()]
+                } else {
+                    ids[self.rng.usize(..ids.len())]
+                }
             }
         };
         self.ask(id, key, request);
