@@ -29,6 +29,8 @@ usage: ./run.sh [COMMAND]
   bench [...]   measure the running cluster; see ./run.sh bench --help
   plot [...]    measure a crash, a pause and the way back, and draw them; see ./run.sh plot --help
   grade [...]   the course's six phases and their points; see ./run.sh grade --help
+  stress [...]  a storm of faults over a cluster of its own, by a seed of yours, and whether what the
+                clients saw is linearizable; see ./run.sh stress --help
   test          formatter, clippy and all tests
   clean         down, and delete the data
 
@@ -269,6 +271,7 @@ shell) shift && built && dynamo shell "$@" ;;
 bench) shift && built && dynamo bench "$@" ;;
 plot) shift && need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
 grade) shift && grade "$@" ;;
+stress) shift && need_cargo && cargo test --profile checked --quiet --test stress -- "$@" ;;
 test) check ;;
 clean) down && rm -rf "$STATE" && echo "deleted $STATE" ;;
 help | -h | --help) usage ;;

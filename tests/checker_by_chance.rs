@@ -232,58 +232,9 @@ fn on_histories_without_unknown_outcomes_the_checker_agrees_with_another_one() {
     assert!(verdicts.iter().all(|&times| times > 2_000), "{verdicts:?}");
 }
 
-/// What 20 clients see of a real register of 20 keys, with one write of fifty unanswered.
-fn long_history(operations: u32) -> Vec<Operation> {
-    let mut rng = Rng::with_seed(1);
-    let mut register = [None; 20];
-    let mut busy_until = [0; 20];
-    let mut history = Vec::new();
-    for number in 1..=operations {
-        // The moments of effect are 100 apart, and calls and returns up to 2000 around them.
-        let effect = u64::from(number) * 100 + 10_000;
-        let client = rng.usize(..20);
-        let called = (effect - rng.u64(1..2_000)).max(busy_until[client] + 1);
-        let returned = effect + rng.u64(1..2_000);
-        if called >= effect {
-            continue;
-        }
-        busy_until[client] = returned;
-        let key = rng.usize(..20);
-        let state: &mut Option<u32> = &mut register[key];
-        let (before, kind) = (*state, rng.u8(..10));
-        let (request, reply) = match (kind, before) {
-            (0..4, None) => (Request::Get, Reply::Missing),
-            (0..4, Some(value)) => {
-                let (value, version) = (value.to_string(), version_of(value));
-                (Request::Get, Reply::Found { value, version })
-            }
-            (4, None) => (Request::Delete, Reply::Missing),
-            (4, Some(_)) => (Request::Delete, Reply::Done { version: None }),
-            (5..8, _) => (write(number), done(number)),
-            (8, _) => (swap(before, number), done(number)),
-            _ => {
-                let current = before.map_or(Current::Missing, |v| Current::Version(version_of(v)));
-                (swap(Some(0), number), Reply::Conflict { current })
-            }
-        };
-        match (&request, &reply) {
-            (Request::Delete, Reply::Done { .. }) => *state = None,
-            (_, Reply::Done { .. }) => *state = Some(number),
-            _ => {}
-        }
-        let mut operation = operation(called, returned, request, reply);
-        (operation.client, operation.key) = (client as u32, key.to_string());
-        if kind >= 4 && rng.u8(..50) == 0 {
-            operation.end = End::Unknown;
-        }
-        history.push(operation);
-    }
-    history
-}
-
 #[test]
 fn twenty_thousand_operations_are_checked_within_seconds() {
-    let mut history = long_history(40_000);
+    let mut history = by_chance(1, 40_000);
     assert!(history.len() > 20_000, "{}", history.len());
     assert_eq!(check(&history, BUDGET), Verdict::Linearizable);
     // One stale read in the midst of them is found.

@@ -1,0 +1,239 @@
+//! The storm tells what is wrong: a bad history and the smallest piece of it, a node with a bug, a
+//! node that ended by itself, a time without service. And it counts what it did.
+
+mod support;
+
+#[path = "stress/storm/mod.rs"]
+mod storm;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use fastrand::Rng;
+use storm::Storm;
+use storm::availability::{longest_gaps, stretches, throughput};
+use storm::disk::Stall;
+use storm::fault::Fault;
+use storm::nemesis::{Event, Nemesis};
+use storm::piece::Piece;
+use storm::verdict::{Judgement, Verdict, judge};
+use support::cluster::{Plan, THREE, eventually};
+use support::example::{by_chance, delete, get, missing, put, unknown, write};
+use support::history::{self, Operation};
+use support::linearizability::{self, check};
+
+const BUDGET: u64 = 1_000_000;
+
+/// A folder for one test.
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// A thousand operations that are fine, one after the other, from a moment on.
+fn fine(from: u64) -> impl Iterator<Item = Operation> {
+    (0..250).flat_map(move |number| {
+        let (at, value) = (from + 100 * number, (from + number) as u32);
+        [
+            put(at, at + 10, value),
+            get(at + 20, at + 30, value),
+            delete(at + 40, at + 50),
+            missing(at + 60, at + 70),
+        ]
+    })
+}
+
+#[test]
+fn the_smallest_piece_of_a_bad_history_is_found_and_drawn() {
+    // What must be in the piece, among the fine ones; and whether that is all.
+    let stale = vec![
+        put(50_000, 50_010, 1),
+        put(50_020, 50_030, 2),
+        get(50_040, 50_050, 1),
+    ];
+    let back_again = vec![
+        put(50_000, 50_010, 1),
+        delete(50_020, 50_030),
+        get(50_040, 50_050, 1),
+    ];
+    let seen_and_gone = vec![
+        put(50_000, 50_010, 1),
+        unknown(50_020, write(2)),
+        get(50_040, 50_050, 2),
+        get(50_060, 50_070, 1),
+    ];
+    for piece in [stale, back_again, seen_and_gone] {
+        let history: Vec<Operation> = fine(1_000)
+            .chain(piece.clone())
+            .chain(fine(60_000))
+            .collect();
+        let (judgement, violation) = judge(&history);
+        assert_eq!(judgement, Judgement::Violation);
+        let violation = violation.expect("it is told");
+        let found = history::print(&violation.smallest);
+        assert_eq!(found, history::print(&piece));
+        let page = folder("violation.html");
+        violation.draw(&page, &history, &[]).unwrap();
+        let drawn = fs::read_to_string(page).unwrap();
+        for operation in &piece {
+            let text = support::svg::escape(&operation.to_string());
+            assert!(drawn.matches(&text).count() >= 2, "{text}\n{drawn}");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_left_out_leaves_a_good_history_good() {
+    let mut rng = Rng::with_seed(1);
+    let (mut all, mut left) = (0, 0);
+    for seed in 0..300 {
+        let mut history = by_chance(seed, 1_000);
+        history.retain(|operation| operation.key == "3");
+        history.sort_by_key(|operation| operation.called);
+        for _ in 0..10 {
+            let first = rng.usize(..history.len());
+            let last = rng.usize(first..history.len());
+            let piece = Piece::of(&history).without(first..last);
+            let verdict = check(&piece, BUDGET);
+            let good = verdict == linearizability::Verdict::Linearizable;
+            assert!(good, "{verdict:?}\n{}", history::print(&piece));
+            all += last - first;
+            left += history.len() - piece.len();
+        }
+    }
+    assert!(left * 2 > all, "only {left} of {all} may be left out");
+}
+
+fn event(fault: Fault, began: u64, ended: u64) -> Event {
+    Event {
+        fault,
+        began,
+        ended,
+        fired: true,
+    }
+}
+
+#[test]
+fn at_most_one_node_is_out_while_all_faults_have_one_in_common() {
+    let kill = |node| Fault::Kill { node };
+    let cut = |from, to| Fault::Cut { from, to };
+    let events = [
+        event(kill(1), 10, 20),
+        // Another node right after it: one at a time.
+        event(kill(2), 20, 40),
+        event(cut(2, 3), 30, 50),
+        event(Fault::Reorder { from: 4, to: 5 }, 30, 35),
+        // Now the link, and a third node.
+        event(Fault::Pause { node: 4 }, 45, 60),
+        event(Fault::KillAll, 70, 80),
+    ];
+    let stall = Stall {
+        began: 90,
+        ended: 95,
+    };
+    let expected = [(0, 45), (50, 70), (80, 90), (95, 100)];
+    assert_eq!(stretches(&events, &[stall], 100), expected);
+    assert_eq!(stretches(&[], &[], 100), [(0, 100)]);
+}
+
+#[test]
+fn a_gap_is_measured_within_a_stretch_from_its_beginning_to_its_end() {
+    let served = [get(5, 10, 1), get(15, 20, 1), get(50, 60, 1)];
+    let longest = |stretches: &[(u64, u64)]| {
+        let gaps = longest_gaps(&served, stretches);
+        (gaps[0].from, gaps[0].until)
+    };
+    assert_eq!(longest(&[(0, 90)]), (20, 60));
+    assert_eq!(longest(&[(0, 22), (58, 65)]), (0, 10));
+    assert_eq!(longest(&[(12, 18), (30, 80)]), (30, 60));
+    assert_eq!(throughput(&served, 2_500_000), [3, 0, 0]);
+}
+
+#[test]
+fn a_fault_is_counted_only_if_it_did_something() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    let (from, to) = (5554, 5556);
+    let key = cluster.keys_of(to).next().unwrap();
+    let faults = [
+        Fault::Cut { from, to },
+        Fault::CutBothWays {
+            one: from,
+            other: to,
+        },
+        Fault::Isolate { node: from },
+        Fault::Delay {
+            from,
+            to,
+            millis: 5,
+        },
+        Fault::Duplicate { from, to },
+        Fault::Reorder { from, to },
+        Fault::SlowDisk {
+            node: from,
+            millis: 5,
+        },
+    ];
+    for fault in faults {
+        let begun = fault.clone().begin(&cluster);
+        // A node that was asked nothing asks whether the others are there: nothing is certain
+        // before something was.
+        eventually(&format!("{fault:?} is seen"), || {
+            cluster.call(to, &format!("PUT {key} value"));
+            let befallen = begun.befallen_since(&cluster) > 0;
+            befallen.then_some(())
+        });
+        assert_eq!(begun.end(&cluster), (fault, true));
+    }
+    let never = Fault::Reorder { from, to };
+    assert_eq!(never.clone().begin(&cluster).end(&cluster), (never, false));
+}
+
+fn storm(name: &str, seed: u64, nemesis: Nemesis, seconds: u64) -> Storm {
+    Storm {
+        seed,
+        nemesis,
+        time: Duration::from_secs(seconds),
+        clients: 10,
+        keys: 2,
+        out: folder(name),
+        switches: Vec::new(),
+    }
+}
+
+fn run(storm: &Storm) -> Verdict {
+    let verdict = storm.run(&AtomicBool::new(false)).unwrap();
+    let written = fs::read_to_string(storm.out.join("verdict.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["faults_fired"], verdict.faults_fired);
+    verdict
+}
+
+#[test]
+fn nodes_that_leave_a_rule_out_are_found_within_five_seeds() {
+    let found = (1..=5).any(|seed| {
+        let rule = ("DYNAMO_LEAVE_OUT", "HighestAccepted");
+        let storm = Storm {
+            switches: vec![rule],
+            ..storm("rule", seed, Nemesis::Mix, 6)
+        };
+        let verdict = run(&storm);
+        let drawn = storm.out.join("violation.html").exists();
+        assert_eq!(drawn, verdict.exit_code() == 1);
+        drawn
+    });
+    assert!(found);
+}
+
+#[test]
+fn a_node_that_ends_by_itself_is_a_failure_with_the_end_of_its_log() {
+    let switches = vec![("DYNAMO_CRASH_AT", "LogSynced:100")];
+    let verdict = run(&Storm {
+        switches,
+        ..storm("end", 1, Nemesis::None, 10)
+    });
+    let failure = verdict.failure.clone().expect("a failure");
+    assert!(failure.contains("has ended by itself"), "{failure}");
+    assert!(failure.contains("crash point LogSynced"), "{failure}");
+    assert_eq!(verdict.exit_code(), 3);
+}

@@ -1,0 +1,131 @@
+//! Whether the store served while it had to.
+//!
+//! A node is *out* while it is killed, until it serves clients again; while it is paused,
+//! isolated, or its disk is slow. A link that is cut, late or half open counts one of its two
+//! nodes as out. Catching up counts nobody as out. While the machine's disk stands still by itself,
+//! all nodes are out: they share it.
+//!
+//! At most one node is out while all faults of the moment have one node in common. During that
+//! time the store must serve every key. How long it did not is the longest time in which no
+//! request for a key ended well, through any node. Requests that were sent while more was broken
+//! are no excuse: the time counts from the moment on at which at most one node is out.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::disk::Stall;
+use super::fault::Harm;
+use super::nemesis::Event;
+use crate::support::history::Operation;
+
+/// A time in which a key was without service. Microseconds of the history.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Gap {
+    pub key: String,
+    pub from: u64,
+    pub until: u64,
+}
+
+impl Gap {
+    pub fn millis(&self) -> u64 {
+        (self.until - self.from) / 1_000
+    }
+}
+
+/// The stretches of time up to `end` in which at most one node was out.
+pub fn stretches(events: &[Event], stalls: &[Stall], end: u64) -> Vec<(u64, u64)> {
+    let harms: Vec<(u64, u64, Harm)> = events
+        .iter()
+        .map(|event| (event.began, event.ended, event.fault.harm()))
+        .chain(
+            stalls
+                .iter()
+                .map(|stall| (stall.began, stall.ended, Harm::Everybody)),
+        )
+        .collect();
+    let mut moments: Vec<u64> = harms
+        .iter()
+        .flat_map(|&(began, ended, _)| [began, ended])
+        .chain([0, end])
+        .filter(|moment| *moment <= end)
+        .collect();
+    moments.sort_unstable();
+    moments.dedup();
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    for pair in moments.windows(2) {
+        let (from, until) = (pair[0], pair[1]);
+        let active = harms
+            .iter()
+            .filter(|(began, ended, _)| *began < until && *ended > from);
+        if !at_most_one_is_out(active.map(|(_, _, harm)| *harm)) {
+            continue;
+        }
+        match stretches.last_mut() {
+            Some(last) if last.1 == from => last.1 = until,
+            _ => stretches.push((from, until)),
+        }
+    }
+    stretches
+}
+
+fn at_most_one_is_out(harms: impl Iterator<Item = Harm>) -> bool {
+    // Who could be the one.
+    let mut suspects: Option<Vec<u32>> = None;
+    for harm in harms {
+        let among = match harm {
+            Harm::Nobody => continue,
+            Harm::Node(node) => vec![node],
+            Harm::Link(one, other) => vec![one, other],
+            Harm::Everybody => return false,
+        };
+        let both = |before: Vec<u32>| before.into_iter().filter(|n| among.contains(n)).collect();
+        suspects = Some(match suspects {
+            Some(before) => both(before),
+            None => among.clone(),
+        });
+    }
+    suspects.is_none_or(|suspects| !suspects.is_empty())
+}
+
+/// The longest gap of each key within these stretches.
+pub fn longest_gaps(history: &[Operation], stretches: &[(u64, u64)]) -> Vec<Gap> {
+    let mut served: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for operation in history {
+        let moments = served.entry(&operation.key).or_default();
+        moments.extend(operation.returned());
+    }
+    served
+        .into_iter()
+        .filter_map(|(key, mut moments)| {
+            moments.sort_unstable();
+            let gaps = stretches
+                .iter()
+                .flat_map(|stretch| gaps(&moments, *stretch));
+            let (from, until) = gaps.max_by_key(|(from, until)| until - from)?;
+            let key = key.to_owned();
+            Some(Gap { key, from, until })
+        })
+        .collect()
+}
+
+/// The times between the moments of a stretch, its ends included.
+fn gaps(moments: &[u64], (from, until): (u64, u64)) -> Vec<(u64, u64)> {
+    let first = moments.partition_point(|moment| *moment <= from);
+    let last = moments.partition_point(|moment| *moment < until);
+    let inside = &moments[first..last.max(first)];
+    let starts = [from].into_iter().chain(inside.iter().copied());
+    let ends = inside.iter().copied().chain([until]);
+    starts.zip(ends).collect()
+}
+
+/// How many requests ended well in each second.
+pub fn throughput(history: &[Operation], end: u64) -> Vec<u32> {
+    let mut seconds = vec![0; end.div_ceil(1_000_000) as usize];
+    for returned in history.iter().filter_map(Operation::returned) {
+        if let Some(count) = seconds.get_mut((returned / 1_000_000) as usize) {
+            *count += 1;
+        }
+    }
+    seconds
+}

@@ -1,0 +1,40 @@
+//! Whether the machine's disk stands still by itself: other programs use it, too.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A sync that takes longer than this, in microseconds, is a stall: mostly it takes one or two
+/// milliseconds.
+const STALL: u64 = 100_000;
+
+/// A time in which a sync did not come to its end. Microseconds of the history.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stall {
+    pub began: u64,
+    pub ended: u64,
+}
+
+/// Writes a little and syncs, until `stop`; returns when that took long.
+pub fn watch(folder: &Path, now: impl Fn() -> u64, stop: &AtomicBool) -> io::Result<Vec<Stall>> {
+    let mut file = File::create(folder.join("disk-watch"))?;
+    let mut stalls = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let began = now();
+        file.write_all(b"a line as a log might hold it\n")?;
+        file.sync_data()?;
+        let ended = now();
+        if ended - began > STALL {
+            stalls.push(Stall { began, ended });
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(stalls)
+}

@@ -1,0 +1,174 @@
+//! A storm: clients ask a cluster of five processes while a nemesis does its worst; then all is
+//! healed, every key is read through every node, and the history is judged.
+//!
+//! - [`nemesis`]: what goes wrong, and when. [`fault`]: how, and whether it did anything.
+//! - [`verdict`]: what came of it, for people and in files.
+//! - [`availability`]: how long which key was without service that it should have had.
+//! - [`disk`]: whether the machine was to blame.
+//! - [`shrink`] and [`piece`]: the smallest piece of a history that cannot be ordered.
+//! - [`picture`]: a run, and an offending key, as pictures.
+
+pub mod availability;
+pub mod disk;
+pub mod fault;
+pub mod nemesis;
+pub mod picture;
+pub mod piece;
+pub mod shrink;
+pub mod verdict;
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::support::cluster::{FIVE, Plan};
+use crate::support::history::Operation;
+use crate::support::workload::{Habits, Workload};
+use disk::Stall;
+use nemesis::{AtWork, Event, Nemesis};
+use verdict::Verdict;
+
+/// Snapshots are taken all the time.
+const SNAPSHOT_AFTER: &str = "200000";
+/// A client's longest pause between two requests.
+const THINK: Duration = Duration::from_millis(30);
+
+/// What a storm shall be like.
+pub struct Storm {
+    pub seed: u64,
+    pub nemesis: Nemesis,
+    pub time: Duration,
+    pub clients: u32,
+    pub keys: u32,
+    /// Where the history, the faults, the logs of the nodes, the verdict and the pictures go.
+    pub out: PathBuf,
+    /// Switches of `simple_dynamo::rules` and `simple_dynamo::faults` for every node.
+    pub switches: Vec<(&'static str, &'static str)>,
+}
+
+/// What is known after a storm.
+pub struct Seen {
+    pub history: Vec<Operation>,
+    pub events: Vec<Event>,
+    /// When the machine's disk stood still by itself.
+    pub stalls: Vec<Stall>,
+    /// When the nemesis had done, in microseconds of the history.
+    pub end: u64,
+    /// Why the run could not be carried out to its end: a node that ended by itself, mostly.
+    pub failure: Option<String>,
+}
+
+impl Storm {
+    /// Runs the storm, judges it, and writes all of it down.
+    ///
+    /// # Errors
+    /// The folder is somebody else's, or cannot be written.
+    pub fn run(&self, interrupted: &AtomicBool) -> io::Result<Verdict> {
+        empty(&self.out)?;
+        let seen = self.rage(interrupted)?;
+        let verdict = Verdict::of(self, &seen);
+        verdict.write(&self.out, &seen)?;
+        Ok(verdict)
+    }
+
+    fn rage(&self, interrupted: &AtomicBool) -> io::Result<Seen> {
+        let plan = Plan::of(&FIVE)
+            .set("anti_entropy_ms", 1_000)
+            .proxied()
+            .kept_in(self.out.join("nodes"))
+            .switched(&[("DYNAMO_SNAPSHOT_AFTER", SNAPSHOT_AFTER)])
+            .switched(&self.switches);
+        let cluster = plan.start();
+        let keys: Vec<String> = (0..self.keys)
+            .map(|number| format!("key{number}"))
+            .collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let workload = Workload {
+            cluster: &cluster,
+            clients: self.clients,
+            keys: &keys,
+            seed: self.seed,
+        };
+        let habits = Habits {
+            think: THINK,
+            settled: true,
+        };
+        let mut events = Vec::new();
+        let (observed, (ended, stalls, end)) = workload.run_with(habits, |progress| {
+            let now = || progress.now().as_micros() as u64;
+            let at_work = AtWork {
+                nemesis: self.nemesis,
+                cluster: &cluster,
+                progress,
+                rng: Rng::with_seed(self.seed),
+                until: progress.now() + self.time,
+                interrupted,
+                events: &mut events,
+            };
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let watch = scope.spawn(|| disk::watch(&self.out, now, &stop));
+                let ended = catch_unwind(AssertUnwindSafe(|| at_work.run()));
+                let end = now();
+                stop.store(true, Ordering::Relaxed);
+                (ended, watch.join().expect("it does not panic"), end)
+            })
+        });
+        let failure = match ended {
+            Ok(()) => self.unread(&observed.history),
+            Err(payload) => Some(text_of(payload.as_ref())),
+        };
+        Ok(Seen {
+            history: observed.history,
+            events,
+            stalls: stalls?,
+            end,
+            // Ctrl-C reaches the nodes, too.
+            failure: failure.filter(|_| !interrupted.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// At the end, when all is healed, each key must be read through each node.
+    fn unread(&self, history: &[Operation]) -> Option<String> {
+        let last = history
+            .iter()
+            .filter(|operation| operation.client == self.clients);
+        let well = last
+            .clone()
+            .filter(|read| read.returned().is_some())
+            .count();
+        let expected = FIVE.len() * self.keys as usize;
+        let failed = last.filter(|read| read.returned().is_none());
+        (well != expected).then(|| {
+            let failed: Vec<String> = failed.map(Operation::to_string).collect();
+            format!("{well} of {expected} reads after the healing ended well: {failed:?}")
+        })
+    }
+}
+
+/// What a panic said.
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}
+
+/// Makes room for a run: another run may be overwritten, nothing else.
+fn empty(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        let own = folder.join("verdict.json").exists() || folder.join("nodes").exists();
+        if !own && fs::read_dir(folder)?.next().is_some() {
+            let text = format!("{} holds something else", folder.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)
+}

@@ -1,0 +1,260 @@
+//! Who lets loose which faults, one handful after the other, by a seed.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde::Serialize;
+
+use super::fault::{Begun, Fault};
+use crate::support::cluster::Cluster;
+use crate::support::workload::Progress;
+
+/// What a nemesis has a liking for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nemesis {
+    None,
+    Kill,
+    Pause,
+    Timeout,
+    Rolling,
+    All,
+    SlowDisk,
+    Cut,
+    Delay,
+    Duplicate,
+    Reorder,
+    HalfOpen,
+    Mix,
+}
+
+/// A fault as it happened. Times are microseconds of the history.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    #[serde(flatten)]
+    pub fault: Fault,
+    pub began: u64,
+    pub ended: u64,
+    /// Whether it did anything.
+    pub fired: bool,
+}
+
+/// How often something is looked at while nothing is to be done.
+const LOOK: Duration = Duration::from_millis(50);
+/// What `Mix` is made of.
+const ALONE: [Nemesis; 11] = [
+    Nemesis::Kill,
+    Nemesis::Pause,
+    Nemesis::Timeout,
+    Nemesis::Rolling,
+    Nemesis::All,
+    Nemesis::SlowDisk,
+    Nemesis::Cut,
+    Nemesis::Delay,
+    Nemesis::Duplicate,
+    Nemesis::Reorder,
+    Nemesis::HalfOpen,
+];
+
+impl Nemesis {
+    pub fn name(self) -> &'static str {
+        match self {
+            Nemesis::None => "none",
+            Nemesis::Kill => "kill",
+            Nemesis::Pause => "pause",
+            Nemesis::Timeout => "timeout",
+            Nemesis::Rolling => "rolling",
+            Nemesis::All => "all",
+            Nemesis::SlowDisk => "slow-disk",
+            Nemesis::Cut => "cut",
+            Nemesis::Delay => "delay",
+            Nemesis::Duplicate => "duplicate",
+            Nemesis::Reorder => "reorder",
+            Nemesis::HalfOpen => "half-open",
+            Nemesis::Mix => "mix",
+        }
+    }
+}
+
+impl FromStr for Nemesis {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Nemesis, String> {
+        let mut all = ALONE.iter().chain(&[Nemesis::None, Nemesis::Mix]);
+        all.find(|nemesis| nemesis.name() == name)
+            .copied()
+            .ok_or_else(|| format!("there is no nemesis {name:?}"))
+    }
+}
+
+/// A nemesis at work.
+pub struct AtWork<'a> {
+    pub nemesis: Nemesis,
+    pub cluster: &'a Cluster,
+    pub progress: &'a Progress<'a>,
+    pub rng: Rng,
+    /// When the work shall end.
+    pub until: Duration,
+    pub interrupted: &'a AtomicBool,
+    pub events: &'a mut Vec<Event>,
+}
+
+impl AtWork<'_> {
+    /// Faults until the time is over; then all is healed, and every node has what it missed.
+    pub fn run(mut self) {
+        while !self.over() {
+            match self.nemesis {
+                Nemesis::None => self.rest(LOOK),
+                Nemesis::Mix => self.handful(),
+                nemesis => {
+                    let nodes = self.shuffled_nodes();
+                    self.strike(nemesis, &nodes);
+                }
+            }
+            for id in self.cluster.ids() {
+                self.cluster.assert_runs(id);
+            }
+        }
+        self.cluster.await_all_ready();
+    }
+
+    fn over(&self) -> bool {
+        self.progress.now() >= self.until || self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not over the end.
+    fn rest(&self, time: Duration) {
+        let until = self.progress.now() + time;
+        while !self.over() && self.progress.now() < until {
+            thread::sleep(LOOK.min(until.saturating_sub(self.progress.now())));
+        }
+    }
+
+    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(range))
+    }
+
+    fn shuffled_nodes(&mut self) -> Vec<u32> {
+        let mut nodes: Vec<u32> = self.cluster.ids().collect();
+        self.rng.shuffle(&mut nodes);
+        nodes
+    }
+
+    /// Everything at random: often two things at once, on different nodes.
+    fn handful(&mut self) {
+        let nemesis = ALONE[self.rng.usize(..ALONE.len())];
+        let nodes = self.shuffled_nodes();
+        let single = matches!(nemesis, Nemesis::Rolling | Nemesis::All);
+        if single && self.rng.u8(..3) > 0 {
+            // They take long, and leave the others no turn.
+            return;
+        }
+        if single || self.rng.bool() {
+            return self.strike(nemesis, &nodes);
+        }
+        let other = loop {
+            let other = ALONE[self.rng.usize(..ALONE.len())];
+            if !matches!(other, Nemesis::Rolling | Nemesis::All) {
+                break other;
+            }
+        };
+        let (one, rest) = nodes.split_at(2);
+        let faults = [self.choose(nemesis, one), self.choose(other, rest)];
+        let lasting = self.lasting(nemesis);
+        self.let_loose(faults, lasting);
+        let calm = self.millis(0..150);
+        self.rest(calm);
+    }
+
+    /// One fault, or a round of them, and a moment of calm.
+    fn strike(&mut self, nemesis: Nemesis, nodes: &[u32]) {
+        if nemesis == Nemesis::Rolling {
+            // In the order of the ring file, each as soon as the one before serves again.
+            for node in self.cluster.ids() {
+                let lasting = self.millis(0..100);
+                self.let_loose([Fault::Kill { node }], lasting);
+            }
+            return;
+        }
+        let fault = self.choose(nemesis, nodes);
+        let lasting = self.lasting(nemesis);
+        self.let_loose([fault], lasting);
+        let calm = match nemesis {
+            Nemesis::All => self.millis(300..1_000),
+            _ => self.millis(0..150),
+        };
+        self.rest(calm);
+    }
+
+    /// Mostly short, sometimes much longer than any time-out between nodes.
+    fn lasting(&mut self, nemesis: Nemesis) -> Duration {
+        match nemesis {
+            Nemesis::Timeout => self.millis(60..140),
+            Nemesis::All => self.millis(0..200),
+            _ if self.rng.u8(..8) == 0 => self.millis(400..2_000),
+            _ => self.millis(20..400),
+        }
+    }
+
+    /// A fault for the first of these nodes, or for the link between the first two.
+    fn choose(&mut self, nemesis: Nemesis, nodes: &[u32]) -> Fault {
+        let (from, to) = (nodes[0], nodes[1]);
+        let rng = &mut self.rng;
+        match nemesis {
+            Nemesis::Kill => Fault::Kill { node: from },
+            Nemesis::Pause | Nemesis::Timeout => Fault::Pause { node: from },
+            Nemesis::All => Fault::KillAll,
+            Nemesis::SlowDisk => Fault::SlowDisk {
+                node: from,
+                millis: rng.u64(10..250),
+            },
+            Nemesis::Cut => match rng.u8(..3) {
+                0 => Fault::Cut { from, to },
+                1 => Fault::CutBothWays {
+                    one: from,
+                    other: to,
+                },
+                _ => Fault::Isolate { node: from },
+            },
+            Nemesis::Delay => Fault::Delay {
+                from,
+                to,
+                millis: rng.u64(5..150),
+            },
+            Nemesis::Duplicate => Fault::Duplicate { from, to },
+            Nemesis::Reorder => Fault::Reorder { from, to },
+            Nemesis::HalfOpen => Fault::HalfOpen {
+                opener: from,
+                to,
+                opener_is_told: rng.bool(),
+            },
+            Nemesis::None | Nemesis::Mix | Nemesis::Rolling => {
+                unreachable!("{} is no single fault", nemesis.name())
+            }
+        }
+    }
+
+    fn let_loose<const N: usize>(&mut self, faults: [Fault; N], lasting: Duration) {
+        let begun: Vec<(u64, Begun)> = faults
+            .into_iter()
+            .map(|fault| (self.now(), fault.begin(self.cluster)))
+            .collect();
+        self.rest(lasting);
+        for (began, begun) in begun {
+            let (fault, fired) = begun.end(self.cluster);
+            let ended = self.now();
+            self.events.push(Event {
+                fault,
+                began,
+                ended,
+                fired,
+            });
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.progress.now().as_micros() as u64
+    }
+}
