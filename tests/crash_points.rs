@@ -44,7 +44,10 @@ fn crash(cluster: &Cluster, id: u32, point: Point, count: u32) {
     let log = cluster.log(id);
     let last = log.lines().last().unwrap_or_default();
     assert_eq!(status.signal(), Some(9), "{at}: {status}: {last}");
-    assert_eq!(last, format!("crash point {point:?}"));
+    // Another thread may have had a word before the end.
+    let said = format!("crash point {point:?}");
+    let mut end = log.lines().rev().take(5);
+    assert!(end.any(|line| line == said), "{said}, not {last}");
 }
 
 #[test]
