@@ -81,6 +81,7 @@ impl Storm {
     fn rage(&self, interrupted: &AtomicBool) -> io::Result<Seen> {
         let plan = Plan::of(&FIVE)
             .set("anti_entropy_ms", 1_000)
+            .set("tombstone_age_ms", 4_000)
             .proxied()
             .kept_in(self.out.join("nodes"))
             .switched(&[("DYNAMO_SNAPSHOT_AFTER", SNAPSHOT_AFTER)])
