@@ -66,10 +66,10 @@ fn round_step(most: f64) -> f64 {
 
 /// As people write it: 12,000 or 0.3.
 pub fn written(value: f64) -> String {
-    let digits = match value {
-        0.0 | 1.0.. => format!("{value:.0}"),
-        _ => return format!("{value:.1}"),
-    };
+    if value.fract() != 0.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{value:.0}");
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
