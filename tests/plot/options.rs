@@ -14,8 +14,8 @@ Measures five nodes of its own on this machine, prints the figures, and draws th
 
 usage: ./run.sh plot [options]
 
-  --secs SECONDS   how long the load of the first two goes on; 12 by default. The third makes half as
-                   many runs, at most five, with up to 2500 missed writes for each second
+  --secs SECONDS   how long the load of the first two goes on; 12 by default. The third takes up to 2500
+                   missed writes for each second, and one run for every four, three at most
   --seed N         the same seed draws the same requests; 1 by default
   --out FOLDER     report/plots by default
 
