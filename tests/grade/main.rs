@@ -56,8 +56,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<u64>, lexopt::Error> {
 }
 
 fn run(seed: u64) -> ExitCode {
-    // A phase that panics has lost its points, and tells why itself.
-    std::panic::set_hook(Box::new(|_| {}));
+    // Most likely a node that does not get ready. Within a phase that costs its points.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.parent().expect("it is below target/").join("grade");
     // What an earlier run has left there would mislead.
