@@ -14,6 +14,9 @@ use crate::ring::{NodeId, Ring};
 /// The five nodes of the course.
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 
+/// What one largest request takes, in MiB.
+const LEAST_CLIENT_MEMORY: usize = 32;
+
 /// A whole cluster, as its file tells. All nodes must have the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +57,11 @@ pub struct Config {
     /// Client connections, and so threads for them, at a time; one more is told `BUSY`.
     #[serde(default = "default_max_clients")]
     pub max_clients: usize,
+    /// Memory for long lines and replies of all clients together, in MiB, beyond the 256 KiB that
+    /// each has anyway; who needs more than is left is told `BUSY`. At least what one largest
+    /// request takes.
+    #[serde(default = "default_client_memory")]
+    pub client_memory_mib: usize,
 }
 
 /// One node.
@@ -97,6 +105,10 @@ fn default_anti_entropy() -> u64 {
 }
 fn default_max_clients() -> usize {
     1024
+}
+
+fn default_client_memory() -> usize {
+    256
 }
 
 /// What is wrong with a cluster file, and where.
@@ -214,6 +226,12 @@ impl Config {
         }
         if self.max_clients == 0 {
             return Err("max_clients is 0: nobody could connect".to_owned());
+        }
+        if self.client_memory_mib < LEAST_CLIENT_MEMORY {
+            return Err(format!(
+                "client_memory_mib is {}: at least {LEAST_CLIENT_MEMORY}, for one largest request",
+                self.client_memory_mib
+            ));
         }
         Ok(())
     }

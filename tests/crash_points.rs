@@ -143,6 +143,25 @@ fn a_node_with_a_full_disk_ends_and_says_so_and_starts_whole_once_there_is_room(
 }
 
 #[test]
+fn a_cluster_whose_disks_are_all_full_at_once_has_lost_nothing() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let full = cluster.file(0).with_extension("full");
+    let switch = ("DYNAMO_DISK_FULL", full.to_str().unwrap());
+    let all = || THREE.into_iter();
+    all().for_each(|id| cluster.start_node_with(id, &[switch]));
+    cluster.await_all_ready();
+    run(&cluster, 5, |progress| {
+        progress.await_more(50);
+        fs::write(&full, "").unwrap();
+        all().for_each(|id| assert_eq!(cluster.await_end(id).code(), Some(DISK_FAILED)));
+        fs::remove_file(&full).unwrap();
+        all().for_each(|id| cluster.start_node(id));
+        cluster.await_all_ready();
+        progress.await_more(50);
+    });
+}
+
+#[test]
 fn a_slow_disk_stops_nobody_and_ceases_to_be_slow() {
     let cluster = Plan::of(&THREE).lay_out();
     let slow = cluster.file(0).with_extension("slow");

@@ -4,6 +4,8 @@ use std::io::{self, Read};
 
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
+/// A buffer larger than this is at most twice as large as the unfinished line in it, in bytes.
+const KEPT: usize = 8 * CHUNK;
 
 /// Splits what a connection sends into lines.
 pub struct Lines<R> {
@@ -113,11 +115,14 @@ impl<R: Read> Lines<R> {
             self.searched -= self.start;
             self.start = 0;
         }
-        if self.end == 0 && self.buffer.len() > 8 * CHUNK {
-            self.buffer = Vec::new();
+        let room = (2 * self.end).max(self.end + CHUNK);
+        if self.buffer.len() > KEPT && self.end < self.buffer.len() / 2 {
+            // A long line has gone.
+            self.buffer.truncate(self.end);
+            self.buffer.shrink_to(room);
         }
         if self.buffer.len() < self.end + CHUNK {
-            self.buffer.resize((2 * self.end).max(self.end + CHUNK), 0);
+            self.buffer.resize(room, 0);
         }
     }
 }
@@ -175,5 +180,18 @@ mod tests {
             (vec!["12345".into()], true)
         );
         assert_eq!(lines(vec![b"1234", b"5678", b"9"], 5), (vec![], true));
+    }
+
+    #[test]
+    fn the_room_of_a_long_line_is_given_back_though_half_a_line_follows() {
+        let text = "x".repeat(1 << 20) + "\nhalf";
+        let mut lines = Lines::new(text.as_bytes(), 1 << 20);
+        while lines.next_line().unwrap().is_none() {
+            lines.receive().unwrap();
+            assert!(lines.buffer.len() <= KEPT.max(2 * lines.partial()));
+        }
+        while lines.receive().unwrap() != Received::End {}
+        assert!(lines.buffer.len() <= KEPT);
+        assert_eq!(lines.partial(), 4);
     }
 }

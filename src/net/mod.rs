@@ -1,9 +1,11 @@
 //! Sockets: lines in with a bound, bytes out in batches.
 
+pub mod budget;
 pub mod lines;
 pub mod outgoing;
 pub mod socket;
 
+pub use budget::{Budget, Share};
 pub use lines::{Lines, Received};
 pub use outgoing::{Outgoing, batch};
 
@@ -19,7 +21,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (
-            Outgoing::new(stream, limit).unwrap(),
+            Outgoing::new(stream, &Budget::new(limit)).unwrap(),
             listener.accept().unwrap().0,
         )
     }

@@ -8,14 +8,15 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use log::debug;
 
+use super::budget::{Budget, Share};
 use super::socket::{TcpStream, send_without_waiting};
 use crate::lock;
-use crate::sync::{Instant, Mutex, thread, thread_local};
+use crate::sync::{Condvar, Instant, Mutex, thread, thread_local};
 
 /// A receiver that takes nothing for so long loses its connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,16 +26,20 @@ const KEPT_BUFFER: usize = 64 << 10;
 /// The sending side of one connection.
 pub struct Outgoing {
     stream: TcpStream,
-    /// How many bytes may wait.
-    limit: usize,
     queue: Mutex<Queue>,
+    drained: Condvar,
 }
 
-#[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
+    /// How many bytes the operating system has not taken yet: these, and those being written.
+    waiting: usize,
+    /// The part of a budget that they take.
+    share: Share,
     writing: bool,
     closed: bool,
+    /// How many threads are in [`Outgoing::drain`].
+    draining: usize,
     /// When the receiver last took some of what did not fit the socket.
     progress: Option<Instant>,
 }
@@ -59,14 +64,22 @@ pub fn batch<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl Outgoing {
-    /// The sending side of `stream`, for at most `limit` bytes waiting.
-    pub fn new(stream: TcpStream, limit: usize) -> io::Result<Arc<Outgoing>> {
+    /// The sending side of `stream`. What waits for the receiver is held in a share of `budget`.
+    pub fn new(stream: TcpStream, budget: &Arc<Budget>) -> io::Result<Arc<Outgoing>> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         Ok(Arc::new(Outgoing {
             stream,
-            limit,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                bytes: Vec::new(),
+                waiting: 0,
+                share: Share::of(budget),
+                writing: false,
+                closed: false,
+                draining: 0,
+                progress: None,
+            }),
+            drained: Condvar::new(),
         }))
     }
 
@@ -74,9 +87,11 @@ impl Outgoing {
     /// waits already, and nothing was sent.
     pub fn send(self: &Arc<Self>, bytes: &[u8]) -> bool {
         let mut queue = lock(&self.queue);
-        if queue.closed || queue.bytes.len() > self.limit {
+        let waiting = queue.waiting + bytes.len();
+        if queue.closed || !queue.share.hold(waiting) {
             return false;
         }
+        queue.waiting = waiting;
         let first = queue.bytes.is_empty();
         queue.bytes.extend_from_slice(bytes);
         let carried = queue.writing;
@@ -94,15 +109,49 @@ impl Outgoing {
 
     /// Sends no more, and makes the receiving side end.
     pub fn close(&self) {
-        lock(&self.queue).closed = true;
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        self.tell_drained(&queue);
+        drop(queue);
+        self.shut_down(Shutdown::Both);
+    }
+
+    /// Makes the receiving side end; what is sent still goes out.
+    pub fn stop_receiving(&self) {
+        self.shut_down(Shutdown::Read);
+    }
+
+    fn shut_down(&self, how: Shutdown) {
         // An error says that the connection is gone already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(how);
     }
 
     /// Waits until all that was sent is with the operating system, or the connection closed.
-    pub fn drained(&self) -> bool {
-        let queue = lock(&self.queue);
-        queue.closed || (queue.bytes.is_empty() && !queue.writing)
+    pub fn drain(&self) {
+        let mut queue = lock(&self.queue);
+        queue.draining += 1;
+        while !queue.drained() {
+            queue = self
+                .drained
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.draining -= 1;
+    }
+
+    fn tell_drained(&self, queue: &Queue) {
+        if queue.draining > 0 && queue.drained() {
+            self.drained.notify_all();
+        }
+    }
+
+    /// How many bytes the operating system has not taken yet.
+    pub fn waiting(&self) -> usize {
+        lock(&self.queue).waiting
+    }
+
+    pub fn closed(&self) -> bool {
+        lock(&self.queue).closed
     }
 
     /// When the receiver last took some of a backlog: a sign of life while it reads a message
@@ -125,16 +174,20 @@ impl Outgoing {
                 if bytes.capacity() <= KEPT_BUFFER {
                     queue.bytes = bytes;
                 }
-                return;
+                return self.tell_drained(&queue);
             }
             std::mem::swap(&mut queue.bytes, &mut bytes);
             drop(queue);
-            match send_without_waiting(&self.stream, &bytes) {
-                Ok(written) if written == bytes.len() => {}
-                Ok(written) => return self.leave_to_a_thread(bytes.split_off(written)),
+            let written = match send_without_waiting(&self.stream, &bytes) {
+                Ok(written) => written,
                 Err(error) => return self.fail(&error),
-            }
+            };
             queue = lock(&self.queue);
+            queue.taken(written);
+            if written < bytes.len() {
+                drop(queue);
+                return self.leave_to_a_thread(bytes.split_off(written));
+            }
         }
     }
 
@@ -153,7 +206,7 @@ impl Outgoing {
                 let mut queue = lock(&connection.queue);
                 if queue.bytes.is_empty() || queue.closed {
                     queue.writing = false;
-                    return;
+                    return connection.tell_drained(&queue);
                 }
                 bytes = std::mem::take(&mut queue.bytes);
             }
@@ -165,13 +218,16 @@ impl Outgoing {
 
     fn write_waiting(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match (&self.stream).write(bytes) {
+            let count = match (&self.stream).write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => bytes = &bytes[count..],
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
-            }
-            lock(&self.queue).progress = Some(Instant::now());
+            };
+            bytes = &bytes[count..];
+            let mut queue = lock(&self.queue);
+            queue.taken(count);
+            queue.progress = Some(Instant::now());
         }
         Ok(())
     }
@@ -181,9 +237,25 @@ impl Outgoing {
         let mut queue = lock(&self.queue);
         queue.writing = false;
         queue.bytes = Vec::new();
+        let waiting = queue.waiting;
+        queue.taken(waiting);
         // In the same step: what another thread sends now would follow upon half a message.
         queue.closed = true;
         drop(queue);
         self.close();
+    }
+}
+
+impl Queue {
+    fn drained(&self) -> bool {
+        self.closed || (self.bytes.is_empty() && !self.writing)
+    }
+
+    /// So much of what waited is with the operating system, or of no use any more.
+    fn taken(&mut self, count: usize) {
+        self.waiting -= count;
+        let waiting = self.waiting;
+        let held = self.share.hold(waiting);
+        debug_assert!(held, "less is never refused");
     }
 }

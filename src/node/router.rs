@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::bytes::Key;
 use crate::clock::Dot;
 use crate::error::Failure;
-use crate::register::{Change, Operation, Outcome};
+use crate::register::{Change, Operation, Outcome, Why};
 use crate::ring::{NodeId, Position, Ring};
 use crate::rules::{self, Rule};
 
@@ -176,6 +176,15 @@ impl<H> Router<H> {
         }
         request.outstanding = false;
         let trouble = match answer {
+            Answer::Outcome(Outcome::Failed {
+                why: Why::Congested,
+                accept_sent: false,
+            }) if !request.doubtful => {
+                // To try on would add to the load.
+                let text = format!("too many large replies of node {from} wait; try again later");
+                let failure = Failure::Busy(text);
+                return self.end(ticket.request, Err(failure), suspects, effects);
+            }
             Answer::Outcome(Outcome::Failed { accept_sent, why }) => {
                 request.doubtful |= accept_sent;
                 why.text()

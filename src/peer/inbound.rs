@@ -1,6 +1,6 @@
 //! The answering side: connections that other nodes opened.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +11,21 @@ use log::{debug, warn};
 
 use super::message::{self, Ask, Hello, MAX_LINE, PROTOCOL, Reply, Request, Tell, Welcome};
 use crate::lock;
-use crate::net::{self, Lines, Outgoing, Received};
+use crate::net::{self, Budget, Lines, Outgoing, Received};
+use crate::register::{Outcome, Why};
 use crate::ring::NodeId;
 
 /// How many bytes of replies may wait for a peer that does not read them.
 const QUEUE_LIMIT: usize = 64 << 20;
+/// A value longer than this, in bytes, is not told
+const LARGE: usize = 64 << 10;
+/// while so many bytes wait for the same peer: many small replies would wait behind it.
+const MOST_BEFORE_LARGE: usize = 8 << 20;
 /// A connection must say who it is within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(1);
+/// How many connections may not have said yet who they are; one more takes the place of the
+/// oldest, so that a peer gets in, which says so at once.
+pub const MOST_STRANGERS: usize = 64;
 /// The longest first line: nothing but a [`Hello`] is expected of a stranger.
 const MAX_HELLO: usize = 1 << 10;
 
@@ -36,11 +44,29 @@ pub struct Respond {
 impl Respond {
     /// Sends the answer, unless none is wanted.
     pub fn reply(self, reply: Reply) {
-        if self.id != 0 {
-            // If the connection is gone, the asker asks again on a new one.
-            let (id, tell) = (self.id, reply);
-            message::send(&self.connection, &Tell { id, tell });
+        if self.id == 0 {
+            return;
         }
+        let votes = matches!(reply, Reply::Vote(_) | Reply::Page(_));
+        let told = match &reply {
+            Reply::Outcome(Outcome::Found { value, .. })
+                if value.len() > LARGE && self.connection.waiting() > MOST_BEFORE_LARGE =>
+            {
+                let (accept_sent, why) = (false, Why::Congested);
+                self.tell(Reply::Outcome(Outcome::Failed { accept_sent, why }))
+            }
+            _ => self.tell(reply),
+        };
+        // If the connection is gone, the asker asks again on a new one. If too much waits on it,
+        // the asker need not wait for what does not come.
+        if !told && votes {
+            self.tell(Reply::Abstain);
+        }
+    }
+
+    fn tell(&self, tell: Reply) -> bool {
+        let id = self.id;
+        message::send(&self.connection, &Tell { id, tell })
     }
 }
 
@@ -50,7 +76,7 @@ pub struct Inbound {
     cluster: String,
     peers: Vec<NodeId>,
     service: Arc<dyn Service>,
-    connections: Mutex<HashMap<u64, Connection>>,
+    connections: Mutex<BTreeMap<u64, Connection>>,
     last_connection: AtomicU64,
     ending: AtomicBool,
 }
@@ -109,11 +135,15 @@ impl Inbound {
     fn start(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
         let id = self.last_connection.fetch_add(1, Ordering::Relaxed);
         let mut connections = lock(&self.connections);
-        // Each peer has one; a few more may be left from before its last restart.
-        if connections.len() > 4 * self.peers.len() + 64 {
-            return Err(io::Error::other(
-                "too many connections on the port for peers",
-            ));
+        let strangers = connections
+            .iter()
+            .filter(|(_, known)| known.peer.is_none())
+            .map(|(&id, _)| id);
+        let strangers: Vec<u64> = strangers.collect();
+        if strangers.len() >= MOST_STRANGERS
+            && let Some(oldest) = connections.remove(&strangers[0])
+        {
+            oldest.close();
         }
         let connection = Connection {
             peer: None,
@@ -153,7 +183,7 @@ impl Inbound {
         (&sending).write_all(&message::line(&Welcome::Welcome))?;
         lines.allow(MAX_LINE);
         lines.reader().set_read_timeout(None)?;
-        let connection = Outgoing::new(sending, QUEUE_LIMIT)?;
+        let connection = Outgoing::new(sending, &Budget::new(QUEUE_LIMIT))?;
         let ended = self.answer(peer, lines, &connection);
         connection.close();
         ended

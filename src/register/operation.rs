@@ -49,6 +49,8 @@ pub enum Why {
     Contended,
     /// No room for one more request.
     Overloaded,
+    /// So many replies wait for the asking node that a large one would hold up the others.
+    Congested,
     /// This node does not vote: its storage is in doubt.
     Recovering,
     /// The key is not this node's: the cluster files differ.
@@ -62,6 +64,7 @@ impl Why {
             Why::NoQuorum => "reached too few replicas",
             Why::Contended => "lost to other writers again and again",
             Why::Overloaded => "is overloaded",
+            Why::Congested => "has too many replies waiting",
             Why::Recovering => {
                 "does not vote yet: it is new, or copies a lost store (see its STATS)"
             }

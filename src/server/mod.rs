@@ -4,6 +4,7 @@
 //! understands, [`session`] has it done, [`text`] prints the reply.
 
 pub mod command;
+mod descriptors;
 pub mod session;
 pub mod telnet;
 pub mod text;
@@ -20,6 +21,7 @@ use log::warn;
 
 use crate::error::Failure;
 use crate::lock;
+use crate::net::{Budget, Outgoing};
 use crate::node::Node;
 
 /// A thread without a connection ends after this time.
@@ -30,12 +32,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The listener for clients and the threads behind it.
 pub struct Server {
     node: Arc<Node>,
-    budget: session::Budget,
+    /// How many clients are served at a time.
+    most: usize,
+    budget: Arc<Budget>,
     /// Hands a connection to a thread that waits for one.
     idle: Sender<TcpStream>,
     waiting: Receiver<TcpStream>,
     threads: AtomicUsize,
-    sessions: Mutex<HashMap<u64, TcpStream>>,
+    sessions: Mutex<HashMap<u64, Arc<Outgoing>>>,
     last_session: AtomicU64,
     ending: AtomicBool,
 }
@@ -43,9 +47,12 @@ pub struct Server {
 impl Server {
     pub fn new(node: Arc<Node>) -> Arc<Server> {
         let (idle, waiting) = bounded(0);
+        let most = descriptors::clients(&node.config);
+        let budget = Budget::new(node.config.client_memory_mib << 20);
         Arc::new(Server {
             node,
-            budget: session::Budget::default(),
+            most,
+            budget,
             idle,
             waiting,
             threads: AtomicUsize::new(0),
@@ -78,9 +85,8 @@ impl Server {
             // Wakes the thread that accepts.
             drop(TcpStream::connect(address));
         }
-        for stream in lock(&self.sessions).values() {
-            // An error says that the client has gone already.
-            let _ = stream.shutdown(Shutdown::Read);
+        for replies in lock(&self.sessions).values() {
+            replies.stop_receiving();
         }
         let until = Instant::now() + FAREWELL;
         while !lock(&self.sessions).is_empty() && Instant::now() < until {
@@ -94,9 +100,8 @@ impl Server {
             Ok(()) => return,
             Err(TrySendError::Full(stream) | TrySendError::Disconnected(stream)) => stream,
         };
-        let most = self.node.config.max_clients;
-        if self.threads.load(Ordering::Relaxed) >= most {
-            return turn_away(stream, most);
+        if self.threads.load(Ordering::Relaxed) >= self.most {
+            return turn_away(stream, self.most);
         }
         self.threads.fetch_add(1, Ordering::Relaxed);
         let server = self.clone();
@@ -116,13 +121,14 @@ impl Server {
 
     fn serve(&self, stream: TcpStream) {
         let id = self.last_session.fetch_add(1, Ordering::Relaxed);
-        let Ok(registered) = stream.try_clone() else {
+        let sending = stream.try_clone();
+        let Ok(replies) = sending.and_then(|stream| Outgoing::new(stream, &self.budget)) else {
             return;
         };
-        lock(&self.sessions).insert(id, registered);
+        lock(&self.sessions).insert(id, replies.clone());
         if !self.ending.load(Ordering::Relaxed) {
             // An error says that the client has gone: there is nobody to tell.
-            let _ = session::run(&self.node, &self.budget, stream);
+            let _ = session::run(&self.node, &self.budget, &replies, stream);
         }
         lock(&self.sessions).remove(&id);
     }

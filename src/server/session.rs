@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use super::text;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
 use crate::lock;
-use crate::net::{Lines, Outgoing, Received};
+use crate::net::{Budget, Lines, Outgoing, Received, Share};
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
 use crate::node::router::Action;
@@ -22,36 +21,36 @@ use crate::ring::Position;
 
 /// The longest line: key and value with every byte escaped as `\u0000`, and what surrounds them.
 const MAX_LINE: usize = 6 * (MAX_KEY + MAX_VALUE) + 1024;
-/// Bytes of unfinished lines that one connection may hold without asking,
-const SMALL: usize = 64 << 10;
-/// and that all connections together may hold beyond that.
-const BUDGET: usize = 256 << 20;
-/// A reply may be this long; a listing waits for the client before it goes on.
-const MAX_WAITING: usize = 16 << 20;
+/// Bytes that each byte of a line takes until its request has ended: twice for the buffer, which
+/// grows by doubling, once for the text and once for the value.
+const PER_BYTE: usize = 4;
+/// Bytes that a listing takes: a page of each replica, and the part that waits for the client.
+const LISTING: usize = 8 << 20;
 /// A part of a listing that is sent at a time.
 const PART: usize = 64 << 10;
 
-/// Memory for long lines, shared by all connections.
-#[derive(Default)]
-pub struct Budget(AtomicUsize);
-
-/// Serves one client until it leaves.
-pub fn run(node: &Arc<Node>, budget: &Budget, stream: TcpStream) -> io::Result<()> {
+/// Serves one client until it leaves; `replies` is the sending side of its connection.
+pub fn run(
+    node: &Arc<Node>,
+    budget: &Arc<Budget>,
+    replies: &Arc<Outgoing>,
+    stream: TcpStream,
+) -> io::Result<()> {
     let line_timeout = Duration::from_millis(node.config.line_timeout_ms);
     stream.set_read_timeout(Some(line_timeout))?;
-    let replies = Outgoing::new(stream.try_clone()?, MAX_WAITING)?;
     let mut session = Session {
         node,
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
-        replies: replies.clone(),
+        replies,
         turn: Arc::default(),
         line_began: Instant::now(),
         line_timeout,
+        budget,
+        share: Share::of(budget),
     };
-    let mut share = Share { budget, taken: 0 };
-    let ended = session.serve(&mut share);
+    let ended = session.serve();
     session.turn.wait();
-    session.drain();
+    session.replies.drain();
     replies.close();
     ended
 }
@@ -59,11 +58,14 @@ pub fn run(node: &Arc<Node>, budget: &Budget, stream: TcpStream) -> io::Result<(
 struct Session<'a> {
     node: &'a Arc<Node>,
     lines: Lines<Telnet<TcpStream>>,
-    replies: Arc<Outgoing>,
+    replies: &'a Arc<Outgoing>,
     turn: Arc<Turn>,
     /// When the first byte of an unfinished line came.
     line_began: Instant,
     line_timeout: Duration,
+    budget: &'a Arc<Budget>,
+    /// What its lines take of the budget.
+    share: Share,
 }
 
 /// Whether to go on with a connection.
@@ -74,7 +76,7 @@ enum Next {
 }
 
 impl Session<'_> {
-    fn serve(&mut self, share: &mut Share) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             let received = self.lines.receive()?;
             for _ in 0..self.lines.reader_mut().take_marks() {
@@ -93,9 +95,12 @@ impl Session<'_> {
                 self.fail(&Failure::Syntax(text));
                 return Ok(());
             }
-            if !share.covers(partial) {
-                let text = "too many clients send long lines at once; try again later";
-                self.fail(&Failure::Busy(text.to_owned()));
+            if self.share.holds_much() {
+                // What a long line asked for is in memory until it has ended.
+                self.turn.wait();
+            }
+            if !self.share.hold(PER_BYTE * partial) {
+                self.fail(&busy("send long lines"));
                 return Ok(());
             }
         }
@@ -120,7 +125,11 @@ impl Session<'_> {
             // Replies come in the order of the requests, and a request sees those before it. A
             // client that does not take its replies is not served any further.
             self.turn.wait();
-            self.drain();
+            self.replies.drain();
+            if self.replies.closed() {
+                // Nobody is there any more for what was sent ahead.
+                return Next::Close;
+            }
             let next = match command {
                 Ok(command) => self.execute(command),
                 Err(failure) => self.fail(&failure),
@@ -173,7 +182,8 @@ impl Session<'_> {
         let (node, replies, turn) = (self.node.clone(), self.replies.clone(), self.turn.clone());
         let ended = move |result: Result<Outcome, Failure>| {
             node.stats.failures.add(u64::from(result.is_err()));
-            if !replies.send(print(&result).as_bytes()) {
+            let sent = replies.send(print(&result).as_bytes());
+            if !sent && !replies.send(text::failure(&busy("are sent long replies")).as_bytes()) {
                 // Without this reply the client would take the next one for it.
                 replies.close();
             }
@@ -204,6 +214,10 @@ impl Session<'_> {
 
     /// Prints pairs as they are found, at the pace of the client.
     fn list(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
+        let mut share = Share::of(self.budget);
+        if !share.hold(LISTING) {
+            return self.fail(&busy("list pairs"));
+        }
         let mut part = String::new();
         let mut count = 0;
         let found = find(&mut |pair: Pair| {
@@ -211,7 +225,7 @@ impl Session<'_> {
             count += 1;
             if part.len() >= PART {
                 self.reply(&std::mem::take(&mut part));
-                self.drain();
+                self.replies.drain();
             }
             Ok(())
         });
@@ -224,6 +238,10 @@ impl Session<'_> {
     }
 
     fn delete(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
+        let mut share = Share::of(self.budget);
+        if !share.hold(LISTING) {
+            return self.fail(&busy("delete pairs"));
+        }
         let mut keys = BTreeSet::new();
         let deleted = find(&mut |pair: Pair| {
             keys.insert(pair.key);
@@ -236,13 +254,10 @@ impl Session<'_> {
         }
         Next::Serve
     }
+}
 
-    /// Waits until the client has taken what was sent, or its connection is closed.
-    fn drain(&self) {
-        while !self.replies.drained() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
+fn busy(doing: &str) -> Failure {
+    Failure::Busy(format!("too many clients {doing} at once; try again later"))
 }
 
 /// Whether a request of the connection is under way.
@@ -283,35 +298,5 @@ impl Turn {
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         state.awaited = false;
-    }
-}
-
-/// One connection's part of the budget, given back at its end.
-struct Share<'a> {
-    budget: &'a Budget,
-    taken: usize,
-}
-
-impl Share<'_> {
-    /// Takes what a line of this length needs, or gives back what it no longer needs.
-    fn covers(&mut self, length: usize) -> bool {
-        let needed = length.saturating_sub(SMALL);
-        if needed > self.taken {
-            let more = needed - self.taken;
-            let before = self.budget.0.fetch_add(more, Ordering::Relaxed);
-            self.taken = needed;
-            return before + more <= BUDGET;
-        }
-        self.budget
-            .0
-            .fetch_sub(self.taken - needed, Ordering::Relaxed);
-        self.taken = needed;
-        true
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.taken, Ordering::Relaxed);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::net::socket::{TcpStream, pair};
-use crate::net::{Outgoing, batch};
+use crate::net::{Budget, Outgoing, batch};
 use crate::sync::thread::{self, JoinHandle};
 use crate::{draw, explore, wait_up_to};
 
@@ -51,15 +51,13 @@ fn received(receiver: &TcpStream) -> (BTreeMap<usize, usize>, String) {
 fn every_message_arrives_once_and_in_order() {
     explore(|| {
         let (sending, receiver) = pair();
-        let connection = Outgoing::new(sending, usize::MAX).unwrap();
+        let connection = Outgoing::new(sending, &Budget::new(usize::MAX)).unwrap();
         let senders: Vec<_> = (0..SENDERS).map(|n| sender(&connection, n)).collect();
         for sender in senders {
             assert_eq!(sender.join().unwrap(), MESSAGES);
         }
         // Nobody sends any more, so what is still queued is on its way.
-        while !connection.drained() {
-            thread::yield_now();
-        }
+        connection.drain();
         let (counts, torn) = received(&receiver);
         assert_eq!(torn, "");
         assert!(counts.len() == SENDERS && counts.values().all(|count| *count == MESSAGES));
@@ -71,7 +69,7 @@ fn what_arrives_before_a_close_or_a_failure_has_no_gap() {
     explore(|| {
         let (sending, receiver) = pair();
         sending.let_receiver_stall();
-        let connection = Outgoing::new(sending, usize::MAX).unwrap();
+        let connection = Outgoing::new(sending, &Budget::new(usize::MAX)).unwrap();
         let senders: Vec<_> = (0..SENDERS).map(|n| sender(&connection, n)).collect();
         let closes = draw(2) == 0;
         wait_up_to(50);
@@ -79,9 +77,7 @@ fn what_arrives_before_a_close_or_a_failure_has_no_gap() {
             connection.close();
         }
         let taken: Vec<_> = senders.into_iter().map(|s| s.join().unwrap()).collect();
-        while !connection.drained() {
-            thread::yield_now();
-        }
+        connection.drain();
         let (counts, _) = received(&receiver);
         for (name, count) in counts {
             assert!(

@@ -5,4 +5,4 @@ pub mod outgoing;
 pub mod socket;
 
 pub use outgoing::{Outgoing, batch};
-pub use simple_dynamo::net::{Lines, Received};
+pub use simple_dynamo::net::{Budget, Lines, Received, budget};

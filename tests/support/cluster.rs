@@ -196,11 +196,14 @@ impl Cluster {
     }
 
     pub fn pid(&self, id: u32) -> u32 {
+        let pid = self.running(id);
+        pid.unwrap_or_else(|| panic!("node {id} does not run"))
+    }
+
+    /// The process of a node, if it was started and not ended.
+    pub fn running(&self, id: u32) -> Option<u32> {
         let process = self.nodes[&id].process.lock().unwrap();
-        process
-            .as_ref()
-            .unwrap_or_else(|| panic!("node {id} does not run"))
-            .id()
+        process.as_ref().map(Child::id)
     }
 
     fn signal(&self, id: u32, signal: Signal) {

@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod raw;
 pub mod simulation;
 pub mod svg;
+pub mod usage;
 pub mod waiting;
 pub mod witness;
 pub mod workload;

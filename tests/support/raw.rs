@@ -24,6 +24,17 @@ impl Raw {
         let _ = self.0.write_all(bytes.as_ref());
     }
 
+    /// How long sending and receiving may take from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        self.0.set_write_timeout(Some(patience)).unwrap();
+    }
+
+    /// Sends; false if the other side has closed, or does not take it in time.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.write_all(bytes.as_ref()).is_ok()
+    }
+
     /// Exactly these bytes come next.
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let expected = bytes.as_ref();
@@ -40,6 +51,19 @@ impl Raw {
             }
         }
         assert_eq!(text(&received), text(expected));
+    }
+
+    /// The next line, with its end.
+    pub fn line(&mut self) -> String {
+        let mut received = Vec::new();
+        while received.last() != Some(&b'\n') {
+            let mut byte = [0];
+            match self.0.read(&mut byte) {
+                Ok(1) => received.push(byte[0]),
+                other => panic!("{other:?} after {:?}", text(&received)),
+            }
+        }
+        String::from_utf8(received).expect("replies are text")
     }
 
     /// The other side closes the connection, and nothing more comes.

@@ -10,7 +10,7 @@ use log::{debug, info};
 use super::{Answer, Link, QUEUE_LIMIT};
 use crate::lock;
 use crate::net::socket::TcpStream;
-use crate::net::{self, Lines, Outgoing, Received};
+use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
 
 impl Link {
@@ -32,7 +32,7 @@ impl Link {
         let sending = stream.try_clone()?;
         let mut lines = Lines::new(stream, MAX_LINE);
         self.await_welcome(&mut lines)?;
-        self.connected(Outgoing::new(sending, QUEUE_LIMIT)?);
+        self.connected(Outgoing::new(sending, &Budget::new(QUEUE_LIMIT))?);
         Ok(lines)
     }
 

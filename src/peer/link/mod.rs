@@ -136,8 +136,14 @@ impl Link {
         };
         let id = state.remember(question);
         drop(state);
-        if let Some(connection) = connection {
-            message::send(&connection, &Ask { id, ask: request });
+        let Some(connection) = connection else {
+            return;
+        };
+        if !message::send(&connection, &Ask { id, ask: request }) && !connection.closed() {
+            // Too much waits for the peer already. What a closed connection did not take is sent
+            // on the next one, perhaps at this moment.
+            let question = lock(&self.state).outstanding.remove(&id);
+            question.into_iter().for_each(Outstanding::give_up);
         }
     }
 

@@ -1,0 +1,80 @@
+//! A bound on the memory that many connections take together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What each [`Share`] may hold without asking, in bytes: whoever wants little is served however
+/// much others want.
+pub const FREE: usize = 128 << 10;
+
+/// So many bytes, for all who have a share.
+pub struct Budget {
+    limit: usize,
+    taken: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Arc<Budget> {
+        let taken = AtomicUsize::new(0);
+        Arc::new(Budget { limit, taken })
+    }
+}
+
+/// What one connection holds of a budget, given back at its end.
+pub struct Share {
+    budget: Arc<Budget>,
+    taken: usize,
+}
+
+impl Share {
+    pub fn of(budget: &Arc<Budget>) -> Share {
+        let budget = budget.clone();
+        Share { budget, taken: 0 }
+    }
+
+    /// Holds so many bytes in place of those so far; false, and nothing changes, if there are not
+    /// as many left.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        let needed = bytes.saturating_sub(FREE);
+        let total = &self.budget.taken;
+        if needed > self.taken {
+            let more = needed - self.taken;
+            if total.fetch_add(more, Ordering::Relaxed) + more > self.budget.limit {
+                total.fetch_sub(more, Ordering::Relaxed);
+                return false;
+            }
+        } else if needed < self.taken {
+            total.fetch_sub(self.taken - needed, Ordering::Relaxed);
+        }
+        self.taken = needed;
+        true
+    }
+
+    /// Whether it holds more than what is free.
+    pub fn holds_much(&self) -> bool {
+        self.taken > 0
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_holds_the_others_cannot_have_and_a_little_is_always_free() {
+        let budget = Budget::new(1000);
+        let (mut one, mut other) = (Share::of(&budget), Share::of(&budget));
+        assert!(one.hold(FREE + 900) && other.hold(FREE + 100));
+        assert!(!other.hold(FREE + 101) && other.hold(FREE));
+        assert!(one.hold(FREE + 1000) && !other.hold(FREE + 1) && other.hold(FREE));
+        drop(one);
+        assert!(other.hold(FREE + 1000) && other.holds_much());
+        assert!(other.hold(0) && !other.holds_much());
+    }
+}
