@@ -28,6 +28,7 @@ usage: ./run.sh [COMMAND]
   shell [ID]    type requests at a node
   bench [...]   measure the running cluster; see ./run.sh bench --help
   plot [...]    measure a crash, a pause and the way back, and draw them; see ./run.sh plot --help
+  soak [...]    run load and faults for long, and see that nothing grows; see ./run.sh soak --help
   grade [...]   the course's six phases and their points; see ./run.sh grade --help
   stress [...]  a storm of faults over a cluster of its own, by a seed of yours, and whether what the
                 clients saw is linearizable; see ./run.sh stress --help
@@ -270,6 +271,7 @@ logs) shift && logs "$@" ;;
 shell) shift && built && dynamo shell "$@" ;;
 bench) shift && built && dynamo bench "$@" ;;
 plot) shift && need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
+soak) shift && need_cargo && cargo test --profile checked --quiet --test soak -- "$@" ;;
 grade) shift && grade "$@" ;;
 stress) shift && need_cargo && cargo test --profile checked --quiet --test stress -- "$@" ;;
 test) check ;;

@@ -1,0 +1,68 @@
+//! The long run: `./run.sh soak`. Load and faults for as long as wanted, on a cluster of five
+//! processes; what each holds must stay flat, and what the clients were told be linearizable.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod flat;
+mod load;
+mod options;
+mod sampler;
+mod verdict;
+
+use std::error::Error;
+use std::fs;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use load::Load;
+use options::{HELP, Options, What};
+use support::cluster::{FIVE, Plan};
+use verdict::Verdict;
+
+fn main() -> ExitCode {
+    let code = What::parse(lexopt::Parser::from_env()).and_then(|what| match what {
+        What::Nothing => Ok(0),
+        What::Help => {
+            print!("{HELP}");
+            Ok(0)
+        }
+        What::Soak(options) => soak(&options),
+    });
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
+    fs::create_dir_all(&options.out)?;
+    let snapshot_after = sampler::SNAPSHOT_AFTER.to_string();
+    let cluster = Plan::of(&FIVE).proxied().lay_out();
+    let start = |id| cluster.start_node_with(id, &[("DYNAMO_SNAPSHOT_AFTER", &snapshot_after)]);
+    cluster.ids().for_each(start);
+    cluster.await_all_ready();
+    let stop = AtomicBool::new(false);
+    let file = options.out.join("samples.jsonl");
+    let load = Load {
+        cluster: &cluster,
+        seed: options.seed,
+        time: options.time,
+        start: &start,
+    };
+    let (done, samples) = thread::scope(|scope| {
+        let sampler = scope.spawn(|| sampler::sample(&cluster, &file, &stop));
+        let done = load.run();
+        stop.store(true, Ordering::Relaxed);
+        (done, sampler.join().expect("it does not panic"))
+    });
+    let verdict = Verdict::of(done, &samples?);
+    fs::write(options.out.join("soak.svg"), verdict.draw())?;
+    print!("{verdict}");
+    println!("samples and a picture are in {}", options.out.display());
+    Ok(u8::from(!verdict.good()))
+}
