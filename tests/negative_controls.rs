@@ -153,6 +153,7 @@ fn with_promises_told_before_they_are_durable_a_promise_is_broken() {
         let all = || THREE.into_iter();
         all().for_each(|id| cluster.start_node_with(id, &[switch]));
         cluster.await_all_ready();
+        cluster.kill(peer);
         fs::write(&slow, "60000").unwrap();
         let mut impostor = Impostor::greet(&cluster, peer, replica);
         impostor.ask(prepare("another", 1));
@@ -194,6 +195,7 @@ fn without_the_check_a_node_votes_on_keys_that_are_not_its_own() {
     control(Rule::OwnKeysOnly, |switches| {
         let cluster = Plan::of(&FIVE).switched(switches).start();
         let (outsider, peer) = (outsider(&cluster, "k"), cluster.replicas("k")[0]);
+        cluster.kill(peer);
         let mut impostor = Impostor::greet(&cluster, peer, outsider);
         impostor.ask(Request::Vote {
             key: "k".into(),

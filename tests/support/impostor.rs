@@ -20,7 +20,8 @@ pub struct Impostor {
 }
 
 impl Impostor {
-    /// Greets `to` as `from`.
+    /// Greets `to` as `from`, which must be down: of two connections of one peer a node keeps the
+    /// newer one only.
     pub fn greet(cluster: &Cluster, from: u32, to: u32) -> Impostor {
         let config = Config::read(&cluster.file(to)).unwrap();
         let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
