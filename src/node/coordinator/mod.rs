@@ -65,6 +65,9 @@ pub struct Coordinator<H> {
     /// Per key the requests that propose: the first is in flight, the others wait.
     proposing: HashMap<Key, VecDeque<u64>>,
     memory: Memory,
+    /// The highest promise that any replica has refused anything for: proposals start above it.
+    /// A key that is new here may be fenced off elsewhere, with many others.
+    refused: Ballot,
 }
 
 struct Request<H> {
@@ -107,6 +110,7 @@ impl<H> Coordinator<H> {
             last_request: 0,
             proposing: HashMap::new(),
             memory: Memory::default(),
+            refused: Ballot::ZERO,
         }
     }
 
@@ -172,6 +176,9 @@ impl<H> Coordinator<H> {
         reply: Option<VoteReply>,
         effects: &mut Vec<Effect<H>>,
     ) {
+        if let Some(VoteReply::Rejected(promised)) = &reply {
+            self.refused = self.refused.max(*promised);
+        }
         let Some(request) = self.requests.get_mut(&ticket.request) else {
             return;
         };

@@ -109,9 +109,68 @@ impl<H> Coordinator<H> {
         };
         let memory = self.memory.take(&request.key);
         let intent = intent.clone();
-        let (proposer, step) =
-            Proposer::start(self.node, self.quorums, intent, memory, request.promised);
+        let promised = request.promised.max(self.refused);
+        let (proposer, step) = Proposer::start(self.node, self.quorums, intent, memory, promised);
         request.task = Task::Propose(proposer);
         self.proposal_step(id, step, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Dot;
+    use crate::node::coordinator::Ticket;
+    use crate::register::{Ballot, Change, Operation, Promise, Quorums, VoteReply, VoteRequest};
+    use crate::ring::{NodeId, Ring};
+
+    /// The ballot that the write of a new key prepares.
+    fn prepared(coordinator: &mut Coordinator<()>, key: &str) -> (Ballot, Ticket) {
+        let dot = Dot {
+            origin: NodeId(1),
+            sequence: 1,
+        };
+        let change = Change::Put("x".into());
+        let write = Operation::Write { dot, change };
+        let mut effects = Vec::new();
+        coordinator.request((), key.into(), write, Ballot::ZERO, &mut effects);
+        match effects[..] {
+            [
+                Effect::Ask {
+                    ticket,
+                    request: VoteRequest::Prepare(ballot),
+                    ..
+                },
+                ..,
+            ] => (ballot, ticket),
+            _ => panic!("{effects:?}"),
+        }
+    }
+
+    /// A replica with a higher fence refuses every new key: it must not be left behind with each
+    /// of them, or cost each of them another round.
+    #[test]
+    fn a_refusal_tells_where_the_proposals_for_all_keys_start() {
+        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
+        let quorums = Quorums {
+            replicas: 3,
+            read: 2,
+            write: 2,
+        };
+        let mut coordinator = Coordinator::new(NodeId(1), ring, quorums, 9);
+        let (ballot, ticket) = prepared(&mut coordinator, "one");
+        assert_eq!(ballot.round, 1);
+        let fence = Ballot::first(7, NodeId(3));
+        for (from, reply) in [
+            (1, VoteReply::Promised(Promise::default())),
+            (2, VoteReply::Promised(Promise::default())),
+            // Too late for the question, which two have answered.
+            (3, VoteReply::Rejected(fence)),
+        ] {
+            coordinator.reply(ticket, NodeId(from), Some(reply), &mut Vec::new());
+        }
+        assert_eq!(prepared(&mut coordinator, "other").0.round, 8);
     }
 }
