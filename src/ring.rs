@@ -127,19 +127,6 @@ impl Ring {
             .filter(|&arc| self.lists[arc].contains(&node))
             .collect()
     }
-
-    /// The nodes that share at least one arc with `node`.
-    pub fn neighbours_of(&self, node: NodeId) -> Vec<NodeId> {
-        let mut neighbours: Vec<_> = self
-            .arcs_of(node)
-            .into_iter()
-            .flat_map(|arc| self.lists[arc].iter().copied())
-            .filter(|&other| other != node)
-            .collect();
-        neighbours.sort_unstable();
-        neighbours.dedup();
-        neighbours
-    }
 }
 
 #[cfg(test)]
@@ -231,7 +218,6 @@ mod tests {
         let ring = Ring::new([1, 2, 3].map(NodeId), 3);
         for node in [1, 2, 3] {
             assert_eq!(ring.arcs_of(NodeId(node)).len(), 3);
-            assert_eq!(ring.neighbours_of(NodeId(node)).len(), 2);
         }
     }
 }

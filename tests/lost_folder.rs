@@ -157,3 +157,25 @@ fn a_node_that_lost_its_folder_does_not_call_its_listing_complete_before_it_vote
     cluster.await_ready(loser);
     assert_eq!(cluster.own_keys(loser).len(), 1);
 }
+
+/// A number of the life before names a write that the replicas know: they would answer the new
+/// write as that one's retry, and not do it.
+#[test]
+fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
+    let cluster = Cluster::start(&FIVE);
+    let lost = 5558;
+    // It holds none of these keys, and so copies none.
+    let keys: Vec<String> = cluster.keys_of(5562).take(10).collect();
+    assert!(!cluster.replicas(&keys[0]).contains(&lost));
+    for key in &keys {
+        cluster.done(lost, &format!("PUT {key} old"));
+    }
+    cluster.kill(lost);
+    cluster.wipe(lost);
+    cluster.start_node(lost);
+    cluster.await_ready(lost);
+    for key in &keys {
+        cluster.done(lost, &format!("PUT {key} new"));
+        assert_eq!(cluster.get(5554, key).as_deref(), Some("new"));
+    }
+}

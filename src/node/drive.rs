@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use super::coordinator::{self, Effect as ToDo};
 use super::router::{self, Action, Effect as ToRoute};
 use super::{Ended, Node, Origin, SEQUENCE_BLOCK};
@@ -41,7 +43,7 @@ impl Node {
         drop(router);
         if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
             let node = self.clone();
-            self.reserve_sequences(move || node.reserving.store(false, Ordering::Relaxed));
+            self.reserve_sequences(0, move || node.reserving.store(false, Ordering::Relaxed));
         }
         net::batch(|| self.route(effects));
     }
@@ -60,11 +62,23 @@ impl Node {
             .collect()
     }
 
-    pub(super) fn reserve_sequences(self: &Arc<Node>, then: impl FnOnce() + Send + 'static) {
-        let upto = self.store.sequences() + SEQUENCE_BLOCK;
+    /// Gives this node's writes their first numbers, all above `used`, once that is durable.
+    pub(super) fn number_writes(self: &Arc<Node>, used: u64) {
+        let (reserved, done) = bounded(1);
+        let tell = move || {
+            let _ = reserved.send(());
+        };
+        self.reserve_sequences(used, tell);
+        // The commit thread ends the process if it cannot.
+        let _ = done.recv();
+        self.reserving.store(false, Ordering::Relaxed);
+    }
+
+    fn reserve_sequences(self: &Arc<Node>, used: u64, then: impl FnOnce() + Send + 'static) {
+        let upto = self.store.sequences().max(used) + SEQUENCE_BLOCK;
         let node = self.clone();
         let reserved = move || {
-            lock(&node.router).reserved(upto);
+            lock(&node.router).reserved(used, upto);
             then();
         };
         self.store.reserve(upto, Box::new(reserved));

@@ -2,10 +2,14 @@
 //!
 //! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
 //! just what made a state chosen. So each data folder has a random storage id, and peers
-//! remember under which id a node voted last. A node with an empty folder asks all nodes that it
-//! shares ranges with. If none of them knew an older folder it is new and votes. If one did, the
+//! remember under which id a node voted last. A node with an empty folder asks all
+//! other nodes. If none of them knew an older folder it is new and votes. If one did, the
 //! node first copies every key of its ranges, promises included, from *both* other replicas:
 //! each quorum that it was ever part of has left its trace on one of them.
+//!
+//! Nor may it number a write as it did before: the replicas would take that for a retry of the
+//! old one, and answer it without doing it. So it goes on above the highest number that any node
+//! has seen, and numbers none before all have told.
 //!
 //! A peer that hears of a new storage id ends all that it coordinates at the moment: votes of the
 //! forgotten life may have been counted in it.
@@ -17,7 +21,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use log::{info, warn};
 
-use super::Node;
+use super::{Node, SEQUENCE_BLOCK};
 use crate::net;
 use crate::peer::{Reply, Request, Respond};
 use crate::ring::NodeId;
@@ -27,12 +31,16 @@ use crate::storage::{Scan, Standing, StorageId};
 /// How long to wait before peers that did not answer are asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
+/// More writes than can have been numbered in a lost life and not be seen by anybody yet.
+const STILL_ON_THEIR_WAY: u64 = SEQUENCE_BLOCK;
+
 /// The thread: ends once this node votes.
 pub fn run(node: &Arc<Node>) {
     if rules::holds(Rule::LostFolderCopied) && !make_whole(node) {
         return;
     }
     node.votes.store(true, Ordering::Release);
+    node.number_writes(0);
     for &peer in node.links.keys() {
         node.announce_storage(peer);
     }
@@ -44,8 +52,8 @@ fn make_whole(node: &Arc<Node>) -> bool {
     let standing = node.store.identity().standing;
     if standing == Standing::New {
         let lost = loop {
-            match knew_another(node) {
-                Some(lost) => break lost,
+            match ask_all(node) {
+                Some(known) => break known.another,
                 None if node.ending() => return false,
                 None => node.pause(ASK_AGAIN),
             }
@@ -77,28 +85,43 @@ fn make_whole(node: &Arc<Node>) -> bool {
     true
 }
 
-/// Whether any neighbour knew this node under another storage id; `None` until all have answered.
-fn knew_another(node: &Arc<Node>) -> Option<bool> {
-    let storage = node.store.identity().storage.clone();
-    let mut another = false;
-    for peer in node.ring.neighbours_of(node.id) {
+/// What the other nodes know of this one.
+#[derive(Default)]
+struct Known {
+    /// Whether any of them knew it under another storage id.
+    another: bool,
+    /// The highest number of its writes that any of them has seen.
+    highest_number: u64,
+}
+
+/// What all other nodes know of this one; `None` until all have answered.
+fn ask_all(node: &Arc<Node>) -> Option<Known> {
+    let own = node.store.identity().storage.clone();
+    let mut known = Known::default();
+    for &peer in node.links.keys() {
         let join = Request::Join {
-            storage: storage.clone(),
+            storage: own.clone(),
             votes: false,
         };
-        match node.ask_and_wait(peer, join) {
-            Some(Reply::Known(known)) => another |= known.is_some_and(|known| known != storage),
-            _ => return None,
-        }
+        let Some(Reply::Known {
+            storage,
+            highest_number,
+        }) = node.ask_and_wait(peer, join)
+        else {
+            return None;
+        };
+        known.another |= storage.is_some_and(|storage| storage != own);
+        known.highest_number = known.highest_number.max(highest_number);
     }
-    Some(another)
+    Some(known)
 }
 
 fn copy_everything(node: &Arc<Node>) -> bool {
-    // The neighbours must have ended what they counted on the lost votes before they are copied.
-    if knew_another(node).is_none() {
+    // The others must have ended what they counted on the lost votes before they are copied.
+    let Some(known) = ask_all(node) else {
         return false;
-    }
+    };
+    node.number_writes(known.highest_number + STILL_ON_THEIR_WAY);
     for arc in node.ring.arcs_of(node.id) {
         for &from in node.ring.replicas_of_arc(arc) {
             if from != node.id && !copy(node, arc, from) {
@@ -181,7 +204,10 @@ impl Node {
                 super::stop_at_once(self.id, &error);
             }
         }
-        respond.reply(Reply::Known(known));
+        respond.reply(Reply::Known {
+            storage: known,
+            highest_number: self.store.highest_number(peer),
+        });
     }
 
     fn set_standing(&self, standing: Standing) {

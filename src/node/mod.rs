@@ -73,6 +73,7 @@ pub struct Node {
     links: BTreeMap<NodeId, Arc<Link>>,
     coordinator: Mutex<Coordinator<Origin>>,
     router: Mutex<Router<Ended>>,
+    /// Whether numbers for writes are being reserved: the first of them by [`membership`].
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
     votes: AtomicBool,
@@ -154,7 +155,7 @@ impl Node {
                 config.request_deadline(),
                 first_sequence,
             )),
-            reserving: AtomicBool::new(false),
+            reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
@@ -169,12 +170,6 @@ impl Node {
     }
 
     fn run(self: &Arc<Node>, peer_listener: TcpListener) -> io::Result<()> {
-        let (reserved, done) = crossbeam_channel::bounded(1);
-        self.reserve_sequences(move || {
-            let _ = reserved.send(());
-        });
-        // The commit thread ends the process if it cannot.
-        let _ = done.recv();
         let node = Arc::downgrade(self);
         let tick = move |since_last| {
             if let Some(node) = node.upgrade() {

@@ -117,9 +117,10 @@ impl<H> Router<H> {
         self.reserved - self.last_sequence
     }
 
-    /// All numbers up to `reserved` are this node's, durably.
-    pub fn reserved(&mut self, reserved: u64) {
-        self.reserved = self.reserved.max(reserved);
+    /// All numbers above `used` and up to `upto` are this node's, durably.
+    pub fn reserved(&mut self, used: u64, upto: u64) {
+        self.reserved = self.reserved.max(upto);
+        self.last_sequence = self.last_sequence.max(used);
     }
 
     /// A client's request. `now` is the time since any fixed moment, for deadlines alone.
@@ -209,7 +210,7 @@ impl<H> Router<H> {
     pub fn wake(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         if let Some(request) = self.requests.get_mut(&id) {
             request.tried.clear();
-            self.try_next(id, suspects, effects);
+            self.start(id, suspects, effects);
         }
     }
 
@@ -230,14 +231,14 @@ impl<H> Router<H> {
         }
     }
 
+    /// A pass over the replicas. A write is numbered first, as soon as there are numbers.
     fn start(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        if let Action::Change(_) = request.action {
+        if matches!(request.action, Action::Change(_)) && request.dot.is_none() {
             if self.last_sequence == self.reserved {
-                let text = "the numbers for this node's writes are still being reserved on disk";
-                return self.end(id, Err(Failure::Busy(text.into())), suspects, effects);
+                return effects.push(Effect::WakeLater { request: id });
             }
             self.last_sequence += 1;
             request.dot = Some(Dot {
@@ -353,7 +354,7 @@ mod tests {
     fn router() -> Router<&'static str> {
         let ring = Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3));
         let mut router = Router::new(NodeId(5554), ring, Duration::from_secs(2), 1);
-        router.reserved(100);
+        router.reserved(0, 100);
         router
     }
 
@@ -522,19 +523,21 @@ mod tests {
     }
 
     #[test]
-    fn without_reserved_numbers_nothing_is_written() {
+    fn without_reserved_numbers_a_write_waits() {
         let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
         let mut router = Router::new(NodeId(1), ring, Duration::from_secs(2), 7);
-        let refused = submit(&mut router, "x", put("1"));
-        assert!(matches!(
-            refused[..],
-            [Effect::Answer {
-                result: Err(Failure::Busy(_)),
-                ..
-            }]
-        ));
-        router.reserved(7);
-        let first = submit(&mut router, "x", put("1"));
-        assert_eq!(forwarded(&first).1.map(|dot| dot.sequence), Some(7));
+        let waits = submit(&mut router, "x", put("1"));
+        let [Effect::WakeLater { request }] = waits[..] else {
+            panic!("{waits:?}");
+        };
+        let mut effects = Vec::new();
+        router.reserved(0, 7);
+        router.wake(request, NO_ONE, &mut effects);
+        assert_eq!(forwarded(&effects).1.map(|dot| dot.sequence), Some(7));
+        router.reserved(20, 30);
+        let next = submit(&mut router, "y", Action::Change(Change::Delete));
+        assert!(next.is_empty(), "one at a time");
+        let end = tell(&mut router, &effects[0], applied());
+        assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(21));
     }
 }

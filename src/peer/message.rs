@@ -95,8 +95,12 @@ pub enum Reply {
     Page(Page),
     /// For each tombstone whether it is held, or past.
     Held(Vec<bool>),
-    /// Under which storage id the asking node voted last, if ever.
-    Known(Option<StorageId>),
+    /// Under which storage id the asking node voted last, if ever, and the highest number of its
+    /// writes that was seen.
+    Known {
+        storage: Option<StorageId>,
+        highest_number: u64,
+    },
     Pong,
     /// This node does not vote: its storage is in doubt.
     Abstain,

@@ -208,6 +208,11 @@ impl Store {
         self.sequences.load(Ordering::Relaxed)
     }
 
+    /// The highest sequence number of an origin's writes that this replica has seen.
+    pub fn highest_number(&self, origin: NodeId) -> u64 {
+        lock(&self.records).numbers().get(origin)
+    }
+
     /// Reserves sequence numbers; `then` runs once that is durable.
     pub fn reserve(&self, upto: u64, then: Callback) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use sha1::{Digest, Sha1};
 
 use super::commit::Lsn;
 use crate::bytes::Key;
+use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
 use crate::ring::{Position, Ring};
 
@@ -67,6 +68,8 @@ pub struct Records {
     /// Which of them are tombstones.
     tombstones: BTreeSet<Key>,
     fence: Fence,
+    /// Per origin the highest number of a write that any state here has ever told of.
+    numbers: VectorClock,
     /// The record of every key that has none, and the log entry after which it is durable.
     absent: (Record, Lsn),
     /// Per arc and bucket the exclusive or of the digests of its keys.
@@ -90,6 +93,7 @@ impl Records {
             map: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             fence: Fence::default(),
+            numbers: VectorClock::default(),
             absent: (Record::default(), 0),
             digests,
         }
@@ -137,6 +141,9 @@ impl Records {
         };
         let before = slot.record.accepted_ballot();
         let promised = slot.record.promised;
+        if let Update::Accept(accepted) = &update {
+            self.numbers.merge(&accepted.state.decided());
+        }
         slot.record.apply(update);
         slot.lsn = lsn;
         let after = slot.record.accepted_ballot();
@@ -181,6 +188,11 @@ impl Records {
         }
     }
 
+    /// Per origin the highest number of a write that this replica has seen.
+    pub fn numbers(&self) -> &VectorClock {
+        &self.numbers
+    }
+
     /// What stands for the keys that have no record any more.
     pub fn fence(&self) -> &Fence {
         &self.fence
@@ -189,6 +201,7 @@ impl Records {
     /// Takes over the fence of another replica, which the log entry `lsn` makes durable.
     pub fn merge_fence(&mut self, fence: &Fence, lsn: Lsn) {
         self.fence.merge(fence);
+        self.numbers.merge(&fence.decided);
         self.absent = (self.fence.record(), lsn);
     }
 

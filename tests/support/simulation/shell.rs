@@ -51,7 +51,7 @@ impl World {
                 let machine = &mut self.machines[node];
                 machine.reserved = upto;
                 machine.reserving = false;
-                machine.router.reserved(upto);
+                machine.router.reserved(0, upto);
             }
             Local::SilentVoter(ask, ticket, voter) => {
                 if self.machines[node].waiting.remove(&ask) {
