@@ -2,9 +2,13 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use support::cluster::{Cluster, FIVE, Plan, eventually};
+use simple_dynamo::peer::{Reply, Request};
+use simple_dynamo::register::{Accepted, Ballot, State, VoteReply, VoteRequest};
+use simple_dynamo::ring::NodeId;
+use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use support::impostor::Impostor;
 
 /// The shortest age of tombstones that goes with the shortest deadline.
 fn soon() -> Plan {
@@ -171,4 +175,82 @@ fn a_million_puts_and_deletes_leave_little_behind() {
         assert!(on_disk(id) < 256, "{id} keeps {} MiB", on_disk(id));
         assert!(resident(id) < 512, "{id} needs {} MiB", resident(id));
     }
+}
+
+/// Who answers that it holds a tombstone, and then loses its folder, may copy what a third replica
+/// held before it took the tombstone: so what it answered counts no more.
+#[test]
+fn a_lost_folder_voids_what_was_said_of_tombstones() {
+    let cluster = soon().proxied().start();
+    let keys: Vec<String> = cluster.keys_of(5554).take(20).collect();
+    let replicas = cluster.replicas(&keys[0]);
+    for key in &keys {
+        cluster.done(5554, &format!("PUT {key} value"));
+        cluster.done(5554, &format!("DEL {key}"));
+    }
+    // Any loss will do: that of a node which has no say in these keys leaves the others in peace.
+    let outsider = FIVE.into_iter().find(|id| !replicas.contains(id)).unwrap();
+    cluster.kill(outsider);
+    // Each inquiry takes longer than the pause between two losses.
+    for from in &replicas {
+        for to in replicas.iter().filter(|to| *to != from) {
+            cluster
+                .network()
+                .delay(*from, *to, Duration::from_millis(40));
+        }
+    }
+    let greet = |to: &u32| Impostor::greet(&cluster, outsider, *to);
+    let mut peers: Vec<Impostor> = replicas.iter().map(greet).collect();
+    let began = Instant::now();
+    let mut losses = 0;
+    while began.elapsed() < Duration::from_millis(5 * 800 + 1000) {
+        for peer in &mut peers {
+            losses += 1;
+            let storage = serde_json::from_str(&format!("\"loss {losses}\"")).unwrap();
+            let votes = false;
+            peer.ask(Request::Join { storage, votes });
+            peer.replies();
+        }
+    }
+    for &id in &replicas {
+        assert_eq!(number(&cluster, id, "tombstones_dropped"), Some(0));
+        assert_eq!(number(&cluster, id, "tombstones"), Some(20));
+    }
+    drop(peers);
+    await_no_tombstones(&cluster, &replicas);
+}
+
+#[test]
+fn a_node_that_lost_its_folder_takes_over_what_is_fenced_off() {
+    let plan = Plan::of(&THREE).set("request_deadline_ms", 400);
+    let cluster = plan.set("tombstone_age_ms", 800).start();
+    let lost = 5558;
+    cluster.done(lost, "PUT key value");
+    cluster.done(lost, "DEL key");
+    await_no_tombstones(&cluster, &THREE);
+    cluster.kill(lost);
+    cluster.wipe(lost);
+    cluster.start_node(lost);
+    cluster.await_ready(lost);
+    // An accept of the life before, late: the value would be back.
+    let state = State {
+        value: Some("value".into()),
+        ..State::default()
+    };
+    let vote = VoteRequest::Accept(Accepted {
+        ballot: Ballot::first(1, NodeId(5554)),
+        state: state.into(),
+    });
+    cluster.kill(5554);
+    let mut peer = Impostor::greet(&cluster, 5554, lost);
+    peer.ask(Request::Vote {
+        key: "key".into(),
+        vote,
+        spare: false,
+    });
+    let replies = peer.replies();
+    let [(_, Reply::Vote(VoteReply::Rejected(_)))] = replies[..] else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(number(&cluster, lost, "keys"), Some(0));
 }

@@ -194,6 +194,7 @@ impl Node {
                 "{}: {peer} has lost its data folder; its old votes count no more",
                 self.id
             );
+            self.lost_folders.fetch_add(1, Ordering::SeqCst);
             self.abandon_coordinated();
         }
         if known.is_none() || (changed && votes) {

@@ -20,7 +20,7 @@ pub mod tombstones;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -77,6 +77,8 @@ pub struct Node {
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
     votes: AtomicBool,
+    /// How often a peer has told that it lost its folder.
+    lost_folders: AtomicU64,
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
@@ -157,6 +159,7 @@ impl Node {
             )),
             reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
+            lost_folders: AtomicU64::new(0),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -87,9 +88,15 @@ fn settle(node: &Arc<Node>, arc: usize, tombstones: Vec<(Key, Accepted)>) {
         let replicas = node.ring.replicas_of_arc(arc).iter().copied();
         replicas.filter(|replica| *replica != node.id)
     };
+    let lost_folders = node.lost_folders.load(Ordering::SeqCst);
     let Some(answers) = ask(node, others(), &tombstones) else {
         return;
     };
+    // Who has lost its folder since may copy from a replica what that one held before it took the
+    // tombstone. It tells of the loss before it copies anything.
+    if node.lost_folders.load(Ordering::SeqCst) != lost_folders {
+        return;
+    }
     let said = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
     let dropped: Vec<(Key, Ballot)> = (0..)
         .zip(&tombstones)
