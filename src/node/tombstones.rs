@@ -15,7 +15,7 @@ use super::Node;
 use crate::bytes::Key;
 use crate::net;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Ballot, fence};
+use crate::register::{Accepted, Ballot, Record, fence};
 use crate::ring::{NodeId, Position};
 
 /// Tombstones that are asked about at a time.
@@ -41,23 +41,29 @@ fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
     let now = Instant::now();
     let mut seen = Seen::new();
     let mut due: BTreeMap<usize, Vec<(Key, Accepted)>> = BTreeMap::new();
+    let mut promises = Vec::new();
     let mut after = None;
     loop {
         let (told, found) = bounded(1);
         let tell = move |page| drop(told.send(page));
         node.store.tombstones(after.as_ref(), BATCH, tell);
-        let page: Vec<(Key, Accepted)> = found.recv().unwrap_or_default();
+        let page: Vec<(Key, Record)> = found.recv().unwrap_or_default();
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        for (key, tombstone) in page {
+        for (key, record) in page {
             let arc = node.ring.arc_at(Position::of(key.as_slice()));
+            let accepted = record.accepted_ballot();
             let since = match before.get(&key) {
-                Some((ballot, since)) if *ballot == tombstone.ballot => *since,
+                Some((ballot, since)) if *ballot == accepted => *since,
                 _ => now,
             };
-            seen.insert(key.clone(), (tombstone.ballot, since));
+            seen.insert(key.clone(), (accepted, since));
             let wait = age * (1 + 2 * rank(node, arc));
             if now.saturating_duration_since(since) >= wait {
+                let Some(tombstone) = record.accepted else {
+                    promises.push((key, accepted));
+                    continue;
+                };
                 let batch = due.entry(arc).or_default();
                 batch.push((key, tombstone));
                 if batch.len() >= BATCH {
@@ -69,6 +75,8 @@ fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
             break;
         }
     }
+    // Whose proposal never came. Nobody need be asked: the fence promises the same.
+    node.store.drop_tombstones(promises);
     for (arc, batch) in due {
         settle(node, arc, batch);
     }

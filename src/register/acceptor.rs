@@ -153,10 +153,10 @@ impl Record {
         }
     }
 
-    /// The accepted state, if it is a tombstone.
-    pub fn tombstone(&self) -> Option<&Accepted> {
+    /// Whether a value was accepted last: else it is a tombstone, or nothing at all.
+    pub fn has_value(&self) -> bool {
         let accepted = self.accepted.as_ref();
-        accepted.filter(|own| own.state.value.is_none())
+        accepted.is_some_and(|own| own.state.value.is_some())
     }
 
     /// Whether this replica holds just this tombstone, or has no state and is past it: takes

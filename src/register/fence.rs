@@ -12,18 +12,19 @@
 //!   is numbered up to it is over. Tombstones wait before they are dropped until every request
 //!   that they absorbed has long ended, so no living request is concerned.
 //!
-//! Both are one ballot and one clock per node, however many keys it has dropped.
+//! Both are one ballot and one clock per node, however many keys it has dropped. A promise for a
+//! key without a state is dropped into the same ballot, by each replica as it likes.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accepted, Ballot, Record};
+use super::{Ballot, Record};
 use crate::clock::VectorClock;
 use crate::rules::{self, Rule};
 
 /// What is out of date for every key that a replica holds no record of. Durable; only grows.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fence {
-    /// At least the ballot of each dropped tombstone.
+    /// At least the promise of each dropped record.
     pub promised: Ballot,
     /// At least all requests that the dropped tombstones had absorbed or refused.
     pub decided: VectorClock,
@@ -38,13 +39,15 @@ impl Fence {
         }
     }
 
-    /// Takes over what must be remembered of a tombstone that is dropped.
-    pub fn raise(&mut self, dropped: &Accepted) {
+    /// Takes over what must be remembered of a record that is dropped.
+    pub fn raise(&mut self, dropped: &Record) {
         if rules::holds(Rule::DroppedBallotsFenced) {
-            self.promised = self.promised.max(dropped.ballot);
+            self.promised = self.promised.max(dropped.promised);
         }
-        if rules::holds(Rule::DroppedRequestsFenced) {
-            self.decided.merge(&dropped.state.decided());
+        if let Some(tombstone) = &dropped.accepted
+            && rules::holds(Rule::DroppedRequestsFenced)
+        {
+            self.decided.merge(&tombstone.state.decided());
         }
     }
 
@@ -70,7 +73,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::register::State;
+    use crate::register::{Accepted, State};
     use crate::ring::NodeId;
 
     fn tombstone(round: u64, clock: &str, refusals: &str) -> Accepted {
@@ -85,10 +88,17 @@ mod tests {
         }
     }
 
+    fn record(tombstone: Accepted) -> Record {
+        Record {
+            promised: tombstone.ballot,
+            accepted: Some(tombstone),
+        }
+    }
+
     #[test]
     fn a_replica_holds_what_it_has_dropped_and_nothing_later() {
         let mut fence = Fence::default();
-        fence.raise(&tombstone(7, "1:3,2:9", "3:4"));
+        fence.raise(&record(tombstone(7, "1:3,2:9", "3:4")));
         let holds = |tombstone| fence.record().holds(&tombstone, &fence);
         assert!(holds(tombstone(7, "1:3,2:9", "3:4")));
         assert!(holds(tombstone(6, "2:1", "1:2")));
@@ -115,8 +125,8 @@ mod tests {
     #[test]
     fn fences_grow_together() {
         let (mut one, mut other) = (Fence::default(), Fence::default());
-        one.raise(&tombstone(7, "1:3", "3:4"));
-        other.raise(&tombstone(2, "1:1,2:8", "4:4"));
+        one.raise(&record(tombstone(7, "1:3", "3:4")));
+        other.raise(&record(tombstone(2, "1:1,2:8", "4:4")));
         one.merge(&other);
         assert_eq!(one.promised.round, 7);
         assert_eq!(one.decided, "1:3,2:8,3:4,4:4".parse().unwrap());

@@ -65,7 +65,7 @@ const PAGE_VISITS: usize = 20_000;
 pub struct Records {
     ring: Arc<Ring>,
     map: BTreeMap<Key, Slot>,
-    /// Which of them are tombstones.
+    /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     fence: Fence,
     /// Per origin the highest number of a write that any state here has ever told of.
@@ -104,7 +104,7 @@ impl Records {
         self.map.len()
     }
 
-    /// How many of them are tombstones.
+    /// How many of them hold no value.
     pub fn tombstone_count(&self) -> usize {
         self.tombstones.len()
     }
@@ -153,38 +153,29 @@ impl Records {
         );
         let bucket = &mut self.digests[slot.arc as usize][slot.bucket as usize];
         *bucket ^= digest(key, before) ^ digest(key, after);
-        if slot.record.tombstone().is_some() {
-            self.tombstones.insert(key.clone());
-        } else {
+        if slot.record.has_value() {
             self.tombstones.remove(key);
+        } else {
+            self.tombstones.insert(key.clone());
         }
     }
 
-    /// Whether the tombstone that was accepted at this ballot is there to be dropped.
+    /// Whether there is a record to be dropped: without a value, and of this accepted ballot.
     pub fn has_tombstone(&self, key: &Key, ballot: Ballot) -> bool {
-        let own = self.get(key).0.tombstone();
-        own.is_some_and(|own| own.ballot == ballot)
+        let own = self.map.get(key).map(|slot| &slot.record);
+        own.is_some_and(|own| !own.has_value() && own.accepted_ballot() == ballot)
     }
 
     /// Drops the tombstone that was accepted at this ballot, if it is still there, which the log
-    /// entry `lsn` makes durable.
+    /// entry `lsn` makes durable. [`Ballot::ZERO`] is that of a promise alone.
     pub fn drop_tombstone(&mut self, key: &Key, ballot: Ballot, lsn: Lsn) {
-        if !self.has_tombstone(key, ballot) {
-            return;
-        }
-        let Some(slot) = self.map.get_mut(key) else {
-            return;
-        };
-        if let Some(dropped) = slot.record.accepted.take() {
-            self.fence.raise(&dropped);
+        if self.has_tombstone(key, ballot)
+            && let Some(slot) = self.map.remove(key)
+        {
+            self.fence.raise(&slot.record);
             self.absent = (self.fence.record(), lsn);
-        }
-        slot.lsn = lsn;
-        self.tombstones.remove(key);
-        self.digests[slot.arc as usize][slot.bucket as usize] ^= digest(key, ballot);
-        // A promise for a write that is under way stays.
-        if slot.record.promised <= ballot {
-            self.map.remove(key);
+            self.tombstones.remove(key);
+            self.digests[slot.arc as usize][slot.bucket as usize] ^= digest(key, ballot);
         }
     }
 
@@ -212,26 +203,18 @@ impl Records {
         (record.holds(tombstone, &self.fence), lsn.max(self.absent.1))
     }
 
-    /// Up to `most` tombstones after a key, in the order of the keys, and the log entry after
-    /// which all of them are durable.
-    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Accepted)>, Lsn) {
+    /// Up to `most` records without a value after a key, and the log entry after which all of
+    /// them are durable.
+    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = self.tombstones.range::<Key, _>((start, Bound::Unbounded));
-        let mut lsn = 0;
-        let mut found = Vec::new();
-        for slot in keys
+        let found: Vec<_> = keys
             .take(most)
             .filter_map(|key| self.map.get_key_value(key))
-        {
-            lsn = lsn.max(slot.1.lsn);
-            found.extend(
-                slot.1
-                    .record
-                    .tombstone()
-                    .map(|own| (slot.0.clone(), own.clone())),
-            );
-        }
-        (found, lsn)
+            .collect();
+        let lsn = found.iter().map(|(_, slot)| slot.lsn).max().unwrap_or(0);
+        let copy = |(key, slot): (&Key, &Slot)| (key.clone(), slot.record.clone());
+        (found.into_iter().map(copy).collect(), lsn)
     }
 
     /// The digests of an arc's buckets: equal on two replicas when all their accepted ballots are.
@@ -416,7 +399,7 @@ mod tests {
         records.apply(&key, Update::Accept(dead.clone()), 1);
         assert_eq!(
             records.tombstones(None, 9),
-            (vec![(key.clone(), dead.clone())], 1)
+            (vec![(key.clone(), records.get(&key).0.clone())], 1)
         );
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 1));
         records.drop_tombstone(&key, dead.ballot, 3);
@@ -432,20 +415,21 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_above_the_tombstone_outlives_it() {
+    fn a_promise_is_dropped_into_the_fence() {
         let mut records = records();
-        let key: Key = "gone".into();
-        let (dead, promised) = (tombstone(5), Ballot::first(6, NodeId(2)));
-        records.apply(&key, Update::Accept(dead.clone()), 1);
-        records.apply(&key, Update::Promise(promised), 2);
-        records.drop_tombstone(&key, dead.ballot, 3);
-        let left = Record {
-            promised,
-            accepted: None,
-        };
-        assert_eq!(records.get(&key), (&left, 3));
-        assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
-        assert_eq!(records.get(&"other".into()).0.promised, dead.ballot);
+        let (key, other): (Key, Key) = ("gone".into(), "never written".into());
+        let promised = |round| Ballot::first(round, NodeId(2));
+        records.apply(&key, Update::Accept(tombstone(5)), 1);
+        records.apply(&key, Update::Promise(promised(6)), 2);
+        records.apply(&other, Update::Promise(promised(8)), 3);
+        records.drop_tombstone(&other, tombstone(5).ballot, 4);
+        assert_eq!((records.count(), records.tombstone_count()), (2, 2));
+        records.drop_tombstone(&key, tombstone(5).ballot, 5);
+        assert_eq!(records.get(&key).0.promised, promised(6));
+        records.drop_tombstone(&other, Ballot::ZERO, 6);
+        assert_eq!((records.count(), records.tombstone_count()), (0, 0));
+        assert_eq!(records.get(&other).0.promised, promised(8));
+        assert_eq!(records.holds_tombstone(&key, &tombstone(5)), (true, 6));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum Line {
     Vote { key: Key, update: Update },
     /// A whole record: in a snapshot.
     Record { key: Key, record: Record },
-    /// A tombstone that every replica of its key holds or is past: in the log.
+    /// A tombstone that every replica of its key holds or is past, or a promise alone, at
+    /// [`Ballot::ZERO`]: in the log.
     Dropped { key: Key, ballot: Ballot },
     /// What stands for the keys that were dropped.
     Fence(Fence),

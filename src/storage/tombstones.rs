@@ -5,21 +5,22 @@
 
 use crate::bytes::Key;
 use crate::lock;
-use crate::register::{Accepted, Ballot, Fence};
+use crate::register::{Accepted, Ballot, Fence, Record};
 
 use super::recovery::Line;
 use super::{Store, Urgency};
 
 impl Store {
-    /// How many records are tombstones.
+    /// How many records hold no value.
     pub fn tombstone_count(&self) -> usize {
         lock(&self.records).tombstone_count()
     }
 
-    /// Gives up to `most` tombstones after a key, in the order of the keys, once they are durable.
+    /// Gives up to `most` records without a value after a key, in the order of the keys, once
+    /// they are durable.
     pub fn tombstones<F>(&self, after: Option<&Key>, most: usize, reply: F)
     where
-        F: FnOnce(Vec<(Key, Accepted)>) + Send + 'static,
+        F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
     {
         let (found, lsn) = lock(&self.records).tombstones(after, most);
         self.commit
@@ -50,7 +51,8 @@ impl Store {
         records.get(key).0.accepted.is_none() && records.holds_tombstone(key, tombstone).0
     }
 
-    /// Drops tombstones that every replica of their keys holds or is past. Nobody waits for it.
+    /// Drops tombstones that every replica of their keys holds or is past, and promises alone, at
+    /// [`Ballot::ZERO`]. Nobody waits for it.
     pub fn drop_tombstones(&self, dropped: Vec<(Key, Ballot)>) {
         let mut records = lock(&self.records);
         for (key, ballot) in dropped {

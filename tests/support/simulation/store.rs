@@ -70,10 +70,10 @@ impl<T> Store<T> {
         self.durable.get(key).0.clone()
     }
 
-    /// The tombstone of a key, if it is durable.
-    pub fn tombstone(&self, key: &Key) -> Option<Accepted> {
-        let own = self.live.get(key).0.tombstone();
-        own.filter(|_| self.is_durable(key)).cloned()
+    /// What there is to be dropped of a key, if it is durable.
+    pub fn without_value(&self, key: &Key) -> Option<Record> {
+        let own = self.live.get(key).0;
+        (!own.has_value() && self.is_durable(key)).then(|| own.clone())
     }
 
     pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> bool {

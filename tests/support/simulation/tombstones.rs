@@ -54,9 +54,12 @@ impl World {
             return;
         };
         if self.machines[node].condition == Condition::Up
-            && let Some(tombstone) = self.machines[node].store.tombstone(&key)
+            && let Some(record) = self.machines[node].store.without_value(&key)
         {
-            self.inquire(node, others, &key, &tombstone);
+            match record.accepted {
+                Some(tombstone) => self.inquire(node, others, &key, &tombstone),
+                None => self.drop_tombstone(node, &key, Ballot::ZERO),
+            }
         }
     }
 
