@@ -307,6 +307,9 @@ fn understand(text: &str, request: &Request, returned: Duration) -> End {
         ["CONFLICT", "-"] => Reply::Conflict {
             current: Current::Missing,
         },
+        ["CONFLICT", "?"] => Reply::Conflict {
+            current: Current::Unsaid,
+        },
         ["CONFLICT", version] => Reply::Conflict {
             current: Current::Version(version.into()),
         },
