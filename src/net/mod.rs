@@ -45,6 +45,22 @@ mod tests {
     }
 
     #[test]
+    fn what_rides_along_goes_out_with_the_next_message_or_a_flush() {
+        let (out, mut receiver) = pair(1000);
+        receiver.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 20];
+        assert!(out.send_along(b"one "));
+        let nothing = receiver.read(&mut bytes).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        receiver.set_nonblocking(false).unwrap();
+        batch(|| assert!(out.send(b"two ")));
+        assert!(out.send_along(b"three"));
+        out.flush();
+        receiver.read_exact(&mut bytes[..13]).unwrap();
+        assert_eq!(&bytes[..13], b"one two three");
+    }
+
+    #[test]
     fn a_receiver_that_does_not_read_stops_nobody_and_loses_nothing() {
         let (out, mut receiver) = pair(64 << 20);
         let chunk = vec![7; 1 << 20];

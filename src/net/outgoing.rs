@@ -4,6 +4,9 @@
 //! with one system call, until the queue is empty; otherwise whoever writes takes its bytes
 //! along. Nobody waits for a slow receiver: what does not fit the socket's buffer is left to a
 //! thread that lives only as long as the rest.
+//!
+//! What nobody is in a hurry for rides along with what is sent next on the same connection, and
+//! costs no system call and no wake-up of its own.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -86,25 +89,36 @@ impl Outgoing {
     /// Sends bytes, in the order of the calls; false if the connection is closed or too much
     /// waits already, and nothing was sent.
     pub fn send(self: &Arc<Self>, bytes: &[u8]) -> bool {
+        let sent = self.send_along(bytes);
+        if sent {
+            self.flush();
+        }
+        sent
+    }
+
+    /// Like [`Outgoing::send`], but the bytes wait for the next ones that are sent, or for
+    /// [`Outgoing::flush`].
+    pub fn send_along(&self, bytes: &[u8]) -> bool {
         let mut queue = lock(&self.queue);
         let waiting = queue.waiting + bytes.len();
         if queue.closed || !queue.share.hold(waiting) {
             return false;
         }
         queue.waiting = waiting;
-        let first = queue.bytes.is_empty();
         queue.bytes.extend_from_slice(bytes);
-        let carried = queue.writing;
-        drop(queue);
-        if carried {
-            return true;
-        }
-        if !IN_BATCH.get() {
-            self.write_queue();
-        } else if first {
-            UNSENT.with_borrow_mut(|unsent| unsent.push(self.clone()));
-        }
         true
+    }
+
+    /// Has what is queued written: now, or at the end of the batch.
+    pub fn flush(self: &Arc<Self>) {
+        if !IN_BATCH.get() {
+            return self.write_queue();
+        }
+        UNSENT.with_borrow_mut(|unsent| {
+            if !unsent.iter().any(|known| Arc::ptr_eq(known, self)) {
+                unsent.push(self.clone());
+            }
+        });
     }
 
     /// Sends no more, and makes the receiving side end.

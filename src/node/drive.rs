@@ -22,6 +22,9 @@ use crate::storage::Urgency;
 /// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
 /// after attempt it doubles up to this.
 const LONGEST_BACKOFF: u64 = 64;
+/// How long a spare vote's question waits for another message to ride along with: short beside
+/// the read time-out, so that the vote is at hand soon if another replica is slow after all.
+const RIDE_WITHIN: Duration = Duration::from_millis(2);
 /// How long a router waits before it tries all replicas once more, in milliseconds.
 const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
@@ -264,11 +267,14 @@ impl Node {
         vote: VoteRequest,
     ) {
         let link = &self.links[&to];
-        let spare = matches!(vote, VoteRequest::Accept(_)) && self.is_spare(to, &key);
+        let spare = !matches!(vote, VoteRequest::Prepare(_)) && self.is_spare(to, &key);
         let request = Request::Vote { key, vote, spare };
         if link.suspect() {
             link.tell(request);
             return self.voted(ticket, to, None);
+        }
+        if spare {
+            self.flush_soon();
         }
         let node = self.clone();
         link.ask(request, move |answer| {
@@ -280,14 +286,27 @@ impl Node {
         });
     }
 
-    /// Whether a write of the key is usually chosen without this replica's vote: this node's
-    /// own vote counts, and replicas before it in the preference list make up the others.
+    /// Whether a question about the key is usually decided without this replica's vote: this
+    /// node's own vote counts, and replicas before it in the preference list make up the others.
     fn is_spare(&self, replica: NodeId, key: &Key) -> bool {
         let answering = |node: &&NodeId| self.links.get(node).is_some_and(|link| !link.suspect());
         let others = self.ring.preference_list(key).iter().filter(answering);
         others
-            .take(self.config.write_quorum - 1)
+            .take(self.config.quorums().agreeing() - 1)
             .all(|node| *node != replica)
+    }
+
+    /// Sends what rides along within [`RIDE_WITHIN`], even if nothing comes to ride along with.
+    fn flush_soon(self: &Arc<Node>) {
+        if self.flushing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let node = self.clone();
+        self.later(RIDE_WITHIN, move || {
+            // Before the flush: what comes while it goes on is flushed again.
+            node.flushing.store(false, Ordering::Relaxed);
+            node.links.values().for_each(|link| link.flush());
+        });
     }
 
     fn voted(self: &Arc<Node>, ticket: coordinator::Ticket, from: NodeId, vote: Option<VoteReply>) {

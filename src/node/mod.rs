@@ -77,6 +77,8 @@ pub struct Node {
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
     votes: AtomicBool,
+    /// Whether what waits to ride along to other nodes will be sent soon.
+    flushing: AtomicBool,
     /// How often a peer has told that it lost its folder.
     lost_folders: AtomicU64,
     anti_entropy: AntiEntropy,
@@ -159,6 +161,7 @@ impl Node {
             )),
             reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),

@@ -66,7 +66,7 @@ pub enum Request {
         key: Key,
         vote: VoteRequest,
         /// Whether the coordinator can do without this vote as long as others are as fast as
-        /// usual: then the replica need not sync its disk just for it.
+        /// usual: then neither a system call nor a sync of the disk is made just for it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         spare: bool,
     },
@@ -106,6 +106,13 @@ pub enum Reply {
     Abstain,
 }
 
+impl Request {
+    /// Whether the answer is not waited for as long as all goes well.
+    pub fn is_spare(&self) -> bool {
+        matches!(self, Request::Vote { spare: true, .. })
+    }
+}
+
 /// One message as a line.
 pub fn line<T: Serialize>(message: &T) -> Vec<u8> {
     let mut line = Vec::new();
@@ -124,11 +131,20 @@ thread_local! {
 
 /// Sends one message; false if the connection is closed or too much waits already.
 pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
+    with_line(message, |line| connection.send(line))
+}
+
+/// Like [`send`], but the message rides along with the next one.
+pub fn send_along<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
+    with_line(message, |line| connection.send_along(line))
+}
+
+fn with_line<T: Serialize>(message: &T, send: impl FnOnce(&[u8]) -> bool) -> bool {
     SCRATCH.with_borrow_mut(|line| {
         line.clear();
         line.shrink_to(KEPT_SCRATCH);
         write_line(message, line);
-        connection.send(line)
+        send(line)
     })
 }
 

@@ -112,7 +112,8 @@ impl Link {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Asks; `callback` runs exactly once, on this thread or on the link's.
+    /// Asks; `callback` runs exactly once, on this thread or on the link's. A question that is
+    /// spare waits for the next message, or for [`Link::flush`].
     pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -139,11 +140,24 @@ impl Link {
         let Some(connection) = connection else {
             return;
         };
-        if !message::send(&connection, &Ask { id, ask: request }) && !connection.closed() {
+        let send = if request.is_spare() {
+            message::send_along
+        } else {
+            message::send
+        };
+        if !send(&connection, &Ask { id, ask: request }) && !connection.closed() {
             // Too much waits for the peer already. What a closed connection did not take is sent
             // on the next one, perhaps at this moment.
             let question = lock(&self.state).outstanding.remove(&id);
             question.into_iter().for_each(Outstanding::give_up);
+        }
+    }
+
+    /// Sends what waits for other messages to ride along with.
+    pub fn flush(&self) {
+        let connection = lock(&self.state).connection.clone();
+        if let Some(connection) = connection {
+            connection.flush();
         }
     }
 
