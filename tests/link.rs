@@ -53,9 +53,13 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     let (told, forwarded) = mpsc::channel();
     let key = "k".into();
     let operation = Operation::Get;
-    link.ask(Request::Coordinate { key, operation }, move |answer| {
-        told.send(answer).unwrap()
-    });
+    let seen = None;
+    let forward = Request::Coordinate {
+        key,
+        operation,
+        seen,
+    };
+    link.ask(forward, move |answer| told.send(answer).unwrap());
     assert!(next(&mut first).contains("coordinate"));
     let (told, voted) = mpsc::channel();
     let vote = VoteRequest::Read { state: false };

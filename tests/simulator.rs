@@ -115,7 +115,7 @@ fn every_rule_left_out_is_noticed() {
     use Sign::{History, Invariant};
     let table = [
         (Rule::StrictPrepare, Invariant, 100),
-        (Rule::PromiseKept, History, 50),
+        (Rule::PromiseKept, History, 250),
         (Rule::PromiseKept, Invariant, 20),
         (Rule::HighestAccepted, History, 50),
         (Rule::HighestAccepted, Invariant, 20),
@@ -160,6 +160,7 @@ fn a_careless_shell_is_noticed() {
         (Sabotage::NumbersReused, History, 250),
         (Sabotage::FormerLifeHeard, History, 4_000),
         (Sabotage::ForwardedTwice, History, 500),
+        (Sabotage::OldVoteTold, History, 250),
     ];
     for (sabotage, sign, within) in table {
         let seed = caught(sabotage, sign, within);

@@ -15,7 +15,7 @@ use crate::lock;
 use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Ballot, Operation, Outcome, VoteReply, VoteRequest, Why};
+use crate::register::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
 use crate::ring::NodeId;
 use crate::storage::Urgency;
 
@@ -102,7 +102,7 @@ impl Node {
                     key,
                     operation,
                 } if to == self.id => {
-                    self.coordinate(Origin::Here(ticket), key, operation);
+                    self.coordinate(Origin::Here(ticket), key, operation, None);
                 }
                 ToRoute::Forward {
                     to,
@@ -134,7 +134,16 @@ impl Node {
         operation: Operation,
     ) {
         let node = self.clone();
-        self.links[&to].ask(Request::Coordinate { key, operation }, move |answer| {
+        let seen = match operation {
+            Operation::Get => self.seen(&key),
+            Operation::Write { .. } | Operation::Restore => None,
+        };
+        let request = Request::Coordinate {
+            key,
+            operation,
+            seen,
+        };
+        self.links[&to].ask(request, move |answer| {
             let answer = match answer {
                 Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
                 Answer::Reply(Reply::Abstain) => {
@@ -157,8 +166,14 @@ impl Node {
         self.route(effects);
     }
 
-    /// Takes up a request as its coordinator.
-    pub(super) fn coordinate(self: &Arc<Node>, origin: Origin, key: Key, operation: Operation) {
+    /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
+    pub(super) fn coordinate(
+        self: &Arc<Node>,
+        origin: Origin,
+        key: Key,
+        operation: Operation,
+        seen: Option<(NodeId, Seen)>,
+    ) {
         if !self.votes() {
             let why = Why::Recovering;
             return self.tell(
@@ -174,7 +189,7 @@ impl Node {
             Operation::Write { .. } | Operation::Restore => self.store.promised(&key),
         };
         let mut effects = Vec::new();
-        lock(&self.coordinator).request(origin, key, operation, promised, &mut effects);
+        lock(&self.coordinator).request(origin, key, operation, promised, seen, &mut effects);
         self.carry_out(effects);
     }
 
@@ -193,6 +208,7 @@ impl Node {
                     ticket,
                     key,
                     request,
+                    ..
                 } if to == self.id => {
                     self.ask_own_replica(ticket, &key, &request);
                 }
@@ -201,8 +217,9 @@ impl Node {
                     ticket,
                     key,
                     request,
+                    told,
                 } => {
-                    self.ask_replica(to, ticket, key, request);
+                    self.ask_replica(to, ticket, key, request, told);
                 }
                 ToDo::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
@@ -265,9 +282,10 @@ impl Node {
         ticket: coordinator::Ticket,
         key: Key,
         vote: VoteRequest,
+        told: Option<NodeId>,
     ) {
         let link = &self.links[&to];
-        let spare = !matches!(vote, VoteRequest::Prepare(_)) && self.is_spare(to, &key);
+        let spare = !matches!(vote, VoteRequest::Prepare(_)) && self.is_spare(to, &key, told);
         let request = Request::Vote { key, vote, spare };
         if link.suspect() {
             link.tell(request);
@@ -287,13 +305,16 @@ impl Node {
     }
 
     /// Whether a question about the key is usually decided without this replica's vote: this
-    /// node's own vote counts, and replicas before it in the preference list make up the others.
-    fn is_spare(&self, replica: NodeId, key: &Key) -> bool {
-        let answering = |node: &&NodeId| self.links.get(node).is_some_and(|link| !link.suspect());
-        let others = self.ring.preference_list(key).iter().filter(answering);
-        others
-            .take(self.config.quorums().agreeing() - 1)
-            .all(|node| *node != replica)
+    /// node's own vote counts, so does that of a replica that has told it already, and replicas
+    /// before it in the preference list make up the others.
+    fn is_spare(&self, replica: NodeId, key: &Key, told: Option<NodeId>) -> bool {
+        let asked = |node: &&NodeId| {
+            let answers = self.links.get(node).is_some_and(|link| !link.suspect());
+            answers && Some(**node) != told
+        };
+        let others = self.ring.preference_list(key).iter().filter(asked);
+        let needed = self.config.quorums().agreeing() - 1 - usize::from(told.is_some());
+        others.take(needed).all(|node| *node != replica)
     }
 
     /// Sends what rides along within [`RIDE_WITHIN`], even if nothing comes to ride along with.

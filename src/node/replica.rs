@@ -7,7 +7,7 @@ use log::error;
 use super::{Node, Origin};
 use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
-use crate::register::VoteRequest;
+use crate::register::{Seen, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use crate::storage::Urgency;
@@ -27,8 +27,13 @@ impl Service for Node {
                 };
                 self.vote(from, &key, &vote, urgency, respond);
             }
-            Request::Coordinate { key, operation } => {
-                self.coordinate(Origin::Peer(respond), key, operation);
+            Request::Coordinate {
+                key,
+                operation,
+                seen,
+            } => {
+                let seen = seen.map(|seen| (from, seen));
+                self.coordinate(Origin::Peer(respond), key, operation, seen);
             }
             Request::Digests { arc } if arc < self.ring.members().len() => {
                 respond.reply(Reply::Digests(self.store.digests(arc)));
@@ -48,6 +53,13 @@ impl Service for Node {
 }
 
 impl Node {
+    /// What this node would tell the coordinator of a read, if it is a replica of the key and
+    /// may tell it at once.
+    pub(super) fn seen(&self, key: &Key) -> Option<Seen> {
+        let votes = self.votes() && self.ring.preference_list(key).contains(&self.id);
+        votes.then(|| self.store.seen(key))?
+    }
+
     /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.
     fn vote(
         &self,

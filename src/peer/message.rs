@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::net::Outgoing;
-use crate::register::{Accepted, Ballot, Operation, Outcome, VoteReply, VoteRequest};
+use crate::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
 
@@ -71,7 +71,14 @@ pub enum Request {
         spare: bool,
     },
     /// An origin asks a coordinator.
-    Coordinate { key: Key, operation: Operation },
+    Coordinate {
+        key: Key,
+        operation: Operation,
+        /// For a read, what the origin has accepted itself, if it is a replica of the key: the
+        /// answer to what the coordinator would ask it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<Seen>,
+    },
     /// Anti-entropy: the digests of an arc's buckets.
     Digests { arc: usize },
     /// Anti-entropy, and listing all pairs: the records of an arc.
@@ -215,12 +222,29 @@ mod tests {
                 id: 4,
                 ask: Request::Coordinate {
                     key: "k".into(),
-                    operation
+                    operation,
+                    seen: None
                 }
             }),
             "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":{\"write\":{\"dot\":\
              {\"origin\":5554,\"sequence\":8},\"change\":{\"compare_and_set\":\
              {\"expected\":null,\"value\":\"v\"}}}}}}}\n"
+        );
+        let seen = Seen {
+            digest: Some((Ballot::first(3, node), "5554:8".parse().unwrap())),
+            state: None,
+        };
+        assert_eq!(
+            text(&Ask {
+                id: 4,
+                ask: Request::Coordinate {
+                    key: "k".into(),
+                    operation: Operation::Get,
+                    seen: Some(seen)
+                }
+            }),
+            "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":\"get\",\
+             \"seen\":{\"digest\":[[3,5554,0],[[5554,8]]]}}}}\n"
         );
         let tombstone = Accepted {
             ballot: Ballot::first(3, node),

@@ -129,7 +129,8 @@ impl Record {
         }
     }
 
-    fn seen(&self, state: bool) -> Seen {
+    /// What a read sees: ballot and clock, and the whole state on request.
+    pub fn seen(&self, state: bool) -> Seen {
         let accepted = self.accepted.as_ref();
         Seen {
             digest: accepted.map(|own| (own.ballot, own.state.clock.clone())),

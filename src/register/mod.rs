@@ -39,7 +39,7 @@ pub mod proposer;
 pub mod reader;
 pub mod state;
 
-pub use acceptor::{Accepted, Promise, Record, Update, VoteReply, VoteRequest};
+pub use acceptor::{Accepted, Promise, Record, Seen, Update, VoteReply, VoteRequest};
 pub use ballot::Ballot;
 pub use fence::Fence;
 pub use operation::{Operation, Outcome, Why};

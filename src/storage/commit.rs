@@ -158,6 +158,11 @@ impl GroupCommit {
         lock(&self.queue.0).appended
     }
 
+    /// The number up to which all entries are durable.
+    pub fn durable(&self) -> Lsn {
+        lock(&self.queue.0).durable
+    }
+
     /// Bytes written since the last snapshot.
     pub fn written(&self) -> u64 {
         lock(&self.queue.0).written

@@ -34,7 +34,7 @@ pub use records::{Page, Scan};
 use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
-use crate::register::{Ballot, Record, Update, VoteReply, VoteRequest};
+use crate::register::{Ballot, Record, Seen, Update, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Ring};
 use crate::rules::{self, Rule};
 use commit::{Callback, GroupCommit, Lsn};
@@ -160,6 +160,13 @@ impl Store {
         drop(records);
         self.commit
             .when_durable(lsn, urgency, Box::new(move || reply(vote)));
+    }
+
+    /// What a read of a key sees here, if that is durable at this moment.
+    pub fn seen(&self, key: &Key) -> Option<Seen> {
+        let records = lock(&self.records);
+        let (record, lsn) = records.get(key);
+        (lsn <= self.commit.durable()).then(|| record.seen(false))
     }
 
     /// Has votes written that nobody waits for urgently.

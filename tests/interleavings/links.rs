@@ -86,6 +86,7 @@ fn question(number: usize) -> Request {
     Request::Coordinate {
         key: number.to_string().as_str().into(),
         operation: simple_dynamo::register::Operation::Get,
+        seen: None,
     }
 }
 

@@ -171,7 +171,7 @@ fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) {
     for (key, vote) in votes {
         if let VoteReply::Rejected(_) = vote {
             node.stats.restored.add(1);
-            net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore));
+            net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore, None));
         }
     }
 }

@@ -18,7 +18,9 @@ use crate::bytes::Key;
 use crate::clock::Dot;
 use crate::register::proposer::{Intent, Proposer};
 use crate::register::reader::Reader;
-use crate::register::{Accepted, Ballot, Operation, Outcome, Quorums, VoteReply, VoteRequest, Why};
+use crate::register::{
+    Accepted, Ballot, Operation, Outcome, Quorums, Seen, VoteReply, VoteRequest, Why,
+};
 use crate::ring::{NodeId, Position, Ring};
 use crate::rules::{self, Rule};
 
@@ -41,6 +43,8 @@ pub enum Effect<H> {
         ticket: Ticket,
         key: Key,
         request: VoteRequest,
+        /// A replica that has given its vote already, and is not asked.
+        told: Option<NodeId>,
     },
     /// Send a chosen state to a replica that lags; its answer is not needed.
     Repair {
@@ -119,13 +123,16 @@ impl<H> Coordinator<H> {
         self.requests.len()
     }
 
-    /// A new request; `promised` is what this node's own replica has promised for the key.
+    /// A new request; `promised` is what this node's own replica has promised for the key, and
+    /// `seen` what a replica that sends a read has seen itself since the client asked for it: its
+    /// vote, told before it is asked.
     pub fn request(
         &mut self,
         handle: H,
         key: Key,
         operation: Operation,
         promised: Ballot,
+        seen: Option<(NodeId, Seen)>,
         effects: &mut Vec<Effect<H>>,
     ) {
         let arc = self.ring.arc_at(Position::of(key.as_slice()));
@@ -164,7 +171,7 @@ impl<H> Coordinator<H> {
         if proposes {
             self.queue(id, effects);
         } else {
-            self.start_read(id, effects);
+            self.start_read(id, seen, effects);
         }
     }
 
@@ -243,11 +250,13 @@ impl<H> Coordinator<H> {
         }
     }
 
-    /// Asks these replicas, or all of the key, one more question.
+    /// Asks these replicas, or all of the key, one more question; not the one that has answered
+    /// it already.
     fn ask(
         &mut self,
         id: u64,
         replicas: Option<&[NodeId]>,
+        told: Option<NodeId>,
         question: impl Fn(NodeId) -> VoteRequest,
         effects: &mut Vec<Effect<H>>,
     ) {
@@ -263,11 +272,13 @@ impl<H> Coordinator<H> {
         if !rules::holds(Rule::EveryReplicaAsked) {
             replicas = &replicas[..replicas.len().min(self.quorums.write)];
         }
-        effects.extend(replicas.iter().map(|&to| Effect::Ask {
+        let asked = replicas.iter().filter(|&&replica| Some(replica) != told);
+        effects.extend(asked.map(|&to| Effect::Ask {
             to,
             ticket,
             key: request.key.clone(),
             request: question(to),
+            told,
         }));
     }
 }

@@ -11,7 +11,7 @@ impl<H> Coordinator<H> {
     pub(super) fn proposal_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
         match step {
             Step::Wait => {}
-            Step::Ask(question) => self.ask(id, None, |_| question.clone(), effects),
+            Step::Ask(question) => self.ask(id, None, None, |_| question.clone(), effects),
             Step::Backoff => {
                 let request = self
                     .requests
@@ -135,7 +135,7 @@ mod tests {
         let change = Change::Put("x".into());
         let write = Operation::Write { dot, change };
         let mut effects = Vec::new();
-        coordinator.request((), key.into(), write, Ballot::ZERO, &mut effects);
+        coordinator.request((), key.into(), write, Ballot::ZERO, None, &mut effects);
         match effects[..] {
             [
                 Effect::Ask {

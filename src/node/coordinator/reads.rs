@@ -3,27 +3,48 @@
 use super::{Coordinator, Effect, Request, Task};
 use crate::register::proposer::Intent;
 use crate::register::reader::Step;
-use crate::register::{Outcome, VoteRequest, Why};
+use crate::register::{Outcome, Seen, VoteReply, VoteRequest, Why};
+use crate::ring::NodeId;
 
 impl<H> Coordinator<H> {
-    /// Asks the others for digests and the own replica, where it costs nothing, for the state.
-    pub(super) fn start_read(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+    /// Asks the others for digests and the own replica, where it costs nothing, for the state. A
+    /// replica that has told what it has seen is not asked again.
+    pub(super) fn start_read(
+        &mut self,
+        id: u64,
+        seen: Option<(NodeId, Seen)>,
+        effects: &mut Vec<Effect<H>>,
+    ) {
         let node = self.node;
-        self.ask(
-            id,
-            None,
-            |to| VoteRequest::Read { state: to == node },
-            effects,
-        );
+        let replicas = self.ring.replicas_of_arc(self.requests[&id].arc);
+        let seen = seen.filter(|(teller, _)| replicas.contains(teller));
+        let told = seen.as_ref().map(|(teller, _)| *teller);
+        let question = |to| VoteRequest::Read { state: to == node };
+        self.ask(id, None, told, question, effects);
+        if let Some((teller, seen)) = seen
+            && let Some(Request {
+                task: Task::Read(reader),
+                ..
+            }) = self.requests.get_mut(&id)
+        {
+            let step = reader.reply(teller, Some(VoteReply::Seen(seen)));
+            self.read_step(id, step, effects);
+        }
     }
 
     pub(super) fn read_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
         match step {
             Step::Wait => {}
-            Step::AskStates => self.ask(id, None, |_| VoteRequest::Read { state: true }, effects),
+            Step::AskStates => self.ask(
+                id,
+                None,
+                None,
+                |_| VoteRequest::Read { state: true },
+                effects,
+            ),
             Step::WriteBack(accepted, laggards) => {
                 let question = |_| VoteRequest::Accept(accepted.clone());
-                self.ask(id, Some(&laggards), question, effects);
+                self.ask(id, Some(&laggards), None, question, effects);
             }
             Step::Answer(state) => {
                 self.answer(id, Outcome::of_read(state.as_deref()), effects);
@@ -74,5 +95,84 @@ impl<H> Coordinator<H> {
                     }),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::bytes::Key;
+    use crate::clock::VectorClock;
+    use crate::register::{Ballot, Operation, Quorums};
+    use crate::ring::Ring;
+
+    const NODE: NodeId = NodeId(5562);
+    const OTHERS: [NodeId; 2] = [NodeId(5556), NodeId(5554)];
+
+    /// The course's coordinator of the key `foo`.
+    fn coordinator() -> Coordinator<()> {
+        let ring = Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3));
+        let quorums = Quorums {
+            replicas: 3,
+            read: 2,
+            write: 2,
+        };
+        Coordinator::new(NODE, ring, quorums, 9)
+    }
+
+    fn seen(round: u64, state: bool) -> Seen {
+        Seen {
+            digest: Some((Ballot::first(round, NODE), VectorClock::default())),
+            state: state.then(Arc::default),
+        }
+    }
+
+    /// Whom the read of a replica or another node asks, and whether the coordinator's own vote
+    /// then answers it.
+    fn read(teller: NodeId, told: Seen) -> (Vec<NodeId>, bool) {
+        let (mut coordinator, mut effects) = (coordinator(), Vec::new());
+        let key = Key::from("foo");
+        let told = Some((teller, told));
+        coordinator.request((), key, Operation::Get, Ballot::ZERO, told, &mut effects);
+        let mut asked = Vec::new();
+        let mut answered = Vec::new();
+        for effect in effects {
+            let Effect::Ask { to, ticket, .. } = effect else {
+                panic!("{effect:?}");
+            };
+            asked.push(to);
+            if to == NODE {
+                let own = Some(VoteReply::Seen(seen(3, true)));
+                coordinator.reply(ticket, NODE, own, &mut answered);
+            }
+        }
+        let is_answer = |effect: &Effect<()>| matches!(effect, Effect::Answer { .. });
+        (asked, answered.iter().any(is_answer))
+    }
+
+    #[test]
+    fn a_replica_that_tells_what_it_has_seen_is_not_asked_and_its_vote_counts() {
+        let [next, last] = OTHERS;
+        assert_eq!(read(next, seen(3, false)), (vec![NODE, last], true));
+        assert_eq!(read(last, seen(3, false)), (vec![NODE, next], true));
+    }
+
+    #[test]
+    fn what_is_told_decides_nothing_alone() {
+        let [next, last] = OTHERS;
+        assert_eq!(read(next, seen(2, false)), (vec![NODE, last], false));
+        let nothing = Seen {
+            digest: None,
+            state: None,
+        };
+        assert_eq!(read(next, nothing), (vec![NODE, last], false));
+    }
+
+    #[test]
+    fn what_another_node_tells_does_not_count() {
+        let all = vec![NODE, OTHERS[0], OTHERS[1]];
+        assert_eq!(read(NodeId(5558), seen(3, false)), (all, false));
     }
 }

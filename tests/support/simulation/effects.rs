@@ -2,7 +2,7 @@
 
 use simple_dynamo::bytes::Key;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Outcome, VoteRequest};
+use simple_dynamo::register::{Operation, Outcome, VoteRequest};
 use simple_dynamo::ring::NodeId;
 
 use super::machine::{Caller, Condition};
@@ -34,12 +34,17 @@ impl World {
                     let silent = Local::NoAnswer(ask, ticket, to, router::Answer::Silent);
                     self.at(node, patience, silent);
                 }
+                let seen = match operation {
+                    Operation::Get if peer != node => self.seen(node, &key),
+                    _ => None,
+                };
                 let body = Body::Forward {
                     ask,
                     life,
                     ticket,
                     key,
                     operation,
+                    seen,
                 };
                 self.send(Envelope {
                     from: node,
@@ -74,6 +79,7 @@ impl World {
                 ticket,
                 key,
                 request,
+                ..
             } => self.ask(node, to, ticket, key, request),
             coordinator::Effect::Repair { to, key, accepted } => {
                 let (to, body) = (self.place(to), Body::Repair { key, accepted });

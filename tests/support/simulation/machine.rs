@@ -1,6 +1,6 @@
 //! One node: the code under test, and the state of the shell around it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::clock::Dot;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::Quorums;
+use simple_dynamo::register::{Quorums, Seen};
 use simple_dynamo::ring::{NodeId, Ring};
 
 use super::network::Envelope;
@@ -60,6 +60,8 @@ pub struct Machine {
     pub syncing: bool,
     pub inquiries: Inquiries,
     pub suspects: Vec<NodeId>,
+    /// What it told of each key with the last read that it forwarded.
+    pub told: HashMap<Key, Seen>,
     /// Questions to other nodes that are neither answered nor given up.
     pub waiting: HashSet<u64>,
     /// What came while it was paused.
@@ -86,6 +88,7 @@ impl Machine {
             syncing: false,
             inquiries: Inquiries::default(),
             suspects: Vec::new(),
+            told: HashMap::new(),
             waiting: HashSet::new(),
             deferred: Vec::new(),
             ends: BTreeSet::new(),
@@ -107,6 +110,7 @@ impl Machine {
         self.syncing = false;
         self.inquiries = Inquiries::default();
         self.suspects.clear();
+        self.told.clear();
         self.waiting.clear();
         self.deferred.clear();
         self.ends.clear();

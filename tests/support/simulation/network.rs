@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, VoteReply, VoteRequest};
+use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
 
 use super::plan::{Fault, MILLISECOND, Micros, Plan, pick, share};
@@ -65,6 +65,7 @@ pub enum Body {
         ticket: router::Ticket,
         key: Key,
         operation: Operation,
+        seen: Option<Seen>,
     },
     Answer {
         ask: u64,

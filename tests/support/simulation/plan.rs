@@ -57,6 +57,8 @@ pub enum Sabotage {
     /// A request is sent to a coordinator twice, as if a connection was reset and it was sent
     /// again: then the answer to the one copy says nothing of the other.
     ForwardedTwice,
+    /// With a read that it forwards a replica tells what it saw at the read before.
+    OldVoteTold,
 }
 
 /// The circumstances of one run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::clock::Dot;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Operation, Outcome, VoteRequest};
+use simple_dynamo::register::{Operation, Outcome, Seen, VoteRequest};
 use simple_dynamo::ring::NodeId;
 
 use super::machine::{Caller, Condition, DEADLINE, Machine};
@@ -76,7 +76,7 @@ impl World {
             Local::Expire => self.expire(node),
             Local::Restore => {
                 let key = pick(&mut self.rng, &self.plan.keys).clone();
-                self.request(node, Caller::Background, key, Operation::Restore);
+                self.request(node, Caller::Background, key, Operation::Restore, None);
             }
             Local::Abandon => self.coordinate(node, |machine, effects| {
                 machine.coordinator.abandon(effects);
@@ -139,12 +139,19 @@ impl World {
         });
     }
 
-    fn request(&mut self, node: usize, caller: Caller, key: Key, operation: Operation) {
+    fn request(
+        &mut self,
+        node: usize,
+        caller: Caller,
+        key: Key,
+        operation: Operation,
+        seen: Option<(NodeId, Seen)>,
+    ) {
         self.coordinate(node, |machine, effects| {
             let promised = machine.store.promised(&key);
             machine
                 .coordinator
-                .request(caller, key, operation, promised, effects);
+                .request(caller, key, operation, promised, seen, effects);
         });
     }
 
@@ -184,6 +191,7 @@ impl World {
                 ticket,
                 key,
                 operation,
+                seen,
             } => {
                 let caller = Caller::Origin {
                     node: sender,
@@ -193,7 +201,8 @@ impl World {
                     key: key.clone(),
                     dot: dot_of(&operation),
                 };
-                self.request(node, caller, key, operation);
+                let seen = seen.map(|seen| (from, seen));
+                self.request(node, caller, key, operation, seen);
             }
             Body::Answer {
                 ask,

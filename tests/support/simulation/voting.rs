@@ -1,6 +1,7 @@
 //! The replica's side of the shell: votes, the disk that they wait for, and who votes at all.
 
 use simple_dynamo::bytes::Key;
+use simple_dynamo::register::{Seen, VoteReply, VoteRequest};
 
 use super::machine::{Condition, Machine};
 use super::network::{Body, Envelope};
@@ -42,6 +43,26 @@ impl World {
             self.machines[node].store.hold(&key, answer);
         }
         self.start_sync(node);
+    }
+
+    /// What a replica tells with a read that it forwards.
+    pub(super) fn seen(&mut self, node: usize, key: &Key) -> Option<Seen> {
+        let machine = &mut self.machines[node];
+        if !self.ring.preference_list(key).contains(&machine.id) || !machine.store.is_durable(key) {
+            return None;
+        }
+        let question = VoteRequest::Read { state: false };
+        let reply = machine.store.vote(key, &question);
+        let disk = machine.store.durable(key);
+        self.invariants
+            .replied(machine.id, key, (&question, &reply), &disk);
+        let VoteReply::Seen(now) = reply else {
+            return None;
+        };
+        let before = machine.told.insert(key.clone(), now.clone());
+        before
+            .filter(|_| self.sabotage == Sabotage::OldVoteTold)
+            .or(Some(now))
     }
 
     /// A vote leaves its node.
