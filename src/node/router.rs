@@ -190,8 +190,12 @@ impl<H> Router<H> {
                 request.doubtful |= accept_sent;
                 why.text()
             }
-            // Only this origin could have made a later write of the key, and it waits for this.
-            Answer::Outcome(Outcome::Superseded) => "dropped it as given up",
+            // This origin makes no later write of the key while this one is under way. But a
+            // tombstone may have absorbed an earlier try, and be dropped since.
+            Answer::Outcome(Outcome::Superseded) => {
+                request.doubtful = true;
+                "takes it for over"
+            }
             Answer::Outcome(outcome) => {
                 return self.end(ticket.request, Ok(outcome), suspects, effects);
             }
@@ -501,6 +505,14 @@ mod tests {
                 "UNKNOWN",
             ),
             (vec![failed(true), failed(false), failed(false)], "UNKNOWN"),
+            (
+                vec![
+                    Answer::Outcome(Outcome::Superseded),
+                    failed(false),
+                    failed(false),
+                ],
+                "UNKNOWN",
+            ),
         ];
         for (answers, expected) in cases {
             let mut router = router();
