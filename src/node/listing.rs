@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 
 use super::Node;
 use super::router::Action;
@@ -18,6 +18,8 @@ use crate::storage::{Page, Scan};
 
 /// Records that are taken from the own store at a time.
 const OWN_PAGE: usize = 500;
+/// Keys that are deleted at a time: they share messages and the disk's syncs.
+const DELETES_AT_A_TIME: usize = 64;
 
 /// A key that has a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -180,7 +182,7 @@ impl Node {
 
     /// Reads one key and waits for it.
     fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
-        match self.request(key.clone(), Action::Get)? {
+        match wait(&self.begin(key.clone(), Action::Get))? {
             Outcome::Found { value, version } => Ok(Some(Pair {
                 key: key.clone(),
                 version,
@@ -191,22 +193,41 @@ impl Node {
     }
 
     /// Deletes each of these keys; returns how many of them there still were.
+    ///
+    /// # Errors
+    /// `UNKNOWN` as soon as one of them cannot be deleted: others are.
     pub fn delete_all(self: &Arc<Node>, keys: &BTreeSet<Key>) -> Result<u64, Failure> {
+        let mut keys = keys.iter();
         let mut deleted = 0;
-        for key in keys {
-            let outcome = self.request(key.clone(), Action::Change(Change::Delete))?;
-            deleted += u64::from(matches!(outcome, Outcome::Decided(Verdict::Applied(_))));
+        loop {
+            let some: Vec<_> = keys.by_ref().take(DELETES_AT_A_TIME).collect();
+            if some.is_empty() {
+                return Ok(deleted);
+            }
+            let delete = |key: &Key| self.begin(key.clone(), Action::Change(Change::Delete));
+            let started: Vec<_> = net::batch(|| some.into_iter().map(delete).collect());
+            for result in started {
+                let outcome = wait(&result).map_err(|failure| {
+                    let text = format!("{deleted} keys are deleted, others may be: {failure}");
+                    Failure::Unknown(text)
+                })?;
+                deleted += u64::from(matches!(outcome, Outcome::Decided(Verdict::Applied(_))));
+            }
         }
-        Ok(deleted)
     }
 
-    /// A request of this node itself, waited for: only on threads that no other node waits for.
-    fn request(self: &Arc<Node>, key: Key, action: Action) -> Result<Outcome, Failure> {
+    /// Starts a request of this node itself.
+    fn begin(self: &Arc<Node>, key: Key, action: Action) -> Receiver<Result<Outcome, Failure>> {
         let (told, result) = bounded(1);
         self.submit(key, action, Box::new(move |result| drop(told.send(result))));
-        let ended = || Failure::Unavailable("the node is ending".to_owned());
-        result.recv().map_err(|_| ended())?
+        result
     }
+}
+
+/// Waits for a request of this node itself: only on threads that no other node waits for.
+fn wait(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+    let ended = |_| Failure::Unavailable("the node is ending".to_owned());
+    result.recv().map_err(ended)?
 }
 
 fn pair(key: Key, accepted: Option<&Accepted>) -> Option<Pair> {
