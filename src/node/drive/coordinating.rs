@@ -1,18 +1,14 @@
-//! Carries out what router and coordinator want done.
+//! Carries out what the coordinator wants: asks replicas, and answers origins.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
-
-use super::coordinator::{self, Effect as ToDo};
-use super::router::{self, Action, Effect as ToRoute};
-use super::{Ended, Node, Origin, SEQUENCE_BLOCK};
 use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
-use crate::net;
+use crate::node::coordinator::{Effect, Ticket};
+use crate::node::{Node, Origin, router};
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
@@ -25,149 +21,10 @@ const LONGEST_BACKOFF: u64 = 64;
 /// How long a spare vote's question waits for another message to ride along with: short beside
 /// the read time-out, so that the vote is at hand soon if another replica is slow after all.
 const RIDE_WITHIN: Duration = Duration::from_millis(2);
-/// How long a router waits before it tries all replicas once more, in milliseconds.
-const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
 impl Node {
-    /// Starts a client's request for one key; `ended` runs exactly once, on any thread.
-    pub fn submit(self: &Arc<Node>, key: Key, action: Action, ended: Ended) {
-        let suspects = self.suspects();
-        let mut effects = Vec::new();
-        let mut router = lock(&self.router);
-        router.submit(
-            ended,
-            key,
-            action,
-            self.began.elapsed(),
-            &suspects,
-            &mut effects,
-        );
-        let running_out = router.sequences_left() < SEQUENCE_BLOCK / 2;
-        drop(router);
-        if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
-            let node = self.clone();
-            self.reserve_sequences(0, move || node.reserving.store(false, Ordering::Relaxed));
-        }
-        net::batch(|| self.route(effects));
-    }
-
-    /// Requests of this node's clients that are under way.
-    pub fn in_flight(&self) -> usize {
-        lock(&self.router).in_flight()
-    }
-
-    /// The nodes that are silent just now.
-    pub fn suspects(&self) -> Vec<NodeId> {
-        self.links
-            .values()
-            .filter(|link| link.suspect())
-            .map(|link| link.peer())
-            .collect()
-    }
-
-    /// Gives this node's writes their first numbers, all above `used`, once that is durable.
-    pub(super) fn number_writes(self: &Arc<Node>, used: u64) {
-        let (reserved, done) = bounded(1);
-        let tell = move || {
-            let _ = reserved.send(());
-        };
-        self.reserve_sequences(used, tell);
-        // The commit thread ends the process if it cannot.
-        let _ = done.recv();
-        self.reserving.store(false, Ordering::Relaxed);
-    }
-
-    fn reserve_sequences(self: &Arc<Node>, used: u64, then: impl FnOnce() + Send + 'static) {
-        let upto = self.store.sequences().max(used) + SEQUENCE_BLOCK;
-        let node = self.clone();
-        let reserved = move || {
-            lock(&node.router).reserved(used, upto);
-            then();
-        };
-        self.store.reserve(upto, Box::new(reserved));
-    }
-
-    pub(super) fn expire_requests(self: &Arc<Node>) {
-        let mut effects = Vec::new();
-        lock(&self.router).expire(self.began.elapsed(), &self.suspects(), &mut effects);
-        self.route(effects);
-    }
-
-    fn route(self: &Arc<Node>, effects: Vec<ToRoute<Ended>>) {
-        for effect in effects {
-            match effect {
-                ToRoute::Forward {
-                    to,
-                    ticket,
-                    key,
-                    operation,
-                } if to == self.id => {
-                    self.coordinate(Origin::Here(ticket), key, operation, None);
-                }
-                ToRoute::Forward {
-                    to,
-                    ticket,
-                    key,
-                    operation,
-                } => {
-                    self.forward(to, ticket, key, operation);
-                }
-                ToRoute::Answer { handle, result } => handle(result),
-                ToRoute::WakeLater { request } => {
-                    let delay = Duration::from_millis(fastrand::u64(NEXT_PASS));
-                    let node = self.clone();
-                    self.later(delay, move || {
-                        let mut effects = Vec::new();
-                        lock(&node.router).wake(request, &node.suspects(), &mut effects);
-                        node.route(effects);
-                    });
-                }
-            }
-        }
-    }
-
-    fn forward(
-        self: &Arc<Node>,
-        to: NodeId,
-        ticket: router::Ticket,
-        key: Key,
-        operation: Operation,
-    ) {
-        let node = self.clone();
-        let seen = match operation {
-            Operation::Get => self.seen(&key),
-            Operation::Write { .. } | Operation::Restore => None,
-        };
-        let request = Request::Coordinate {
-            key,
-            operation,
-            seen,
-        };
-        self.links[&to].ask(request, move |answer| {
-            let answer = match answer {
-                Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
-                Answer::Reply(Reply::Abstain) => {
-                    let why = Why::Recovering;
-                    router::Answer::Outcome(Outcome::Failed {
-                        accept_sent: false,
-                        why,
-                    })
-                }
-                Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
-                Answer::Unreached => router::Answer::Unreached,
-            };
-            node.answered(ticket, to, answer);
-        });
-    }
-
-    fn answered(self: &Arc<Node>, ticket: router::Ticket, from: NodeId, answer: router::Answer) {
-        let mut effects = Vec::new();
-        lock(&self.router).answer(ticket, from, answer, &self.suspects(), &mut effects);
-        self.route(effects);
-    }
-
     /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
-    pub(super) fn coordinate(
+    pub(in crate::node) fn coordinate(
         self: &Arc<Node>,
         origin: Origin,
         key: Key,
@@ -194,16 +51,16 @@ impl Node {
     }
 
     /// Ends all that this node coordinates: a replica has lost what it voted.
-    pub(super) fn abandon_coordinated(self: &Arc<Node>) {
+    pub(in crate::node) fn abandon_coordinated(self: &Arc<Node>) {
         let mut effects = Vec::new();
         lock(&self.coordinator).abandon(&mut effects);
         self.carry_out(effects);
     }
 
-    fn carry_out(self: &Arc<Node>, effects: Vec<ToDo<Origin>>) {
+    fn carry_out(self: &Arc<Node>, effects: Vec<Effect<Origin>>) {
         for effect in effects {
             match effect {
-                ToDo::Ask {
+                Effect::Ask {
                     to,
                     ticket,
                     key,
@@ -212,7 +69,7 @@ impl Node {
                 } if to == self.id => {
                     self.ask_own_replica(ticket, &key, &request);
                 }
-                ToDo::Ask {
+                Effect::Ask {
                     to,
                     ticket,
                     key,
@@ -221,7 +78,7 @@ impl Node {
                 } => {
                     self.ask_replica(to, ticket, key, request, told);
                 }
-                ToDo::Repair { to, key, accepted } => {
+                Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
                     let vote = VoteRequest::Accept(accepted);
                     if to == self.id {
@@ -234,8 +91,8 @@ impl Node {
                         });
                     }
                 }
-                ToDo::Answer { handle, outcome } => self.tell(handle, outcome),
-                ToDo::WakeLater { request, attempt } => {
+                Effect::Answer { handle, outcome } => self.tell(handle, outcome),
+                Effect::WakeLater { request, attempt } => {
                     let most = (1u64 << attempt.min(16)).min(LONGEST_BACKOFF);
                     let delay = Duration::from_micros(fastrand::u64(500..=1000 * most));
                     let node = self.clone();
@@ -262,12 +119,7 @@ impl Node {
         }
     }
 
-    fn ask_own_replica(
-        self: &Arc<Node>,
-        ticket: coordinator::Ticket,
-        key: &Key,
-        request: &VoteRequest,
-    ) {
+    fn ask_own_replica(self: &Arc<Node>, ticket: Ticket, key: &Key, request: &VoteRequest) {
         let node = self.clone();
         self.store.vote(key, request, Urgency::Now, move |vote| {
             node.voted(ticket, node.id, Some(vote));
@@ -279,7 +131,7 @@ impl Node {
     fn ask_replica(
         self: &Arc<Node>,
         to: NodeId,
-        ticket: coordinator::Ticket,
+        ticket: Ticket,
         key: Key,
         vote: VoteRequest,
         told: Option<NodeId>,
@@ -330,7 +182,7 @@ impl Node {
         });
     }
 
-    fn voted(self: &Arc<Node>, ticket: coordinator::Ticket, from: NodeId, vote: Option<VoteReply>) {
+    fn voted(self: &Arc<Node>, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) {
         match vote {
             Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
             Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),
@@ -339,11 +191,5 @@ impl Node {
         let mut effects = Vec::new();
         lock(&self.coordinator).reply(ticket, from, vote, &mut effects);
         self.carry_out(effects);
-    }
-
-    fn later(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
-        if let Some(timer) = self.timer.get() {
-            timer.after(delay, Box::new(job));
-        }
     }
 }

@@ -1,0 +1,164 @@
+//! Carries out what the router wants: forwards requests, and answers clients.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use crate::bytes::Key;
+use crate::lock;
+use crate::net;
+use crate::node::router::{self, Action, Effect};
+use crate::node::{Ended, Node, Origin, SEQUENCE_BLOCK};
+use crate::peer::link::Answer;
+use crate::peer::{Reply, Request};
+use crate::register::{Operation, Outcome, Why};
+use crate::ring::NodeId;
+
+/// How long a router waits before it tries all replicas once more, in milliseconds.
+const NEXT_PASS: std::ops::Range<u64> = 10..30;
+
+impl Node {
+    /// Starts a client's request for one key; `ended` runs exactly once, on any thread.
+    pub fn submit(self: &Arc<Node>, key: Key, action: Action, ended: Ended) {
+        let suspects = self.suspects();
+        let mut effects = Vec::new();
+        let mut router = lock(&self.router);
+        router.submit(
+            ended,
+            key,
+            action,
+            self.began.elapsed(),
+            &suspects,
+            &mut effects,
+        );
+        let running_out = router.sequences_left() < SEQUENCE_BLOCK / 2;
+        drop(router);
+        if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
+            let node = self.clone();
+            self.reserve_sequences(0, move || node.reserving.store(false, Ordering::Relaxed));
+        }
+        net::batch(|| self.route(effects));
+    }
+
+    /// Requests of this node's clients that are under way.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.router).in_flight()
+    }
+
+    /// The nodes that are silent just now.
+    pub fn suspects(&self) -> Vec<NodeId> {
+        self.links
+            .values()
+            .filter(|link| link.suspect())
+            .map(|link| link.peer())
+            .collect()
+    }
+
+    /// Gives this node's writes their first numbers, all above `used`, once that is durable.
+    pub(in crate::node) fn number_writes(self: &Arc<Node>, used: u64) {
+        let (reserved, done) = bounded(1);
+        let tell = move || {
+            let _ = reserved.send(());
+        };
+        self.reserve_sequences(used, tell);
+        // The commit thread ends the process if it cannot.
+        let _ = done.recv();
+        self.reserving.store(false, Ordering::Relaxed);
+    }
+
+    fn reserve_sequences(self: &Arc<Node>, used: u64, then: impl FnOnce() + Send + 'static) {
+        let upto = self.store.sequences().max(used) + SEQUENCE_BLOCK;
+        let node = self.clone();
+        let reserved = move || {
+            lock(&node.router).reserved(used, upto);
+            then();
+        };
+        self.store.reserve(upto, Box::new(reserved));
+    }
+
+    pub(in crate::node) fn expire_requests(self: &Arc<Node>) {
+        let mut effects = Vec::new();
+        lock(&self.router).expire(self.began.elapsed(), &self.suspects(), &mut effects);
+        self.route(effects);
+    }
+
+    fn route(self: &Arc<Node>, effects: Vec<Effect<Ended>>) {
+        for effect in effects {
+            match effect {
+                Effect::Forward {
+                    to,
+                    ticket,
+                    key,
+                    operation,
+                } if to == self.id => {
+                    self.coordinate(Origin::Here(ticket), key, operation, None);
+                }
+                Effect::Forward {
+                    to,
+                    ticket,
+                    key,
+                    operation,
+                } => {
+                    self.forward(to, ticket, key, operation);
+                }
+                Effect::Answer { handle, result } => handle(result),
+                Effect::WakeLater { request } => {
+                    let delay = Duration::from_millis(fastrand::u64(NEXT_PASS));
+                    let node = self.clone();
+                    self.later(delay, move || {
+                        let mut effects = Vec::new();
+                        lock(&node.router).wake(request, &node.suspects(), &mut effects);
+                        node.route(effects);
+                    });
+                }
+            }
+        }
+    }
+
+    fn forward(
+        self: &Arc<Node>,
+        to: NodeId,
+        ticket: router::Ticket,
+        key: Key,
+        operation: Operation,
+    ) {
+        let node = self.clone();
+        let seen = match operation {
+            Operation::Get => self.seen(&key),
+            Operation::Write { .. } | Operation::Restore => None,
+        };
+        let request = Request::Coordinate {
+            key,
+            operation,
+            seen,
+        };
+        self.links[&to].ask(request, move |answer| {
+            let answer = match answer {
+                Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
+                Answer::Reply(Reply::Abstain) => {
+                    let why = Why::Recovering;
+                    router::Answer::Outcome(Outcome::Failed {
+                        accept_sent: false,
+                        why,
+                    })
+                }
+                Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
+                Answer::Unreached => router::Answer::Unreached,
+            };
+            node.answered(ticket, to, answer);
+        });
+    }
+
+    pub(super) fn answered(
+        self: &Arc<Node>,
+        ticket: router::Ticket,
+        from: NodeId,
+        answer: router::Answer,
+    ) {
+        let mut effects = Vec::new();
+        lock(&self.router).answer(ticket, from, answer, &self.suspects(), &mut effects);
+        self.route(effects);
+    }
+}
