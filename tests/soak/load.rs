@@ -17,7 +17,9 @@ const CLIENTS: u32 = 8;
 const KEYS: usize = 8;
 /// Keys that are written and deleted once in each epoch, in passing.
 const PASSING: usize = 300;
-/// One node crashes in every so many epochs, each in its turn: the others live long.
+/// So many of the nodes crash, one in every so many epochs, in turn: the others live as long as all
+/// of it lasts.
+const CRASHING: usize = 2;
 const CRASH_EVERY: u64 = 6;
 /// Steps of the checker's search for one key.
 const BUDGET: u64 = 5_000_000;
@@ -84,11 +86,11 @@ impl Load<'_> {
         let ids: Vec<u32> = self.cluster.ids().collect();
         let began = Instant::now();
         if done.epochs % CRASH_EVERY == CRASH_EVERY - 1 {
-            let turn = (done.epochs / CRASH_EVERY) as usize % ids.len();
-            self.cluster.kill(ids[turn]);
+            let crashing = ids[(done.epochs / CRASH_EVERY) as usize % CRASHING];
+            self.cluster.kill(crashing);
             thread::sleep(Duration::from_millis(rng.u64(..1000)));
-            (self.start)(ids[turn]);
-            self.cluster.await_ready(ids[turn]);
+            (self.start)(crashing);
+            self.cluster.await_ready(crashing);
             done.crashes += 1;
         }
         while began.elapsed() < EPOCH {

@@ -8,9 +8,9 @@ use lexopt::{Arg, Parser, ValueExt};
 
 pub const HELP: &str = "\
 Runs clients and faults against five nodes of its own for a long time, in epochs of some seconds: each
-has fresh keys, pauses and cuts, now and then a crash, a check of all that the clients were told,
-and ends with the deletion of its keys. Once a second the memory, open files, threads and disk of each
-process are sampled.
+has fresh keys, pauses and cuts, a check of all that the clients were told, and ends with the deletion
+of its keys. Now and then one of two nodes crashes; the other three live all the while. Once a second
+the memory, open files, threads and disk of each process are sampled.
 
 usage: ./run.sh soak [options]
 
