@@ -1,5 +1,6 @@
 //! Free ports for nodes.
 
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,22 +10,39 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const RANGE: std::ops::Range<u32> = 10_000..30_000;
 /// A cluster that somebody started by hand stays undisturbed.
 const COURSE: std::ops::Range<u32> = 11_100..11_130;
+/// Each test program has a block of the range for itself: two that look for a free port at the
+/// same moment would find the same one.
+const BLOCK: u32 = 500;
 
 /// The lower of two neighbouring ports that nobody listens on, and that this process has not
 /// given out before.
 pub fn free_pair() -> u16 {
-    // Test binaries that run at the same time start at different places.
-    static FIRST: OnceLock<u32> = OnceLock::new();
+    static FIRST: OnceLock<(u32, File)> = OnceLock::new();
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let pairs = RANGE.len() as u32 / 2;
-    let first = *FIRST.get_or_init(|| fastrand::u32(0..pairs));
+    let (first, _lock) = FIRST.get_or_init(own_block);
+    let pairs = BLOCK / 2;
     for _ in 0..pairs {
-        let pair = (first + GIVEN.fetch_add(1, Ordering::Relaxed)) % pairs;
-        let port = RANGE.start + 2 * pair;
+        let port = first + 2 * (GIVEN.fetch_add(1, Ordering::Relaxed) % pairs);
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if !COURSE.contains(&port) && free(port as u16) && free(port as u16 + 1) {
             return port as u16;
         }
     }
-    panic!("no two free ports in {RANGE:?}")
+    panic!("no two free ports from {first} on")
+}
+
+/// The first port of a block that no other test program has, and the lock that keeps it.
+fn own_block() -> (u32, File) {
+    let folder = std::env::temp_dir().join("dynamo-test-ports");
+    fs::create_dir_all(&folder).expect("a temporary folder can be made");
+    let blocks = RANGE.len() as u32 / BLOCK;
+    let first = fastrand::u32(0..blocks);
+    for block in (0..blocks).map(|more| (first + more) % blocks) {
+        let port = RANGE.start + block * BLOCK;
+        let file = File::create(folder.join(port.to_string())).expect("a file can be made there");
+        if file.try_lock().is_ok() {
+            return (port, file);
+        }
+    }
+    panic!("{blocks} test programs run already")
 }
