@@ -55,6 +55,14 @@ build() {
     cargo build --release --quiet
 }
 
+# Of the system's own: on Debian in the packages procps and util-linux.
+need_tools() {
+    local tool
+    for tool in ps setsid; do
+        command -v "$tool" >/dev/null || fail "$tool is missing. Install it with your system's packages"
+    done
+}
+
 built() {
     [ -x "$BINARY" ] || fail "nothing is built yet; ./run.sh up builds and starts the cluster"
 }
@@ -63,7 +71,7 @@ dynamo() {
     "$BINARY" "$@" ${CLUSTER[@]+"${CLUSTER[@]}"}
 }
 
-# "id client_port peer_port" a line
+# "id client_port peer_port" a line. Read into a variable first: the cluster file may be wrong.
 nodes() {
     dynamo nodes
 }
@@ -107,6 +115,15 @@ owner_of_port() {
     fi
 }
 
+check_ports() {
+    local port
+    for port in "$2" "$3"; do
+        if port_taken "$port"; then
+            fail "port $port of node $1 is in use by $(owner_of_port "$port")"
+        fi
+    done
+}
+
 start_node() {
     local id=$1
     shift
@@ -118,18 +135,16 @@ start_node() {
 }
 
 up() {
+    need_tools
     build
     mkdir -p "$STATE"
-    local id client peer port missing=()
+    local list id client peer missing=()
+    list=$(nodes)
     while read -r id client peer _; do
         if pid_of "$id" >/dev/null; then continue; fi
         missing+=("$id")
-        for port in "$client" "$peer"; do
-            if port_taken "$port"; then
-                fail "port $port of node $id is in use by $(owner_of_port "$port")"
-            fi
-        done
-    done < <(nodes)
+        check_ports "$id" "$client" "$peer"
+    done <<<"$list"
     for id in ${missing[@]+"${missing[@]}"}; do start_node "$id" "$@"; done
     if [ ${#missing[@]} -eq 0 ]; then
         echo "every node is running already"
@@ -148,10 +163,11 @@ complain() {
 }
 
 await() {
-    local ids=() id
+    local list ids=() id
+    list=$(nodes)
     while read -r id _; do
         if pid_of "$id" >/dev/null; then ids+=("$id"); fi
-    done < <(nodes)
+    done <<<"$list"
     [ ${#ids[@]} -gt 0 ] || fail "no node is running; ./run.sh up starts the cluster"
     dynamo status --wait 30 "${ids[@]}"
 }
@@ -185,10 +201,15 @@ down() {
 
 start() {
     [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
+    need_tools
     built
-    local pid
+    local pid list client peer
     if pid=$(pid_of "$1"); then fail "node $1 is running already, as process $pid"; fi
     [ -d "$STATE" ] || fail "there is no cluster yet; ./run.sh up starts one"
+    list=$(nodes)
+    read -r client peer _ < <(awk -v id="$1" '$1 == id {print $2, $3}' <<<"$list") ||
+        fail "there is no node $1 in this cluster, only" $(cut -d' ' -f1 <<<"$list")
+    check_ports "$1" "$client" "$peer"
     start_node "$@"
     echo "node $1 started; ./run.sh wait waits until it has what it missed"
 }
@@ -202,6 +223,7 @@ signal() {
 
 logs() {
     if [ $# -gt 0 ]; then
+        [ -e "$STATE/$1.log" ] || fail "node $1 has no log yet; ./run.sh start $1 starts it"
         tail -n 40 "$STATE/$1.log"
     else
         for file in "$STATE"/*.log; do
@@ -221,7 +243,7 @@ say() {
 tour() {
     local first second coordinator
     up
-    { read -r first _; read -r second _; } < <(nodes)
+    { read -r first _ && read -r second _; } < <(nodes)
     echo
     say "$first" PUT key1 hello
     say "$second" GET key1
@@ -248,6 +270,7 @@ check() {
     need_cargo
     cargo fmt --check || fail "the formatter disagrees: run cargo fmt"
     cargo clippy --quiet --all-targets -- -D warnings
+    cargo clippy --quiet --test soak -- -D warnings
     cargo test --quiet
 }
 
