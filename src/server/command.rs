@@ -41,7 +41,7 @@ enum Target {
 }
 
 /// What `HELP` prints.
-pub const HELP: [&str; 14] = [
+pub const HELP: [&str; 15] = [
     "PUT key value            store a value; replies OK version",
     "GET key                  replies VALUE version value, or NOT_FOUND",
     "DEL key                  delete; replies OK version, or NOT_FOUND",
@@ -55,6 +55,7 @@ pub const HELP: [&str; 14] = [
     "PING   HELP   QUIT",
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 counts the writes that a key has seen, by the node they came through.",
+    "OK ? and CONFLICT ?: done, and refused, long enough ago that the version cannot be told any more.",
     "ERROR UNAVAILABLE: certainly not done. ERROR UNKNOWN: may or may not have been done; read to see.",
 ];
 

@@ -148,7 +148,7 @@ fn turn_away(mut stream: TcpStream, most: usize) {
 /// Listens on `host:port`.
 ///
 /// # Errors
-/// With the address in the text, and who may have it where the operating system tells.
+/// With the address in the text.
 pub fn listen(address: &str) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
