@@ -122,9 +122,29 @@ fn with_two_replicas_of_a_range_down_all_pairs_are_refused_and_the_text_says_why
 }
 
 #[test]
+fn where_some_keys_cannot_be_deleted_the_reply_says_how_many_were_and_that_others_may_be() {
+    let cluster = Cluster::start(&FIVE);
+    write(&cluster, 5554, 30, "v");
+    // Of the keys that 5554 holds, its own range is left with one replica, the others with two.
+    let own = own_pairs(&cluster, 5554);
+    cluster.kill(5558);
+    cluster.kill(5560);
+    let (lost, left): (Vec<_>, Vec<_>) = own
+        .into_keys()
+        .partition(|key| cluster.replicas(key)[0] == 5554);
+    assert!(!lost.is_empty() && !left.is_empty());
+    let reply = cluster.call(5554, "DEL @");
+    let expected = format!("ERROR UNKNOWN {} keys are deleted, others may", left.len());
+    assert!(reply.starts_with(&expected), "{reply}");
+    for key in left {
+        assert_eq!(cluster.get(5556, &key), None, "{key}");
+    }
+}
+
+#[test]
 fn what_was_deleted_with_a_star_while_a_node_was_down_stays_deleted() {
     let cluster = Plan::of(&FIVE).set("anti_entropy_ms", 200).start();
-    let written = write(&cluster, 5554, 50, "v");
+    let written = write(&cluster, 5554, 200, "v");
     cluster.kill(5556);
     assert_eq!(cluster.call(5554, "DEL *"), format!("OK {}", written.len()));
     assert_eq!(cluster.call(5558, "DEL *"), "OK 0");
@@ -145,7 +165,7 @@ fn what_was_deleted_with_a_star_while_a_node_was_down_stays_deleted() {
 #[test]
 fn deleting_what_one_node_holds_leaves_the_rest() {
     let cluster = Cluster::start(&FIVE);
-    let written = write(&cluster, 5554, 60, "v");
+    let written = write(&cluster, 5554, 200, "v");
     let own = own_pairs(&cluster, 5560);
     assert_eq!(cluster.call(5560, "DEL @"), format!("OK {}", own.len()));
     let expected: BTreeMap<_, _> = written

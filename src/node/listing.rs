@@ -1,6 +1,6 @@
 //! Listing pairs: those that this node holds, and all in the system.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -192,27 +192,48 @@ impl Node {
         }
     }
 
-    /// Deletes each of these keys; returns how many of them there still were.
+    /// Deletes each key that `find` hands out, some at a time; returns how many there still were.
     ///
     /// # Errors
-    /// `UNKNOWN` as soon as one of them cannot be deleted: others are.
-    pub fn delete_all(self: &Arc<Node>, keys: &BTreeSet<Key>) -> Result<u64, Failure> {
-        let mut keys = keys.iter();
-        let mut deleted = 0;
-        loop {
-            let some: Vec<_> = keys.by_ref().take(DELETES_AT_A_TIME).collect();
-            if some.is_empty() {
-                return Ok(deleted);
+    /// Those of `find`; `UNKNOWN` once any key has been deleted, or may have been.
+    pub fn delete_found(
+        self: &Arc<Node>,
+        find: impl FnOnce(Emit) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let (mut some, mut deleted) = (Vec::new(), 0);
+        find(&mut |pair| {
+            some.push(pair.key);
+            if some.len() < DELETES_AT_A_TIME {
+                return Ok(());
             }
-            let delete = |key: &Key| self.begin(key.clone(), Action::Change(Change::Delete));
-            let started: Vec<_> = net::batch(|| some.into_iter().map(delete).collect());
-            for result in started {
-                let outcome = wait(&result).map_err(|failure| {
-                    let text = format!("{deleted} keys are deleted, others may be: {failure}");
-                    Failure::Unknown(text)
-                })?;
-                deleted += u64::from(matches!(outcome, Outcome::Decided(Verdict::Applied(_))));
+            self.delete(std::mem::take(&mut some), &mut deleted)
+        })
+        .and_then(|()| self.delete(some, &mut deleted))
+        .map_err(|failure| match deleted {
+            0 => failure,
+            _ => Failure::Unknown(format!(
+                "{deleted} keys are deleted, others may be: {failure}"
+            )),
+        })?;
+        Ok(deleted)
+    }
+
+    /// Deletes these keys together, and counts those that there still were.
+    fn delete(self: &Arc<Node>, keys: Vec<Key>, deleted: &mut u64) -> Result<(), Failure> {
+        let delete = |key| self.begin(key, Action::Change(Change::Delete));
+        let begun: Vec<_> = net::batch(|| keys.into_iter().map(delete).collect());
+        let mut failed = None;
+        for result in begun {
+            match wait(&result) {
+                Ok(Outcome::Decided(Verdict::Applied(_))) => *deleted += 1,
+                Ok(_) => {}
+                Err(failure) => failed = Some(failure),
             }
+        }
+        match failed {
+            // Others of them may have ended otherwise.
+            Some(failure) => Err(Failure::Unknown(failure.to_string())),
+            None => Ok(()),
         }
     }
 

@@ -1,6 +1,5 @@
 //! One client's connection: its requests, one after the other, and the replies in their order.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
@@ -242,13 +241,7 @@ impl Session<'_> {
         if !share.hold(LISTING) {
             return self.fail(&busy("delete pairs"));
         }
-        let mut keys = BTreeSet::new();
-        let deleted = find(&mut |pair: Pair| {
-            keys.insert(pair.key);
-            Ok(())
-        })
-        .and_then(|()| self.node.delete_all(&keys));
-        match deleted {
+        match self.node.delete_found(find) {
             Ok(count) => self.reply(&format!("OK {count}\n")),
             Err(failure) => return self.fail(&failure),
         }
