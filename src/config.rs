@@ -15,7 +15,9 @@ use crate::ring::{NodeId, Ring};
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 
 /// What one largest request takes, in MiB.
-const LEAST_CLIENT_MEMORY: usize = 32;
+const LEAST_CLIENT_MEMORY: u64 = 32;
+/// In milliseconds.
+const HOUR: u64 = 3_600_000;
 
 /// A whole cluster, as its file tells. All nodes must have the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -151,7 +153,7 @@ impl Config {
                 .map_err(|wrong| ConfigError(format!("nodes[{place}]: {wrong}")))?;
         }
         if config.tombstone_age_ms == 0 {
-            config.tombstone_age_ms = 5 * config.request_deadline_ms;
+            config.tombstone_age_ms = config.request_deadline_ms.saturating_mul(5);
         }
         config.check().map_err(ConfigError)?;
         Ok(config)
@@ -208,7 +210,7 @@ impl Config {
                 self.request_deadline_ms
             ));
         }
-        let least = 2 * self.request_deadline_ms;
+        let least = self.request_deadline_ms.saturating_mul(2);
         if self.tombstone_age_ms < least {
             return Err(format!(
                 "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that no \
@@ -216,22 +218,26 @@ impl Config {
                 self.tombstone_age_ms
             ));
         }
-        for (name, millis) in [
-            ("line_timeout_ms", self.line_timeout_ms),
-            ("anti_entropy_ms", self.anti_entropy_ms),
+        for (name, value, allowed) in [
+            ("request_deadline_ms", self.request_deadline_ms, ..=HOUR),
+            ("tombstone_age_ms", self.tombstone_age_ms, ..=30 * 24 * HOUR),
         ] {
-            if millis < 100 {
-                return Err(format!("{name} is {millis}: at least 100"));
+            if !allowed.contains(&value) {
+                return Err(format!("{name} is {value}: at most {}", allowed.end));
             }
         }
-        if self.max_clients == 0 {
-            return Err("max_clients is 0: nobody could connect".to_owned());
-        }
-        if self.client_memory_mib < LEAST_CLIENT_MEMORY {
-            return Err(format!(
-                "client_memory_mib is {}: at least {LEAST_CLIENT_MEMORY}, for one largest request",
-                self.client_memory_mib
-            ));
+        let clients = self.max_clients as u64;
+        let memory = self.client_memory_mib as u64;
+        for (name, value, allowed) in [
+            ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
+            ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
+            ("max_clients", clients, 1..=1_000_000),
+            ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
+        ] {
+            if !allowed.contains(&value) {
+                let (least, most) = (allowed.start(), allowed.end());
+                return Err(format!("{name} is {value}: from {least} to {most}"));
+            }
         }
         Ok(())
     }
@@ -408,6 +414,18 @@ mod tests {
             (
                 format!(r#"{{{three},"tombstone_age_ms":3999}}"#),
                 "tombstone_age_ms is 3999",
+            ),
+            (
+                format!(r#"{{{three},"request_deadline_ms":3600001}}"#),
+                "at most 3600000",
+            ),
+            (
+                format!(r#"{{{three},"max_clients":0}}"#),
+                "max_clients is 0: from 1 to",
+            ),
+            (
+                format!(r#"{{{three},"client_memory_mib":99999999}}"#),
+                "client_memory_mib is 99999999: from 32 to",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),
