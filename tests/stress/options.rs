@@ -39,7 +39,8 @@ FOLDER holds verdict.json, history.jsonl, faults.jsonl, throughput.svg, nodes/*.
 violation violation.html with the smallest piece of the history that no order explains.
 
 The exit code is 0 if the history is linearizable, 1 if it is not, 2 if the checker could not tell, 3
-if the run did not come to its end, as when a node ended by itself, and 64 for a wrong command line.
+if the run did not come to its end, as when a node ended by itself, 4 if a key was without service for
+over a second while at most one node was out, and 64 for a wrong command line.
 A fault is counted only if it did something: a cut that held no message up is not.
 
 examples:

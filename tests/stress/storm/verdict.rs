@@ -18,6 +18,8 @@ use crate::support::linearizability::{self, check};
 
 /// Steps of the checker's search for one key.
 const BUDGET: u64 = 5_000_000;
+/// While at most one node is out no key may be without service for longer, in milliseconds.
+const LONGEST_GAP: u64 = 1_000;
 
 /// What the checker says of a history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -116,14 +118,20 @@ impl Verdict {
     }
 
     /// 0: linearizable. 1: a violation. 2: the checker's budget did not suffice. 3: the run did
-    /// not come to its end, mostly because a node ended by itself.
+    /// not come to its end, mostly because a node ended by itself. 4: a key was without service
+    /// for long although it had to be served.
     pub fn exit_code(&self) -> u8 {
         match self.verdict {
             Judgement::Violation => 1,
             _ if self.failure.is_some() => 3,
-            Judgement::Linearizable => 0,
             Judgement::Unknown => 2,
+            _ if !self.served() => 4,
+            Judgement::Linearizable => 0,
         }
+    }
+
+    fn served(&self) -> bool {
+        self.longest_gap_ms <= LONGEST_GAP
     }
 
     /// Writes it all into a folder.
@@ -268,6 +276,9 @@ impl fmt::Display for Verdict {
                 gap.from as f64 / 1e6
             )?;
         }
+        if !self.served() {
+            writeln!(f, "NOT SERVED: over {LONGEST_GAP} ms are too long")?;
+        }
         if let Some(failure) = &self.failure {
             writeln!(f, "FAILURE: {failure}")?;
         }
@@ -276,7 +287,8 @@ impl fmt::Display for Verdict {
             (Judgement::Unknown, _) => writeln!(f, "UNKNOWN: the checker's budget did not suffice"),
             _ => writeln!(
                 f,
-                "linearizable: the final reads through every node included"
+                "linearizable, the final reads through every node included: no acknowledged write \
+                 is missing"
             ),
         }
     }
