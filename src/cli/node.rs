@@ -85,11 +85,13 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let signal = signals.forever().next();
     info!("{id}: ends on signal {}", signal.unwrap_or(SIGTERM));
     // A second signal does not wait.
-    std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            std::process::exit(1);
-        }
-    });
+    std::thread::Builder::new()
+        .name("impatience".into())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                std::process::exit(1);
+            }
+        })?;
     server.stop(&listener);
     // A panic of the thread has been reported by itself.
     let _ = accepts.join();
