@@ -226,6 +226,9 @@ impl Session<'_> {
                 self.reply(&std::mem::take(&mut part));
                 self.replies.drain();
             }
+            if self.replies.closed() {
+                return Err(Failure::Unavailable("the client has gone".to_owned()));
+            }
             Ok(())
         });
         self.reply(&part);
