@@ -227,8 +227,9 @@ impl<H> Router<H> {
             .filter(|(_, request)| over(request))
             .map(|(&id, _)| id)
             .collect();
-        // In a fixed order: a simulation must replay.
-        ids.sort_unstable();
+        // The newest first: the end of a write starts the next one of its key, which must not be
+        // sent to anybody if it is over, too.
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         for id in ids {
             let failure = self.failure(&self.requests[&id]);
             self.end(id, Err(failure), suspects, effects);
@@ -532,6 +533,26 @@ mod tests {
             submit(&mut router, "x", action);
             assert_eq!(code_at_the_deadline(&mut router), expected);
         }
+    }
+
+    #[test]
+    fn of_two_writes_of_a_key_that_are_over_at_once_the_one_that_waited_is_sent_to_nobody() {
+        let mut router = router();
+        submit(&mut router, "sent", put("1"));
+        submit(&mut router, "waits", put("2"));
+        let mut effects = Vec::new();
+        router.expire(Duration::from_secs(2), NO_ONE, &mut effects);
+        let ended = effects.iter().map(|effect| match effect {
+            Effect::Answer {
+                handle,
+                result: Err(failure),
+            } => (*handle, failure.code()),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(
+            ended.collect::<Vec<_>>(),
+            [("waits", "UNAVAILABLE"), ("sent", "UNKNOWN")]
+        );
     }
 
     #[test]
