@@ -78,22 +78,29 @@ impl<H> Coordinator<H> {
     pub(super) fn queue(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
         let request = &self.requests[&id];
         let key = request.key.clone();
-        let origin = request.task.queued_dot().map(|dot| dot.origin);
+        let dot = request.task.queued_dot();
         let waiting = self.proposing.entry(key).or_default();
         if waiting.is_empty() {
             waiting.push_back(id);
             return self.propose(id, effects);
         }
-        // An origin has one write of a key in flight at a time: what waits here of the same
-        // origin is an earlier try of it, or given up.
+        // An origin has one write of a key in flight at a time: of two that wait here of the same
+        // origin the one with the lower number is given up, or an earlier try of the other.
         let requests = &self.requests;
-        let outdated = |waiting: &u64| {
-            let queued = requests[waiting].task.queued_dot();
-            origin.is_some() && queued.map(|dot| dot.origin) == origin
+        let rival = |waiting: &u64| {
+            let queued = requests[waiting].task.queued_dot()?;
+            dot.filter(|new| new.origin == queued.origin)
+                .map(|new| new.sequence < queued.sequence)
         };
-        let dropped: Vec<u64> = waiting.iter().copied().filter(outdated).collect();
+        let dropped = if waiting.iter().filter_map(rival).any(|is_newer| is_newer) {
+            vec![id]
+        } else {
+            let outdated = |waiting: &&u64| rival(waiting).is_some();
+            let outdated = waiting.iter().filter(outdated).copied().collect();
+            waiting.push_back(id);
+            outdated
+        };
         waiting.retain(|waiting| !dropped.contains(waiting));
-        waiting.push_back(id);
         for old in dropped {
             self.answer(old, Outcome::Superseded, effects);
             self.requests.remove(&old);
@@ -126,6 +133,16 @@ mod tests {
     use crate::register::{Ballot, Change, Operation, Promise, Quorums, VoteReply, VoteRequest};
     use crate::ring::{NodeId, Ring};
 
+    fn coordinator<H>() -> Coordinator<H> {
+        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
+        let quorums = Quorums {
+            replicas: 3,
+            read: 2,
+            write: 2,
+        };
+        Coordinator::new(NodeId(1), ring, quorums, 9)
+    }
+
     /// The ballot that the write of a new key prepares.
     fn prepared(coordinator: &mut Coordinator<()>, key: &str) -> (Ballot, Ticket) {
         let dot = Dot {
@@ -149,17 +166,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_writes_of_an_origin_that_wait_the_one_with_the_higher_number_stays() {
+        for (first, second) in [(5, 6), (6, 5), (6, 6)] {
+            let (mut coordinator, mut effects) = (coordinator(), Vec::new());
+            let mut write = |handle, origin, sequence| {
+                let dot = Dot {
+                    origin: NodeId(origin),
+                    sequence,
+                };
+                let change = Change::Put("x".into());
+                let operation = Operation::Write { dot, change };
+                let zero = Ballot::ZERO;
+                coordinator.request(handle, "k".into(), operation, zero, None, &mut effects);
+            };
+            write("in flight", 2, 1);
+            write("first", 3, first);
+            write("second", 3, second);
+            let dropped: Vec<_> = effects
+                .into_iter()
+                .filter_map(|effect| match effect {
+                    Effect::Answer { handle, outcome } => Some((handle, outcome)),
+                    _ => None,
+                })
+                .collect();
+            let lower = if first <= second { "first" } else { "second" };
+            assert_eq!(dropped, [(lower, Outcome::Superseded)]);
+        }
+    }
+
     /// A replica with a higher fence refuses every new key: it must not be left behind with each
     /// of them, or cost each of them another round.
     #[test]
     fn a_refusal_tells_where_the_proposals_for_all_keys_start() {
-        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
-        let quorums = Quorums {
-            replicas: 3,
-            read: 2,
-            write: 2,
-        };
-        let mut coordinator = Coordinator::new(NodeId(1), ring, quorums, 9);
+        let mut coordinator = coordinator();
         let (ballot, ticket) = prepared(&mut coordinator, "one");
         assert_eq!(ballot.round, 1);
         let fence = Ballot::first(7, NodeId(3));
