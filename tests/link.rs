@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use simple_dynamo::peer::link::{Answer, Settings};
 use simple_dynamo::peer::{Link, Request};
@@ -22,7 +22,7 @@ fn link_to(listener: &TcpListener) -> Arc<Link> {
         address: listener.local_addr().unwrap().to_string(),
         cluster: "test".into(),
         read_timeout: READ_TIMEOUT,
-        patience: 2 * READ_TIMEOUT,
+        patience: 5 * READ_TIMEOUT,
         returned: Box::new(|_| {}),
     })
 }
@@ -42,6 +42,46 @@ fn next(lines: &mut BufReader<TcpStream>) -> String {
     line
 }
 
+/// Forwards a request; its answer will come.
+fn forward(link: &Link) -> mpsc::Receiver<Answer> {
+    let (told, forwarded) = mpsc::channel();
+    let request = Request::Coordinate {
+        key: "k".into(),
+        operation: Operation::Get,
+        seen: None,
+    };
+    link.ask(request, move |answer| told.send(answer).unwrap());
+    forwarded
+}
+
+#[test]
+fn after_a_reset_a_forwarded_request_is_given_up_in_time_though_other_bytes_keep_coming() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let link = link_to(&listener);
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    let mut first = welcome(&listener);
+    let began = Instant::now();
+    let forwarded = forward(&link);
+    assert!(next(&mut first).contains("coordinate"));
+    drop(first);
+    let mut second = welcome(&listener);
+    let answer = loop {
+        // A late reply to somebody else, well within the read time-out of the one before.
+        let write = second
+            .get_mut()
+            .write_all(b"{\"id\":99,\"tell\":\"pong\"}\n");
+        write.unwrap();
+        if let Ok(answer) = forwarded.recv_timeout(READ_TIMEOUT / 20) {
+            break answer;
+        }
+        assert!(began.elapsed() < READ_TIMEOUT * 2, "not given up");
+    };
+    assert!(matches!(answer, Answer::Silent));
+    link.end();
+    thread.join().unwrap();
+}
+
 #[test]
 fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -50,16 +90,7 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     let thread = thread::spawn(move || running.run());
     let mut first = welcome(&listener);
 
-    let (told, forwarded) = mpsc::channel();
-    let key = "k".into();
-    let operation = Operation::Get;
-    let seen = None;
-    let forward = Request::Coordinate {
-        key,
-        operation,
-        seen,
-    };
-    link.ask(forward, move |answer| told.send(answer).unwrap());
+    let forwarded = forward(&link);
     assert!(next(&mut first).contains("coordinate"));
     let (told, voted) = mpsc::channel();
     let vote = VoteRequest::Read { state: false };

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use log::{debug, info};
 
@@ -12,6 +13,9 @@ use crate::lock;
 use crate::net::socket::TcpStream;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
+
+/// How often overdue questions are looked for while bytes come in.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 impl Link {
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
@@ -92,18 +96,23 @@ impl Link {
     }
 
     pub(super) fn receive(&self, mut lines: Lines<TcpStream>) -> io::Result<()> {
+        let mut looked = self.now();
         loop {
-            match lines.receive()? {
+            let received = lines.receive()?;
+            match received {
                 Received::Bytes(_) => {
                     self.heard();
                     net::batch(|| self.take_replies(&mut lines))?;
                 }
-                Received::Nothing => {
-                    let patience = self.watch();
-                    self.renew_if_hopeless()?;
-                    lines.reader().set_read_timeout(Some(patience))?;
-                }
+                Received::Nothing => {}
                 Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            // Questions are given up in time also where other bytes come all the while.
+            if received == Received::Nothing || self.now() >= looked + LOOK_EVERY {
+                looked = self.now();
+                let patience = self.watch();
+                self.renew_if_hopeless()?;
+                lines.reader().set_read_timeout(Some(patience))?;
             }
             if self.ending.load(Ordering::Relaxed) {
                 return Ok(());
