@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 
 #[test]
@@ -177,5 +179,51 @@ fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
     for key in &keys {
         cluster.done(lost, &format!("PUT {key} new"));
         assert_eq!(cluster.get(5554, key).as_deref(), Some("new"));
+    }
+}
+
+/// It asks the others again and again while one of them is away. Only the first time it is news to
+/// them, and ends what they coordinate: even writes that take long come to their end.
+#[test]
+fn a_node_that_cannot_finish_its_copy_does_not_keep_the_others_from_writing() {
+    let cluster = Cluster::start(&FIVE);
+    let (lost, down) = (5554, 5562);
+    let held = |key: &String| {
+        let replicas = cluster.replicas(key);
+        !replicas.contains(&lost) || !replicas.contains(&down)
+    };
+    let keys: Vec<_> = (0..)
+        .map(|n| format!("key{n}"))
+        .filter(held)
+        .take(5)
+        .collect();
+    cluster.done(lost, "PUT before 1");
+    cluster.kill(down);
+    cluster.kill(lost);
+    cluster.wipe(lost);
+    cluster.start_node(lost);
+    let others = [5556, 5558, 5560];
+    for id in others {
+        // Longer in all than the lost node's pause between two inquiries.
+        cluster.slow_disk(id, Duration::from_millis(40));
+        eventually(&format!("{id} knows of the loss"), || {
+            cluster
+                .log(id)
+                .contains("has lost its data folder")
+                .then_some(())
+        });
+    }
+    let voters = |key: &&String| {
+        let replicas = cluster.replicas(key);
+        others.iter().filter(|id| replicas.contains(id)).count() >= 2
+    };
+    for key in keys.iter().filter(voters) {
+        for id in others {
+            cluster.done(id, &format!("PUT {key} {id}"));
+        }
+    }
+    for id in others {
+        let told = cluster.log(id).matches("has lost its data folder").count();
+        assert_eq!(told, 1, "{id} was told more than once");
     }
 }

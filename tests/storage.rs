@@ -2,8 +2,11 @@
 
 mod support;
 
-use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
-use simple_dynamo::storage::{Scan, Urgency};
+use std::sync::Arc;
+
+use simple_dynamo::bytes::MAX_VALUE;
+use simple_dynamo::register::{Accepted, Ballot, Promise, Record, State, VoteReply, VoteRequest};
+use simple_dynamo::storage::{MOST_BACKLOG, Scan, Urgency};
 use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
 use support::witness::{
     Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal,
@@ -278,4 +281,31 @@ fn a_record_that_is_absorbed_keeps_the_highest_promise_and_the_highest_state_see
         assert_eq!(again.records()[&key], expected);
         assert_eq!(again.store.accepted(&"other".into()), Ballot::ZERO);
     }
+}
+
+/// Two replicas with faster disks decide, and would let the log of this one wait ever longer.
+#[test]
+fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    disk.hold(Call::Sync);
+    node.ask(&"first".into(), prepare(1));
+    disk.until_held();
+    let state = State {
+        value: Some(vec![b'x'; MAX_VALUE].as_slice().into()),
+        ..State::default()
+    };
+    let mut asked = 1;
+    while node.store.has_room() {
+        let (ballot, state) = (ballot(asked), Arc::new(state.clone()));
+        let large = VoteRequest::Accept(Accepted { ballot, state });
+        node.ask(&"large".into(), large);
+        asked += 1;
+        assert!(asked as usize * MAX_VALUE < 2 * MOST_BACKLOG, "no bound");
+    }
+    disk.release();
+    for _ in 0..asked {
+        assert!(matches!(node.hear(), Said::Reply { .. }));
+    }
+    assert!(node.store.has_room());
 }

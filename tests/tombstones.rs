@@ -95,6 +95,33 @@ fn a_tombstone_outlives_the_absence_of_a_replica() {
     assert_eq!(sum(&cluster, "keys"), 0);
 }
 
+/// A replica that has dropped tombstones refuses what others wrote below its fence while it was
+/// away: such a state is chosen anew, and until then the replica lacks it.
+#[test]
+fn a_replica_with_a_high_fence_calls_get_at_complete_only_with_all_that_was_restored() {
+    let cluster = soon().start();
+    let back = 5554;
+    // The coordinator with the highest id makes the highest ballots.
+    for key in cluster.keys_of(5562).take(20) {
+        cluster.done(back, &format!("PUT {key} x"));
+        cluster.done(back, &format!("DEL {key}"));
+    }
+    await_no_tombstones(&cluster, &FIVE);
+    // In order: what it has dropped is durable at its end.
+    cluster.terminate(back);
+    // No other replica of these has that fence.
+    let missed: Vec<String> = cluster.keys_of(back).take(300).collect();
+    let puts: Vec<_> = missed.iter().map(|key| format!("PUT {key} y")).collect();
+    ask_all(&cluster, 5558, &puts, |reply| reply.starts_with("OK "));
+    cluster.start_node(back);
+    cluster.await_answer(back);
+    // The first answer that is not an error counts.
+    let own = cluster.own_keys(back);
+    let lacking = missed.iter().filter(|key| !own.contains(*key)).count();
+    assert_eq!(lacking, 0, "of {} keys", missed.len());
+    assert!(number(&cluster, back, "keys_restored") >= Some(300));
+}
+
 #[test]
 fn what_was_dropped_stays_dropped_when_all_nodes_are_killed() {
     let cluster = soon().start();

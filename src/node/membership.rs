@@ -22,6 +22,7 @@ use crossbeam_channel::bounded;
 use log::{info, warn};
 
 use super::{Node, SEQUENCE_BLOCK};
+use crate::lock;
 use crate::net;
 use crate::peer::{Reply, Request, Respond};
 use crate::ring::NodeId;
@@ -153,6 +154,10 @@ fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
                 node.store.absorb(&entry.key, record);
             }
         }
+        // No faster than the disk.
+        if !node.store.has_room() && node.store.await_durable().is_err() {
+            return false;
+        }
         if page.next.is_none() {
             return true;
         }
@@ -189,7 +194,9 @@ impl Node {
     ) {
         let known = self.store.identity().peers.get(&peer).cloned();
         let changed = known.as_ref().is_some_and(|known| *known != storage);
-        if changed {
+        let told = lock(&self.told).insert(peer, storage.clone());
+        // Told once: it asks again and again until it has copied everything, and has not voted.
+        if changed && told.as_ref() != Some(&storage) {
             warn!(
                 "{}: {peer} has lost its data folder; its old votes count no more",
                 self.id

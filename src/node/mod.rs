@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use log::{error, info};
 
 use crate::config::Config;
@@ -36,7 +37,7 @@ use crate::peer::{Link, Respond, link};
 use crate::register::Outcome;
 use crate::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
-use crate::storage::{Hooks, OpenError, Store, Sync};
+use crate::storage::{Hooks, OpenError, StorageId, Store, Sync};
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
 use router::Router;
@@ -56,8 +57,8 @@ pub enum Origin {
     Peer(Respond),
     /// A request of this node's own router.
     Here(router::Ticket),
-    /// Nobody: anti-entropy wants the state restored.
-    Nobody,
+    /// Anti-entropy, which wants the state restored.
+    AntiEntropy(Sender<Outcome>),
 }
 
 /// What a client's request ends with.
@@ -81,6 +82,8 @@ pub struct Node {
     flushing: AtomicBool,
     /// How often a peer has told that it lost its folder.
     lost_folders: AtomicU64,
+    /// Under which storage id each peer last told that it is there.
+    told: Mutex<BTreeMap<NodeId, StorageId>>,
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
@@ -163,6 +166,7 @@ impl Node {
             votes: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
+            told: Mutex::default(),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),

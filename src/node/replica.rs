@@ -60,6 +60,12 @@ impl Node {
         votes.then(|| self.store.seen(key))?
     }
 
+    /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
+    /// other replicas stops nobody: two of them decide, and would leave it ever more to write.
+    pub(super) fn has_room(&self, vote: &VoteRequest) -> bool {
+        matches!(vote, VoteRequest::Read { .. }) || self.store.has_room()
+    }
+
     /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.
     fn vote(
         &self,
@@ -75,6 +81,9 @@ impl Node {
                 "{}: {from} wants a vote on {key:?}, which is not held here",
                 self.id
             );
+            return respond.reply(Reply::Abstain);
+        }
+        if !self.has_room(vote) {
             return respond.reply(Reply::Abstain);
         }
         self.store.vote(key, vote, urgency, move |reply| {

@@ -158,6 +158,11 @@ impl GroupCommit {
         lock(&self.queue.0).appended
     }
 
+    /// How many bytes wait to be written.
+    pub fn backlog(&self) -> usize {
+        lock(&self.queue.0).bytes.len()
+    }
+
     /// The number up to which all entries are durable.
     pub fn durable(&self) -> Lsn {
         lock(&self.queue.0).durable

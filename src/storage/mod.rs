@@ -45,6 +45,8 @@ use recovery::Line;
 
 /// Zeros that are written ahead of the log, in bytes.
 const LOG_AHEAD: u64 = 4 << 20;
+/// A replica whose log has so many bytes to write, or more, abstains from votes.
+pub const MOST_BACKLOG: usize = 64 << 20;
 /// A snapshot is due when the log is this long, in bytes, and longer than the last snapshot.
 const SNAPSHOT_AFTER: u64 = 64 << 20;
 
@@ -169,6 +171,11 @@ impl Store {
         (lsn <= self.commit.durable()).then(|| record.seen(false))
     }
 
+    /// Whether little enough waits to be written for more votes.
+    pub fn has_room(&self) -> bool {
+        self.commit.backlog() < MOST_BACKLOG
+    }
+
     /// Has votes written that nobody waits for urgently.
     pub fn nudge(&self) {
         self.commit.nudge();
@@ -267,7 +274,7 @@ impl Store {
     ///
     /// # Errors
     /// If the log has failed.
-    fn await_durable(&self) -> io::Result<()> {
+    pub fn await_durable(&self) -> io::Result<()> {
         let (told, durable) = bounded(1);
         self.when_durable(Box::new(move || {
             let _ = told.send(());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, unbounded};
 use log::{debug, info};
 
 use super::Comparison;
@@ -13,7 +13,7 @@ use crate::net;
 use crate::node::{Node, Origin};
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
+use crate::register::{Accepted, Operation, Outcome, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use crate::storage::{Scan, Urgency};
@@ -149,16 +149,17 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
         }
     }
     let pulled = states.len() as u64;
-    take_over(node, states);
+    complete &= take_over(node, states);
     node.stats.pulled.add(pulled);
     complete.then_some(pulled)
 }
 
 /// The same rule as for any accept. Where this replica has promised a higher ballot it may not
-/// take the old one: then the state is chosen anew, at a higher ballot still.
+/// take the old one: then the state is chosen anew, at a higher ballot still. Returns whether this
+/// replica holds each of them now, or what came after it.
 ///
 /// All votes are on their way before one is waited for: they share the disk's syncs.
-fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) {
+fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) -> bool {
     let (told, votes) = bounded(states.len());
     for (key, accepted) in states {
         let (told, asked) = (told.clone(), key.clone());
@@ -168,12 +169,18 @@ fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) {
         });
     }
     drop(told);
+    let (told, restored) = unbounded();
     for (key, vote) in votes {
         if let VoteReply::Rejected(_) = vote {
             node.stats.restored.add(1);
-            net::batch(|| node.coordinate(Origin::Nobody, key, Operation::Restore, None));
+            let origin = Origin::AntiEntropy(told.clone());
+            net::batch(|| node.coordinate(origin, key, Operation::Restore, None));
         }
     }
+    drop(told);
+    restored
+        .into_iter()
+        .all(|outcome| matches!(outcome, Outcome::Found { .. } | Outcome::Missing))
 }
 
 impl Node {

@@ -81,7 +81,9 @@ impl Node {
                 Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
                     let vote = VoteRequest::Accept(accepted);
-                    if to == self.id {
+                    if to == self.id && !self.has_room(&vote) {
+                        // The next read tries again.
+                    } else if to == self.id {
                         self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
                     } else {
                         self.links[&to].tell(Request::Vote {
@@ -115,11 +117,14 @@ impl Node {
             Origin::Here(ticket) => {
                 self.answered(ticket, self.id, router::Answer::Outcome(outcome));
             }
-            Origin::Nobody => {}
+            Origin::AntiEntropy(told) => drop(told.send(outcome)),
         }
     }
 
     fn ask_own_replica(self: &Arc<Node>, ticket: Ticket, key: &Key, request: &VoteRequest) {
+        if !self.has_room(request) {
+            return self.voted(ticket, self.id, None);
+        }
         let node = self.clone();
         self.store.vote(key, request, Urgency::Now, move |vote| {
             node.voted(ticket, node.id, Some(vote));
@@ -143,9 +148,6 @@ impl Node {
             link.tell(request);
             return self.voted(ticket, to, None);
         }
-        if spare {
-            self.flush_soon();
-        }
         let node = self.clone();
         link.ask(request, move |answer| {
             let vote = match answer {
@@ -154,6 +156,9 @@ impl Node {
             };
             node.voted(ticket, to, vote);
         });
+        if spare {
+            self.flush_soon();
+        }
     }
 
     /// Whether a question about the key is usually decided without this replica's vote: this
@@ -170,13 +175,14 @@ impl Node {
     }
 
     /// Sends what rides along within [`RIDE_WITHIN`], even if nothing comes to ride along with.
+    /// To be called once it is queued: a flush that is under way might miss it.
     fn flush_soon(self: &Arc<Node>) {
         if self.flushing.swap(true, Ordering::Relaxed) {
             return;
         }
         let node = self.clone();
         self.later(RIDE_WITHIN, move || {
-            // Before the flush: what comes while it goes on is flushed again.
+            // Before the flush: what is queued while it goes on is flushed again.
             node.flushing.store(false, Ordering::Relaxed);
             node.links.values().for_each(|link| link.flush());
         });
