@@ -62,6 +62,11 @@ impl VectorClock {
         self.0.is_empty()
     }
 
+    /// How many origins it has entries of.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether this clock has absorbed all that `other` has.
     pub fn dominates(&self, other: &VectorClock) -> bool {
         other

@@ -16,6 +16,8 @@ const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 
 /// What one largest request takes, in MiB.
 const LEAST_CLIENT_MEMORY: u64 = 32;
+/// How many nodes a cluster may have: the version of a key has an entry for each.
+pub const MOST_NODES: usize = 128;
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
 
@@ -169,6 +171,12 @@ impl Config {
         if self.nodes.len() < n {
             return Err(format!(
                 "replicas is {n}, but there are {} nodes",
+                self.nodes.len()
+            ));
+        }
+        if self.nodes.len() > MOST_NODES {
+            return Err(format!(
+                "there are {} nodes: at most {MOST_NODES}",
                 self.nodes.len()
             ));
         }

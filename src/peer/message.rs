@@ -159,7 +159,10 @@ fn with_line<T: Serialize>(message: &T, send: impl FnOnce(&[u8]) -> bool) -> boo
 mod tests {
     use super::*;
     use crate::clock::Dot;
-    use crate::register::{Change, State};
+    use crate::config::MOST_NODES;
+    use crate::register::{Change, State, Update};
+    use crate::ring::Ring;
+    use crate::storage::records::Records;
 
     fn text<T: Serialize>(message: &T) -> String {
         String::from_utf8(line(message)).unwrap()
@@ -282,6 +285,54 @@ mod tests {
             text(&Welcome::Refused("no".into())),
             "{\"refused\":\"no\"}\n"
         );
+    }
+
+    #[test]
+    fn the_largest_page_fits_into_a_line() {
+        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
+        let clock: Vec<_> = (0..MOST_NODES as u32)
+            .map(|id| format!("{}:{}", u32::MAX - id, u64::MAX))
+            .collect();
+        let state = |value: usize| State {
+            value: Some(vec![0x01; value].as_slice().into()),
+            clock: clock.join(",").parse().unwrap(),
+            ..State::default()
+        };
+        let ballot = Ballot::first(u64::MAX, NodeId(u32::MAX));
+        let mut longest = 0;
+        // Pages that are all but full, and then the largest record of all.
+        for (small, count) in [(0, 1000), (2_600, 1000), (MAX_VALUE / 2, 10)] {
+            let mut records = Records::new(ring.clone());
+            let mut put = |key: String, value: usize| {
+                let state = Arc::new(state(value));
+                records.apply(&key.into(), Update::Accept(Accepted { ballot, state }), 1);
+            };
+            for number in 0..count {
+                let filled = |with: &str| format!("{number:08}{}", with.repeat(MAX_KEY - 8));
+                put(filled("\u{1}"), small);
+                if number % 37 == 0 {
+                    put(filled("\u{2}"), MAX_VALUE);
+                }
+            }
+            for arc in 0..3 {
+                let mut scan = Scan {
+                    arc,
+                    buckets: None,
+                    after: None,
+                    states: true,
+                };
+                loop {
+                    let (page, _) = records.scan(&scan);
+                    scan.after = page.next.clone();
+                    let tell = Reply::Page(page);
+                    longest = longest.max(line(&Tell { id: u64::MAX, tell }).len());
+                    if scan.after.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(longest > MAX_LINE / 2 && longest < MAX_LINE, "{longest}");
     }
 
     #[test]

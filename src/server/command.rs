@@ -2,7 +2,12 @@
 
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
 use crate::clock::VectorClock;
+use crate::config::MOST_NODES;
 use crate::error::Failure;
+
+/// Longer than the version of any key, in bytes: it has an entry for each node at the most, of 32
+/// bytes at the most.
+const MAX_VERSION: usize = 32 * MOST_NODES;
 
 /// A request line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,6 +123,12 @@ impl Command {
         let (word, rest) = split_word(rest.ok_or_else(|| expected(usage))?);
         let expected = match word {
             "-" => None,
+            word if word.len() > MAX_VERSION => {
+                return Err(syntax(&format!(
+                    "no version is as long as {} bytes",
+                    word.len()
+                )));
+            }
             word => Some(word.parse().map_err(|_| {
                 syntax(&format!(
                     "{word:?} is not a version such as 5554:12,5556:3, or - for none"
@@ -307,6 +318,9 @@ mod tests {
         assert_eq!(parse("CAS k 5554:12,5556:3 v w"), cas(expected));
         assert_eq!(parse("cas k - v w"), cas(None));
         assert_eq!(code("CAS k 12 v"), "SYNTAX");
+        // Hundreds of thousands of entries, the lowest last, would take minutes to put in order.
+        let endless: Vec<_> = (1..1_000_000).rev().map(|id| format!("{id}:1")).collect();
+        assert_eq!(code(format!("CAS k {} v", endless.join(","))), "SYNTAX");
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub struct Entry {
 
 /// A page ends after this many entries,
 const PAGE_ENTRIES: usize = 1000;
-/// or after this many bytes of keys and values.
-const PAGE_BYTES: usize = 1 << 20;
+/// or once it may have this many bytes as a line of JSON: with one entry more, of whatever size, it
+/// fits the longest line between nodes.
+const PAGE_BYTES: usize = 4 << 20;
 /// A scan looks at this many records at the most before it lets others at the map.
 const PAGE_VISITS: usize = 20_000;
 
@@ -236,7 +237,7 @@ impl Records {
                 .is_none_or(|b| b.binary_search(&slot.bucket).is_ok());
             if slot.arc as usize == scan.arc && wanted {
                 let record = scan.states.then(|| slot.record.clone());
-                bytes += key.len() + record.as_ref().map_or(0, size);
+                bytes += size(key, record.as_ref());
                 lsn = lsn.max(slot.lsn);
                 let accepted = slot.record.accepted_ballot();
                 page.entries.push(Entry {
@@ -261,7 +262,7 @@ impl Records {
         let mut records = Vec::new();
         for (key, slot) in self.after(after) {
             lsn = lsn.max(slot.lsn);
-            bytes += size(&slot.record);
+            bytes += size(key, Some(&slot.record));
             records.push((key.clone(), slot.record.clone()));
             if records.len() >= most || bytes >= PAGE_BYTES {
                 break;
@@ -276,18 +277,20 @@ impl Records {
     }
 }
 
-fn value_length(record: &Record) -> Option<usize> {
-    record
-        .accepted
-        .as_ref()?
-        .state
-        .value
-        .as_ref()
-        .map(|value| value.len())
-}
-
-fn size(record: &Record) -> usize {
-    value_length(record).unwrap_or(0)
+/// How many bytes an entry of a page takes as JSON at the most.
+fn size(key: &Key, record: Option<&Record>) -> usize {
+    /// Each byte of a string, as in `\u0000`.
+    const ESCAPED: usize = 6;
+    /// Names, and ballots of up to 20 digits a number.
+    const AROUND: usize = 512;
+    /// An entry of a clock: an id, and a number of up to 20 digits.
+    const OF_CLOCK: usize = 36;
+    let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
+    let value = state.and_then(|state| state.value.as_ref());
+    let clocks = state.map_or(0, |state| {
+        state.clock.len() + state.refusals.len() + state.before.len()
+    });
+    ESCAPED * (key.len() + value.map_or(0, |value| value.len())) + AROUND + OF_CLOCK * clocks
 }
 
 /// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
