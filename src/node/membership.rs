@@ -149,6 +149,7 @@ fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
             return false;
         };
         node.store.absorb_fence(&page.fence);
+        node.stats.copied.add(page.entries.len() as u64);
         for entry in page.entries {
             if let Some(record) = entry.record {
                 node.store.absorb(&entry.key, record);

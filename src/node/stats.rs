@@ -38,6 +38,8 @@ pub struct Stats {
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
+    /// Keys that this node, without its votes, took over from another replica: each from both.
+    pub copied: Counter,
 }
 
 impl Node {
@@ -74,12 +76,13 @@ impl Node {
             arcs
         };
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 19] = [
+        let lines: [(&str, &dyn Display); 20] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("uptime_seconds", &self.began.elapsed().as_secs()),
             ("storage", &identity.storage),
             ("storage_standing", &standing),
+            ("keys_copied", &stats.copied.get()),
             ("votes", &if self.votes() { "yes" } else { "no" }),
             ("keys", &(self.store.count() - self.store.tombstone_count())),
             ("tombstones", &self.store.tombstone_count()),
