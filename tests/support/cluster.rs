@@ -88,11 +88,21 @@ impl Cluster {
 
     /// Starts a process with these switches in its environment, too: see [`Plan::switched`].
     pub fn start_node_with(&self, id: u32, switches: &[(&str, &str)]) {
+        self.spawn(id, &[], switches);
+    }
+
+    /// Starts a process with these options of `dynamo node`, too.
+    pub fn start_node_told(&self, id: u32, options: &[&str]) {
+        self.spawn(id, options, &[]);
+    }
+
+    fn spawn(&self, id: u32, options: &[&str], switches: &[(&str, &str)]) {
         let log = self.folder.join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = dynamo(&["node", &id.to_string()], &self.file(id))
             .arg("--data")
             .arg(self.data(id))
+            .args(options)
             .env_remove("RUST_LOG")
             .env("DYNAMO_SLOW_DISK", self.slow_disk_file(id))
             .envs(self.switches.iter().map(|(name, value)| (name, value)))
@@ -149,6 +159,12 @@ impl Cluster {
     /// SIGTERM; waits for the end.
     pub fn terminate(&self, id: u32) -> ExitStatus {
         self.signal(id, Signal::TERM);
+        self.await_end(id)
+    }
+
+    /// SIGINT, as Ctrl-C sends it; waits for the end.
+    pub fn interrupt(&self, id: u32) -> ExitStatus {
+        self.signal(id, Signal::INT);
         self.await_end(id)
     }
 
