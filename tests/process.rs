@@ -53,6 +53,23 @@ fn sigterm_lets_finish_what_runs_and_ends_with_success() {
 }
 
 #[test]
+fn sigint_ends_nodes_in_order_and_with_success_and_all_data_are_there_afterwards() {
+    let cluster = Cluster::start(&THREE);
+    let versions = THREE.map(|id| cluster.done(id, &format!("PUT key{id} {id}")));
+    for id in THREE {
+        let status = cluster.interrupt(id);
+        assert!(status.success(), "{status}");
+        assert!(cluster.log(id).ends_with(&format!("{id}: ended\n")));
+    }
+    THREE.iter().for_each(|&id| cluster.start_node(id));
+    cluster.await_all_ready();
+    for (id, version) in THREE.iter().zip(&versions) {
+        let read = cluster.call(5554, &format!("GET key{id}"));
+        assert_eq!(read, format!("VALUE {version} {id}"));
+    }
+}
+
+#[test]
 fn a_second_process_on_a_data_folder_is_refused() {
     let cluster = Cluster::start(&THREE);
     let elsewhere = Plan::of(&THREE).lay_out();
