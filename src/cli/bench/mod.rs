@@ -1,5 +1,7 @@
 //! `dynamo bench`: a closed loop of clients, and how long they wait.
 
+mod fill;
+
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,20 +10,21 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::arguments::{Argument, Arguments, UsageError};
+use crate::bytes::MAX_VALUE;
 use crate::client::Client;
 use crate::lock;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
 next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
-the next one.
+the next one. Where anything will be read, every key is put first, which is not measured.
 
 usage: dynamo bench [options]
 
   --reads PERCENT      how many of the requests are GET, the others PUT; 50 by default
   --connections N      32 by default
   --keys N             keys are drawn evenly from so many; 10000 by default
-  --value BYTES        length of the values; 100 by default
+  --value BYTES        length of the values, from 0; 100 by default
   --secs SECONDS       5 by default
   --seed N             the same seed draws the same requests; 1 by default
   --cluster FILE       the cluster file; without it, the course's five nodes on 127.0.0.1
@@ -33,8 +36,8 @@ examples:
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Clone)]
 struct Load {
+    /// Percent.
     reads: u64,
     connections: usize,
     keys: u64,
@@ -44,11 +47,23 @@ struct Load {
     addresses: Vec<String>,
 }
 
+impl Load {
+    /// A value as it is written on a line.
+    fn written_value(&self) -> String {
+        match self.value {
+            0 => "\"\"".to_owned(),
+            length => "x".repeat(length),
+        }
+    }
+}
+
 /// What the clients have seen; times in microseconds.
 struct Seen {
     reads: Histogram<u64>,
     writes: Histogram<u64>,
     errors: u64,
+    /// Reads that found no such key.
+    missing: u64,
     /// Requests whose connection ended before the reply came.
     lost: u64,
     first_error: Option<String>,
@@ -61,6 +76,7 @@ impl Seen {
             reads,
             writes,
             errors: 0,
+            missing: 0,
             lost: 0,
             first_error: None,
         })
@@ -75,6 +91,7 @@ impl Seen {
         self.reads.add(other.reads)?;
         self.writes.add(other.writes)?;
         self.errors += other.errors;
+        self.missing += other.missing;
         self.lost += other.lost;
         self.first_error = self.first_error.take().or(other.first_error);
         Ok(())
@@ -87,6 +104,12 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         print!("{HELP}");
         return Ok(());
     };
+    if load.reads > 0 {
+        let began = Instant::now();
+        fill::put_all(&load)?;
+        let elapsed = began.elapsed().as_secs_f64();
+        println!("put {} keys first, in {elapsed:.1} s", load.keys);
+    }
     let done = Arc::new(AtomicU64::new(0));
     let total = Mutex::new(Seen::new()?);
     let began = Instant::now();
@@ -126,6 +149,9 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 at(0.999)
             );
         }
+    }
+    if total.missing > 0 {
+        println!("{} reads found no such key", total.missing);
     }
     if total.lost > 0 {
         println!("{} connections ended before a reply came", total.lost);
@@ -169,6 +195,10 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         let text = "--reads is at most 100, --connections and --keys at least 1";
         return Err(UsageError(text.to_owned()));
     }
+    if load.value > MAX_VALUE {
+        let text = format!("--value is at most {MAX_VALUE}");
+        return Err(UsageError(text));
+    }
     let config = arguments.config()?;
     load.addresses = config
         .nodes
@@ -183,7 +213,7 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
     let mut seen = Seen::new()?;
     let mut connection = connect(load, client)?;
     let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
-    let value = "x".repeat(load.value.max(1));
+    let value = load.written_value();
     let until = Instant::now() + load.duration;
     while Instant::now() < until {
         let key = random.u64(0..load.keys);
@@ -202,6 +232,8 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
         let micros = asked.elapsed().as_micros() as u64;
         if reply.starts_with("ERROR") {
             seen.failed(reply);
+        } else if reply == "NOT_FOUND" {
+            seen.missing += 1;
         }
         if read {
             seen.reads.record(micros)?
