@@ -1,0 +1,247 @@
+//! `dynamo bench`, `shell`, `status` and `nodes` beside a cluster that runs, as processes: what they
+//! print, and how they end.
+
+mod support;
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
+
+/// How a command ended, and what it printed.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Ended {
+        let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+        Ended {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
+fn run(cluster: &Cluster, arguments: &[&str]) -> Ended {
+    let mut command = dynamo(arguments, &cluster.file(THREE[0]));
+    command.output().unwrap().into()
+}
+
+/// The same with something to read.
+fn run_fed(cluster: &Cluster, arguments: &[&str], input: &str) -> Ended {
+    let mut child = dynamo(arguments, &cluster.file(THREE[0]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap().into()
+}
+
+impl Ended {
+    /// It succeeded, and complained of nothing.
+    fn well(&self) -> &str {
+        assert_eq!(
+            (self.code, self.err.as_str()),
+            (Some(0), ""),
+            "{}",
+            self.out
+        );
+        &self.out
+    }
+
+    /// The only line that starts like this.
+    fn line(&self, start: &str) -> &str {
+        let lines: Vec<_> = self
+            .out
+            .lines()
+            .filter(|line| line.starts_with(start))
+            .collect();
+        assert_eq!(lines.len(), 1, "{start:?} in {}", self.out);
+        lines[0]
+    }
+}
+
+/// The numbers of a line such as `reads  p50 1 us, p90 2 us, p99 3 us, p99.9 4 us`.
+fn quantiles(line: &str) -> Vec<u64> {
+    let (_, times) = line.split_once(' ').unwrap();
+    let names = ["p50", "p90", "p99", "p99.9"];
+    let parts: Vec<_> = times.trim().split(", ").collect();
+    assert_eq!(parts.len(), names.len(), "{line}");
+    let number = |(part, name): (&&str, &str)| {
+        let number = part.strip_prefix(name)?.strip_suffix(" us")?.trim();
+        number.parse().ok()
+    };
+    let numbers = parts.iter().zip(names).map(number);
+    numbers
+        .map(|number| number.unwrap_or_else(|| panic!("{line}")))
+        .collect()
+}
+
+#[test]
+fn bench_prints_the_throughput_and_how_long_reads_and_writes_took() {
+    let cluster = Cluster::start(&THREE);
+    let ended = run(&cluster, &["bench", "--secs", "1", "--keys", "200"]);
+    ended.well();
+    let count = ended
+        .out
+        .lines()
+        .find(|line| line.contains(" requests in "));
+    let words: Vec<_> = count.expect("the throughput").split(' ').collect();
+    let (requests, per_second): (u64, u64) = (words[0].parse().unwrap(), words[5].parse().unwrap());
+    assert!(requests > 0 && per_second > 0, "{}", ended.out);
+    for kind in ["reads ", "writes "] {
+        let times = quantiles(ended.line(kind));
+        assert!(times.is_sorted() && times[0] > 0, "{times:?}");
+    }
+    ended.line("   1 s ");
+}
+
+#[test]
+fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
+    let cluster = Cluster::start(&THREE);
+    // With more connections than keys, and with fewer.
+    for (keys, connections, value) in [("20", "40", "0"), ("300", "2", "7")] {
+        let options = ["bench", "--reads", "100", "--secs", "0.3", "--keys", keys];
+        let more = ["--connections", connections, "--value", value];
+        let ended = run(&cluster, &[&options[..], &more[..]].concat());
+        ended.well();
+        ended.line(&format!("put {keys} keys first, in "));
+        ended.line("reads ");
+        assert!(!ended.out.contains("found no such key"), "{}", ended.out);
+        assert!(!ended.out.contains("writes "), "{}", ended.out);
+        let pairs = cluster.list(5554, "GET *").unwrap();
+        assert_eq!(pairs.len(), keys.parse::<usize>().unwrap());
+        let written = "x".repeat(value.parse().unwrap());
+        assert_eq!(cluster.get(5556, "k0"), Some(written));
+    }
+}
+
+#[test]
+fn bench_without_reads_puts_nothing_first_and_goes_on_past_a_node_that_is_down() {
+    let cluster = Cluster::start(&THREE);
+    cluster.kill(5556);
+    let ended = run(&cluster, &["bench", "--reads", "0", "--secs", "0.3"]);
+    ended.well();
+    assert!(!ended.out.contains("first"), "{}", ended.out);
+    quantiles(ended.line("writes "));
+}
+
+#[test]
+fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let ended = run(&cluster, &["bench", "--secs", "0.1"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("is the cluster up?"), "{}", ended.err);
+    let senseless = [
+        ("--reads", "101", "--reads is at most 100"),
+        ("--keys", "0", "--keys at least 1"),
+        ("--connections", "0", "--connections and"),
+        ("--value", "1048577", "--value is at most 1048576"),
+        ("--value", "many", "many"),
+        ("--secs", "-1", "--secs -1: "),
+        (
+            "--colour",
+            "red",
+            "--colour is not understood; see dynamo bench --help",
+        ),
+    ];
+    for (option, value, complaint) in senseless {
+        let ended = run(&cluster, &["bench", option, value]);
+        assert_eq!(ended.code, Some(2), "{option} {value}");
+        assert!(
+            ended.err.contains(complaint),
+            "{option} {value}: {}",
+            ended.err
+        );
+        assert_eq!(ended.out, "");
+    }
+}
+
+#[test]
+fn shell_sends_what_it_is_fed_and_prints_every_reply_in_order() {
+    let cluster = Cluster::start(&THREE);
+    let requests = "PUT k v\n\nGET k\nGET @\nNONSENSE\n";
+    let told = "OK 5556:1\nVALUE 5556:1 v\nPAIR k 5556:1 v\nEND 1\n\
+                ERROR SYNTAX unknown command \"NONSENSE\"; HELP lists the commands\n";
+    assert_eq!(run_fed(&cluster, &["shell", "5556"], requests).well(), told);
+    // Without an id it talks to the first node; what follows a QUIT is not sent.
+    let told = run_fed(&cluster, &["shell"], "PUT k w\nquit\nPUT k x\n");
+    assert_eq!(told.well(), "OK 5554:1,5556:1\nBYE\n");
+    assert_eq!(cluster.get(5558, "k").as_deref(), Some("w"));
+}
+
+#[test]
+fn shell_with_no_node_to_talk_to_fails_and_says_which() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let ended = run_fed(&cluster, &["shell", "5556"], "PING\n");
+    assert_eq!(ended.code, Some(1));
+    let address = cluster.address(5556);
+    let told = format!("dynamo: node 5556 at {address}: ");
+    assert!(ended.err.starts_with(&told), "{}", ended.err);
+    assert!(ended.err.ends_with("; is it running?\n"), "{}", ended.err);
+    let ended = run_fed(&cluster, &["shell", "5560"], "PING\n");
+    assert_eq!(ended.code, Some(2));
+    let told = "dynamo: node 5560 is not in the cluster; its nodes are ";
+    assert!(ended.err.starts_with(told), "{}", ended.err);
+}
+
+#[test]
+fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
+    let cluster = Cluster::start(&THREE);
+    cluster.done(5554, "PUT k v");
+    for id in THREE {
+        // Two replicas acknowledge it, and the third may be told later.
+        eventually(&format!("{id} holds the key"), || {
+            (cluster.stat(id, "keys")? == "1").then_some(())
+        });
+    }
+    let all = run(&cluster, &["status", "--wait", "30"]);
+    assert_eq!(all.well().lines().count(), 3);
+    for id in THREE {
+        let line = all.line(&format!("{id} "));
+        assert!(
+            line.contains(" up   ") && line.contains(" 1 keys, "),
+            "{line}"
+        );
+    }
+    cluster.kill(5556);
+    cluster.pause(5558);
+    let ended = run(&cluster, &["status"]);
+    ended.well();
+    for (id, state) in [(5554, "up"), (5556, "down"), (5558, "silent")] {
+        let line = ended.line(&format!("{id} "));
+        let words: Vec<_> = line.split_whitespace().collect();
+        let expected = [&id.to_string(), &cluster.address(id), state];
+        assert_eq!(words[..3], expected, "{line}");
+    }
+    let waited = run(&cluster, &["status", "--wait", "0.1"]);
+    assert_eq!(waited.code, Some(1));
+    assert_eq!(waited.err, "dynamo: not all were ready within 0.1 s\n");
+    waited.line("5556 ");
+    // The one that is well can be waited for.
+    let one = run(&cluster, &["status", "--wait", "30", "5554"]);
+    assert_eq!(one.well().lines().count(), 1);
+}
+
+#[test]
+fn nodes_prints_a_line_for_each_node_whether_it_runs_or_not() {
+    let cluster = Cluster::start(&THREE);
+    cluster.kill(5556);
+    let port = |address: String| address.rsplit(':').next().unwrap().to_owned();
+    let lines = THREE.map(|id| {
+        let (client, peer) = (port(cluster.address(id)), port(cluster.peer_address(id)));
+        format!("{id} {client} {peer} 127.0.0.1\n")
+    });
+    assert_eq!(run(&cluster, &["nodes"]).well(), lines.concat());
+    let ended = run(&cluster, &["nodes", "5554"]);
+    assert_eq!(ended.code, Some(2));
+    let told = "dynamo: 5554 is not understood; see dynamo nodes --help\n";
+    assert_eq!(ended.err, told);
+}
