@@ -14,18 +14,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use simple_dynamo::config::Config;
 use simple_dynamo::peer::inbound::MOST_STRANGERS;
 use support::asking::DEADLINE;
 use support::cluster::{Cluster, Plan, THREE, eventually};
 use support::raw::Raw;
 use support::usage::Usage;
-use support::workload::{Progress, Workload, assert_linearizable};
+use support::workload::{Progress, StopWhenDone, Workload, assert_linearizable};
 
 const MIB: usize = 1 << 20;
 /// `client_memory_mib` of the nodes here: as little as may be.
 const CLIENT_MEMORY: usize = 32;
 /// Connections that a node keeps open for its peers, its data and its listeners.
 const OWN_DESCRIPTORS: u64 = 60;
+/// Connections that may wait to be accepted: beyond the system's bound they are tried again after
+/// a second.
+const MOST_AT_ONCE: usize = 100;
 /// The node that is attacked.
 const VICTIM: u32 = 5554;
 /// Honest clients of each test, and the keys that they ask for.
@@ -117,18 +122,24 @@ fn control_characters(count: usize) -> String {
     format!("\"{}\"", "\\u0001".repeat(count))
 }
 
-#[test]
-fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served() {
-    let threads = 20;
-    let (cluster, _alone) = start(plan().set("max_clients", threads));
-    let before = usage(&cluster, VICTIM);
+/// How many of a crowd were served, and how many told that there is no room.
+#[derive(Default, Debug)]
+struct Told {
+    served: usize,
+    busy: usize,
+}
+
+/// Opens so many connections, in waves, and keeps them all open, while one that is inside is
+/// served within the deadline. The node has `threads` threads for clients.
+fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
+    let before = usage(cluster, VICTIM);
     // The connections that looked whether the node is ready may still be ending.
     let mut honest = eventually("an honest client is in", || {
         let mut client = cluster.try_client(VICTIM).ok()?;
         (client.call("PING").ok()? == "PONG").then_some(client)
     });
     let stop = AtomicBool::new(false);
-    let (longest, counts) = thread::scope(|scope| {
+    let (longest, told) = thread::scope(|scope| {
         let inside = scope.spawn(|| {
             let mut longest = Duration::ZERO;
             while !stop.load(Ordering::Relaxed) {
@@ -139,45 +150,90 @@ fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served
             }
             longest
         });
-        // Half of them speak before they listen.
-        let address = cluster.address(VICTIM);
-        let mut crowd: Vec<Raw> = (0..10 * threads)
-            .map(|number| {
-                let mut client = Raw::connect(&address);
-                if number % 2 == 0 {
-                    client.send("PING\n");
-                }
-                client
-            })
-            .collect();
-        let full = usage(&cluster, VICTIM);
-        assert!(
-            full.descriptors <= OWN_DESCRIPTORS + 2 * threads as u64,
-            "{full:?}"
-        );
-        assert!(full.threads <= before.threads + threads as u64, "{full:?}");
-        let mut counts = (0, 0);
-        for client in &mut crowd {
-            client.send("PING\n");
-            match client.line().as_str() {
-                "PONG\n" => counts.0 += 1,
-                "ERROR BUSY all 20 threads for clients are taken; try again later\n" => {
-                    counts.1 += 1;
-                }
-                other => panic!("{other:?}"),
-            }
+        let stopping = StopWhenDone(&stop);
+        let mut crowd = Vec::with_capacity(connections);
+        let mut told = Told::default();
+        while crowd.len() < connections {
+            let wave = MOST_AT_ONCE.min(connections - crowd.len());
+            let from = crowd.len();
+            crowd.extend(join_crowd(cluster, wave));
+            let full = usage(cluster, VICTIM);
+            assert!(
+                full.descriptors <= OWN_DESCRIPTORS + 2 * threads as u64,
+                "{full:?}"
+            );
+            assert!(full.threads <= before.threads + threads as u64, "{full:?}");
+            crowd[from..]
+                .iter_mut()
+                .for_each(|client| hear(client, threads, &mut told));
         }
-        stop.store(true, Ordering::Relaxed);
-        (inside.join().unwrap(), counts)
+        drop(stopping);
+        (inside.join().unwrap(), told)
     });
     assert!(longest < DEADLINE, "{longest:?}");
-    let (served, busy) = counts;
-    assert!(served < threads && busy > 9 * threads, "{counts:?}");
+    assert!(told.served < threads, "{told:?}");
+    assert!(told.busy > connections - threads, "{told:?}");
     drop(honest);
     eventually("all that they took is given back", || {
-        let after = usage(&cluster, VICTIM);
+        let after = usage(cluster, VICTIM);
         (after.descriptors <= before.descriptors).then_some(())
     });
+    // Their lines are short, so they hold nothing of what a client may.
+    assert_memory_bounded(cluster, 0);
+}
+
+/// New connections, of which half speak before they listen.
+fn join_crowd(cluster: &Cluster, count: usize) -> Vec<Raw> {
+    let address = cluster.address(VICTIM);
+    let connect = |number| {
+        let mut client = Raw::connect(&address);
+        if number % 2 == 0 {
+            client.send("PING\n");
+        }
+        client
+    };
+    (0..count).map(connect).collect()
+}
+
+fn hear(client: &mut Raw, threads: usize, told: &mut Told) {
+    client.send("PING\n");
+    let busy = format!("ERROR BUSY all {threads} threads for clients are taken; try again later\n");
+    match client.line() {
+        line if line == "PONG\n" => told.served += 1,
+        line if line == busy => told.busy += 1,
+        line => panic!("{line:?}"),
+    }
+}
+
+#[test]
+fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served() {
+    let threads = 20;
+    let (cluster, _alone) = start(plan().set("max_clients", threads));
+    assert_crowd_bounded(&cluster, threads, 10 * threads);
+}
+
+#[test]
+fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bounded() {
+    let connections = 10_000;
+    // As many threads for clients as a node has that is told nothing else.
+    let threads = Config::course().max_clients;
+    if !may_open(connections + OWN_DESCRIPTORS) {
+        println!("skipped: the system does not allow {connections} open files (ulimit -Hn)");
+        return;
+    }
+    let (cluster, _alone) = start(plan());
+    assert_crowd_bounded(&cluster, threads, connections as usize);
+}
+
+/// Raises this process's limit of open files so far; false if the system does not allow it.
+fn may_open(files: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= files);
+    let raised = Rlimit {
+        current: Some(files),
+        ..limit
+    };
+    enough(limit.current) || (enough(limit.maximum) && setrlimit(Resource::Nofile, raised).is_ok())
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Workload<'_> {
 }
 
 /// Ends the clients also when the test panics meanwhile.
-struct StopWhenDone<'a>(&'a AtomicBool);
+pub struct StopWhenDone<'a>(pub &'a AtomicBool);
 
 impl Drop for StopWhenDone<'_> {
     fn drop(&mut self) {
