@@ -1,0 +1,161 @@
+//! More clients than there are threads, or open files, for them.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use simple_dynamo::config::Config;
+
+use super::siege::{
+    MOST_AT_ONCE, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, plan, start, text, usage,
+};
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{Cluster, eventually};
+use crate::support::raw::Raw;
+use crate::support::workload::StopWhenDone;
+
+/// How many of a crowd were served, and how many told that there is no room.
+#[derive(Default, Debug)]
+struct Told {
+    served: usize,
+    busy: usize,
+}
+
+/// Opens so many connections, in waves, and keeps them all open, while one that is inside is
+/// served within the deadline. The node has `threads` threads for clients.
+fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
+    let before = usage(cluster, VICTIM);
+    // The connections that looked whether the node is ready may still be ending.
+    let mut honest = eventually("an honest client is in", || {
+        let mut client = cluster.try_client(VICTIM).ok()?;
+        (client.call("PING").ok()? == "PONG").then_some(client)
+    });
+    let stop = AtomicBool::new(false);
+    let (longest, told) = thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let reply = honest.call("PUT k v").unwrap();
+                assert!(reply.starts_with("OK "), "{reply}");
+                longest = longest.max(began.elapsed());
+            }
+            longest
+        });
+        let stopping = StopWhenDone(&stop);
+        let mut crowd = Vec::with_capacity(connections);
+        let mut told = Told::default();
+        while crowd.len() < connections {
+            let wave = MOST_AT_ONCE.min(connections - crowd.len());
+            let from = crowd.len();
+            crowd.extend(join_crowd(cluster, wave));
+            let full = usage(cluster, VICTIM);
+            assert!(
+                full.descriptors <= OWN_DESCRIPTORS + 2 * threads as u64,
+                "{full:?}"
+            );
+            assert!(full.threads <= before.threads + threads as u64, "{full:?}");
+            crowd[from..]
+                .iter_mut()
+                .for_each(|client| hear(client, threads, &mut told));
+        }
+        drop(stopping);
+        (inside.join().unwrap(), told)
+    });
+    assert!(longest < DEADLINE, "{longest:?}");
+    assert!(told.served < threads, "{told:?}");
+    assert!(told.busy > connections - threads, "{told:?}");
+    drop(honest);
+    eventually("all that they took is given back", || {
+        let after = usage(cluster, VICTIM);
+        (after.descriptors <= before.descriptors).then_some(())
+    });
+    // Their lines are short, so they hold nothing of what a client may.
+    assert_memory_bounded(cluster, 0);
+}
+
+/// New connections, of which half speak before they listen.
+fn join_crowd(cluster: &Cluster, count: usize) -> Vec<Raw> {
+    let address = cluster.address(VICTIM);
+    let connect = |number| {
+        let mut client = Raw::connect(&address);
+        if number % 2 == 0 {
+            client.send("PING\n");
+        }
+        client
+    };
+    (0..count).map(connect).collect()
+}
+
+fn hear(client: &mut Raw, threads: usize, told: &mut Told) {
+    client.send("PING\n");
+    let busy = format!("ERROR BUSY all {threads} threads for clients are taken; try again later\n");
+    match client.line() {
+        line if line == "PONG\n" => told.served += 1,
+        line if line == busy => told.busy += 1,
+        line => panic!("{line:?}"),
+    }
+}
+
+#[test]
+fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served() {
+    let threads = 20;
+    let (cluster, _alone) = start(plan().set("max_clients", threads));
+    assert_crowd_bounded(&cluster, threads, 10 * threads);
+}
+
+#[test]
+fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bounded() {
+    let connections = 10_000;
+    // As many threads for clients as a node has that is told nothing else.
+    let threads = Config::course().max_clients;
+    if !may_open(connections + OWN_DESCRIPTORS) {
+        println!("skipped: the system does not allow {connections} open files (ulimit -Hn)");
+        return;
+    }
+    let (cluster, _alone) = start(plan());
+    assert_crowd_bounded(&cluster, threads, connections as usize);
+}
+
+/// Raises this process's limit of open files so far; false if the system does not allow it.
+fn may_open(files: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= files);
+    let raised = Rlimit {
+        current: Some(files),
+        ..limit
+    };
+    enough(limit.current) || (enough(limit.maximum) && setrlimit(Resource::Nofile, raised).is_ok())
+}
+
+#[test]
+fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
+    let cluster = plan().lay_out();
+    let (file, data) = (cluster.file(VICTIM), cluster.data(VICTIM));
+    let limited = "ulimit -n 300 && exec \"$0\" node 5554 --cluster \"$1\" --data \"$2\"";
+    let mut node = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_dynamo")])
+        .args([file, data])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    cluster.await_answer(VICTIM);
+    let address = cluster.address(VICTIM);
+    let mut crowd: Vec<Raw> = (0..200).map(|_| Raw::connect(&address)).collect();
+    let mut busy = 0;
+    for client in &mut crowd {
+        client.send("PING\nQUIT\n");
+        let reply = text(&client.rest());
+        assert!(
+            reply == "PONG\nBYE\n" || reply.starts_with("ERROR BUSY "),
+            "{reply}"
+        );
+        busy += usize::from(reply.starts_with("ERROR BUSY "));
+    }
+    assert!(busy > 100, "only {busy} were told");
+    assert_eq!(node.try_wait().unwrap(), None);
+    node.kill().unwrap();
+    node.wait().unwrap();
+}

@@ -1,0 +1,189 @@
+//! Clients and strangers who mean harm.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use simple_dynamo::peer::inbound::MOST_STRANGERS;
+
+use super::siege::{
+    HONEST, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once, besiege,
+    control_characters, plan, start, text, usage,
+};
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{THREE, eventually};
+use crate::support::raw::Raw;
+
+#[test]
+fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
+    let (cluster, _alone) = start(plan());
+    let clients = 40;
+    cluster.done(VICTIM, &format!("PUT big {}", control_characters(MIB / 2)));
+    let greedy = besiege(&cluster, |progress| {
+        let greedy = at_once(&cluster, clients, |_, mut client| {
+            let pipeline = "GET big\n".repeat(1000);
+            client.set_patience(Duration::from_millis(300));
+            // Until nothing more is taken: it has long stopped to be served then.
+            while client.try_send(&pipeline) {}
+            client
+        });
+        progress.await_more(200);
+        greedy
+    });
+    assert_memory_bounded(&cluster, clients);
+    drop(greedy);
+    // What they held is there for others.
+    let reply = eventually("a long reply is sent again", || {
+        let reply = cluster.call(VICTIM, "GET big");
+        reply.starts_with("VALUE ").then_some(reply)
+    });
+    assert!(reply.len() > 3 * MIB);
+}
+
+#[test]
+fn half_lines_and_bytes_now_and_then_take_no_more_than_the_budget_and_end_in_time() {
+    let (cluster, _alone) = start(plan().set("line_timeout_ms", 500));
+    let clients = 40;
+    let ends = besiege(&cluster, |_| {
+        at_once(&cluster, clients, |number, mut client| {
+            client.send(format!("PUT k{number} "));
+            if number % 2 == 0 {
+                client.send(vec![b'x'; 4 * MIB]);
+            }
+            let began = Instant::now();
+            while client.try_send("x") {
+                assert!(began.elapsed() < DEADLINE, "nobody ends it");
+                thread::sleep(Duration::from_millis(20));
+            }
+            text(&client.rest())
+        })
+    });
+    let late = "ERROR SYNTAX half a line, and no end of it within 500 ms\n";
+    let busy = "ERROR BUSY too many clients send long lines at once; try again later\n";
+    for (number, end) in ends.iter().enumerate() {
+        // A connection that is closed while it sends may lose the reason.
+        let expected = end == late || (number % 2 == 0 && (end == busy || end.is_empty()));
+        assert!(expected, "{number}: {end:?}");
+    }
+    assert!(ends.iter().any(|end| end == busy), "{ends:?}");
+    assert_memory_bounded(&cluster, clients);
+}
+
+#[test]
+fn junk_and_endless_lines_are_told_what_they_are_and_leave_nothing_behind() {
+    let (cluster, _alone) = start(plan());
+    let clients = 40;
+    besiege(&cluster, |_| {
+        // One after the other, so that each long line is taken; and all stay.
+        let mut kept = Vec::new();
+        for _ in 0..clients {
+            let mut client = Raw::connect(&cluster.address(VICTIM));
+            client.send(vec![b'x'; 3 * MIB]);
+            client.send("\nhalf a line");
+            client.expect("ERROR SYNTAX unknown command");
+            kept.push(client);
+        }
+        let ends = at_once(&cluster, clients, |number, mut client| {
+            let mut rng = fastrand::Rng::with_seed(number as u64);
+            if number % 2 == 0 {
+                client.send(vec![b'x'; 8 * MIB]);
+            } else {
+                // No byte 255, with which telnet would swallow the rest.
+                let junk: Vec<u8> = (0..MIB / 4).map(|_| rng.u8(..0xff)).collect();
+                client.send(junk);
+                client.send("\nQUIT\n");
+            }
+            text(&client.rest())
+        });
+        for (number, end) in ends.iter().enumerate() {
+            let mut lines: Vec<&str> = end.lines().collect();
+            if number % 2 == 1 {
+                assert_eq!(lines.pop(), Some("BYE"), "{number}");
+            }
+            let error = |line: &&str| line.starts_with("ERROR ");
+            assert!(lines.iter().all(error), "{number}: {lines:?}");
+        }
+        drop(kept);
+    });
+    assert_memory_bounded(&cluster, 2 * clients);
+}
+
+#[test]
+fn big_values_from_many_at_once_are_written_or_told_busy_and_none_is_lost() {
+    let (cluster, _alone) = start(plan());
+    let (clients, length) = (30, MIB);
+    let value = "v".repeat(length);
+    let told = besiege(&cluster, |_| {
+        let address: Vec<String> = cluster.ids().map(|id| cluster.address(id)).collect();
+        let (address, value) = (&address, &value);
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..clients)
+                .map(|number| {
+                    scope.spawn(move || {
+                        let mut client = Raw::connect(&address[number % address.len()]);
+                        client.send(format!("PUT big{number} {value}\nQUIT\n"));
+                        text(&client.rest())
+                    })
+                })
+                .collect();
+            let joined = writers.into_iter().map(|thread| thread.join().unwrap());
+            joined.collect::<Vec<_>>()
+        })
+    });
+    let done = told.iter().filter(|reply| reply.starts_with("OK "));
+    assert!(done.count() > 0, "{told:?}");
+    for (number, reply) in told.iter().enumerate() {
+        let read = cluster.call(THREE[number % 3], &format!("GET big{number}"));
+        let whole = read.starts_with("VALUE ") && read.len() > length;
+        match reply.split(' ').take(2).collect::<Vec<_>>()[..] {
+            ["OK", _] => assert!(whole, "{number} is lost"),
+            ["ERROR", "BUSY" | "UNAVAILABLE"] => assert_eq!(read, "NOT_FOUND"),
+            ["ERROR", "UNKNOWN"] => assert!(whole || read == "NOT_FOUND"),
+            // Closed while it still sent: the reason may be lost, and nothing was begun.
+            _ => assert!(reply.is_empty() && read == "NOT_FOUND", "{number}: {reply}"),
+        }
+    }
+    // Their messages between the nodes, and the values themselves.
+    assert_memory_bounded(&cluster, 3 * clients + 2 * HONEST as usize);
+}
+
+#[test]
+fn strangers_on_the_port_for_peers_keep_no_peer_out() {
+    let (cluster, _alone) = start(plan());
+    let before = usage(&cluster, VICTIM);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let crowd = scope.spawn(|| {
+            let mut crowd = VecDeque::new();
+            while !stop.load(Ordering::Relaxed) {
+                crowd.push_back(TcpStream::connect(cluster.peer_address(VICTIM)).unwrap());
+                if crowd.len() > 3 * MOST_STRANGERS {
+                    crowd.pop_front();
+                }
+            }
+        });
+        let full = besiege(&cluster, |_| {
+            let peer = 5556;
+            cluster.kill(peer);
+            cluster.restart(peer);
+            cluster.await_sight(peer, VICTIM, "up");
+            usage(&cluster, VICTIM)
+        });
+        stop.store(true, Ordering::Relaxed);
+        crowd.join().unwrap();
+        // Some that were told to go are still on their way out.
+        let most = 2 * MOST_STRANGERS as u64;
+        assert!(
+            full.threads <= before.threads + u64::from(HONEST) + most,
+            "{full:?}"
+        );
+        let clients = 2 * u64::from(HONEST);
+        assert!(
+            full.descriptors <= OWN_DESCRIPTORS + clients + 3 * most,
+            "{full:?}"
+        );
+    });
+    assert_memory_bounded(&cluster, 0);
+}
