@@ -15,7 +15,7 @@ use fastrand::Rng;
 use storm::Storm;
 use storm::availability::{longest_gaps, stretches, throughput};
 use storm::disk::Stall;
-use storm::fault::Fault;
+use storm::fault::{Fault, Harm};
 use storm::nemesis::{Event, Nemesis};
 use storm::piece::Piece;
 use storm::verdict::{Judgement, Verdict, judge};
@@ -187,6 +187,20 @@ fn a_fault_is_counted_only_if_it_did_something() {
     }
     let never = Fault::Reorder { from, to };
     assert_eq!(never.clone().begin(&cluster).end(&cluster), (never, false));
+}
+
+#[test]
+fn a_node_that_lost_its_disk_is_out_until_it_votes_again() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    let node = 5556;
+    let before = cluster.stat(node, "storage");
+    let wipe = Fault::Wipe { node };
+    assert_eq!(wipe.harm(), Harm::Node(node));
+    let begun = wipe.clone().begin(&cluster);
+    assert!(!cluster.data(node).exists());
+    assert_eq!(begun.end(&cluster), (wipe, true));
+    assert_eq!(cluster.stat(node, "votes").as_deref(), Some("yes"));
+    assert_ne!(cluster.stat(node, "storage"), before);
 }
 
 fn storm(name: &str, seed: u64, nemesis: Nemesis, seconds: u64) -> Storm {

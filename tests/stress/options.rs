@@ -23,6 +23,8 @@ usage: ./run.sh stress [options]
                      timeout    pauses of 60 to 140 ms, around the read time-out
                      rolling    each node in turn, the next as soon as the last one serves again
                      all        kill -9 of all five at once
+                     wipe       kill -9 of a node, and a new start with an empty data folder, or so
+                                with each node in turn; no other is out before it votes again
                      slow-disk  each sync of a node takes 10 to 250 ms longer
                      cut        a link, one way or both, or all links of a node
                      delay      messages on a link are 5 to 150 ms late

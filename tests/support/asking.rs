@@ -134,6 +134,15 @@ impl Cluster {
         });
     }
 
+    /// Waits until a node votes: one that lost its folder first copies what it may have voted on.
+    pub fn await_vote(&self, id: u32) {
+        eventually(&format!("node {id} votes"), || {
+            self.assert_runs(id);
+            let votes = self.stat(id, "votes")? == "yes";
+            votes.then_some(())
+        });
+    }
+
     pub fn await_all_ready(&self) {
         self.ids().for_each(|id| self.await_ready(id));
     }

@@ -15,6 +15,9 @@ pub enum Fault {
     Kill { node: u32 },
     /// `kill -9` of all nodes at once.
     KillAll,
+    /// `kill -9`, and its disk is lost; started again with an empty one at the end. No other node
+    /// may be out meanwhile: it copies from all of them before it votes.
+    Wipe { node: u32 },
     /// SIGSTOP; SIGCONT at the end.
     Pause { node: u32 },
     /// Each sync takes longer.
@@ -63,6 +66,7 @@ impl Fault {
         match self {
             Fault::Kill { .. } => "kill",
             Fault::KillAll => "kill-all",
+            Fault::Wipe { .. } => "wipe",
             Fault::Pause { .. } => "pause",
             Fault::SlowDisk { .. } => "slow-disk",
             Fault::Cut { .. } => "cut",
@@ -79,6 +83,7 @@ impl Fault {
     pub fn harm(&self) -> Harm {
         match *self {
             Fault::Kill { node }
+            | Fault::Wipe { node }
             | Fault::Pause { node }
             | Fault::SlowDisk { node, .. }
             | Fault::Isolate { node } => Harm::Node(node),
@@ -96,6 +101,10 @@ impl Fault {
         match self {
             Fault::Kill { node } => cluster.kill(node),
             Fault::KillAll => cluster.ids().for_each(|id| cluster.kill(id)),
+            Fault::Wipe { node } => {
+                cluster.kill(node);
+                cluster.wipe(node);
+            }
             Fault::Pause { node } => cluster.pause(node),
             Fault::SlowDisk { node, millis } => {
                 cluster.slow_disk(node, Duration::from_millis(millis));
@@ -156,6 +165,7 @@ impl Fault {
             }
             Fault::Kill { .. }
             | Fault::KillAll
+            | Fault::Wipe { .. }
             | Fault::Pause { .. }
             | Fault::SlowDisk { .. }
             | Fault::HalfOpen { .. } => Vec::new(),
@@ -169,8 +179,9 @@ impl Begun {
         self.fault.befallen(cluster).abs_diff(self.before)
     }
 
-    /// Ends it, and waits until the nodes that were down serve again. Returns the fault, and
-    /// whether it did anything: a cut that held nothing up is none.
+    /// Ends it, and waits until the nodes that were down serve again, and one that lost its disk
+    /// votes again. Returns the fault, and whether it did anything: a cut that held nothing up is
+    /// none.
     pub fn end(self, cluster: &Cluster) -> (Fault, bool) {
         let befallen = self.befallen_since(cluster) > 0;
         for (from, to) in self.fault.ways(cluster) {
@@ -185,6 +196,11 @@ impl Begun {
             Fault::KillAll => {
                 cluster.ids().for_each(|id| cluster.start_node(id));
                 cluster.ids().for_each(|id| cluster.await_answer(id));
+                true
+            }
+            Fault::Wipe { node } => {
+                cluster.start_node(node);
+                cluster.await_vote(node);
                 true
             }
             Fault::Pause { node } => {

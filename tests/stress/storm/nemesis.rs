@@ -21,6 +21,7 @@ pub enum Nemesis {
     Timeout,
     Rolling,
     All,
+    Wipe,
     SlowDisk,
     Cut,
     Delay,
@@ -44,12 +45,13 @@ pub struct Event {
 /// How often something is looked at while nothing is to be done.
 const LOOK: Duration = Duration::from_millis(50);
 /// What `Mix` is made of.
-const ALONE: [Nemesis; 11] = [
+const ALONE: [Nemesis; 12] = [
     Nemesis::Kill,
     Nemesis::Pause,
     Nemesis::Timeout,
     Nemesis::Rolling,
     Nemesis::All,
+    Nemesis::Wipe,
     Nemesis::SlowDisk,
     Nemesis::Cut,
     Nemesis::Delay,
@@ -67,6 +69,7 @@ impl Nemesis {
             Nemesis::Timeout => "timeout",
             Nemesis::Rolling => "rolling",
             Nemesis::All => "all",
+            Nemesis::Wipe => "wipe",
             Nemesis::SlowDisk => "slow-disk",
             Nemesis::Cut => "cut",
             Nemesis::Delay => "delay",
@@ -75,6 +78,18 @@ impl Nemesis {
             Nemesis::HalfOpen => "half-open",
             Nemesis::Mix => "mix",
         }
+    }
+
+    /// Whether it takes long, and leaves the others no turn.
+    fn takes_long(self) -> bool {
+        matches!(self, Nemesis::Rolling | Nemesis::All)
+    }
+
+    /// Whether nothing else may be broken meanwhile. A node that lost its disk waits for all
+    /// others: beside another fault it would not vote before that one is over, and two nodes would
+    /// be out.
+    fn strikes_alone(self) -> bool {
+        self.takes_long() || self == Nemesis::Wipe
     }
 }
 
@@ -142,21 +157,20 @@ impl AtWork<'_> {
         nodes
     }
 
-    /// Everything at random: often two things at once, on different nodes.
+    /// Everything at random: often two things at once, on different nodes. All of it is over
+    /// before the next handful.
     fn handful(&mut self) {
         let nemesis = ALONE[self.rng.usize(..ALONE.len())];
         let nodes = self.shuffled_nodes();
-        let single = matches!(nemesis, Nemesis::Rolling | Nemesis::All);
-        if single && self.rng.u8(..3) > 0 {
-            // They take long, and leave the others no turn.
+        if nemesis.takes_long() && self.rng.u8(..3) > 0 {
             return;
         }
-        if single || self.rng.bool() {
+        if nemesis.strikes_alone() || self.rng.bool() {
             return self.strike(nemesis, &nodes);
         }
         let other = loop {
             let other = ALONE[self.rng.usize(..ALONE.len())];
-            if !matches!(other, Nemesis::Rolling | Nemesis::All) {
+            if !other.strikes_alone() {
                 break other;
             }
         };
@@ -175,6 +189,14 @@ impl AtWork<'_> {
             for node in self.cluster.ids() {
                 let lasting = self.millis(0..100);
                 self.let_loose([Fault::Kill { node }], lasting);
+            }
+            return;
+        }
+        if nemesis == Nemesis::Wipe && self.rng.bool() {
+            // Every disk is lost, each as soon as the node before votes again: what that one has
+            // not copied by then is nowhere.
+            for &node in nodes {
+                self.let_loose([Fault::Wipe { node }], Duration::ZERO);
             }
             return;
         }
@@ -206,6 +228,7 @@ impl AtWork<'_> {
             Nemesis::Kill => Fault::Kill { node: from },
             Nemesis::Pause | Nemesis::Timeout => Fault::Pause { node: from },
             Nemesis::All => Fault::KillAll,
+            Nemesis::Wipe => Fault::Wipe { node: from },
             Nemesis::SlowDisk => Fault::SlowDisk {
                 node: from,
                 millis: rng.u64(10..250),

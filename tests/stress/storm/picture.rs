@@ -107,7 +107,7 @@ fn draw_faults(svg: &mut Svg, scale: &Scale, top: f64, events: &[Event], nodes: 
 
 fn color_of(event: &Event) -> &'static str {
     match event.fault.name() {
-        "kill" | "kill-all" => "#c0392b",
+        "kill" | "kill-all" | "wipe" => "#c0392b",
         "pause" => "#e08e0b",
         "slow-disk" => "#8e6b3e",
         "cut" | "cut-both-ways" | "isolate" => "#7d3c98",
