@@ -223,25 +223,53 @@ fn run(storm: &Storm) -> Verdict {
     verdict
 }
 
-#[test]
-fn nodes_that_leave_a_rule_out_are_found_within_five_seeds() {
-    let found = (1..=5).any(|seed| {
-        let rule = ("DYNAMO_LEAVE_OUT", "HighestAccepted");
+/// Whether one of five seeds tells that all nodes, with these switches, leave a rule out.
+fn is_found(
+    rule: &str,
+    nemesis: Nemesis,
+    seconds: u64,
+    switches: &[(&'static str, String)],
+) -> bool {
+    let without = [("DYNAMO_LEAVE_OUT", rule.to_owned())];
+    (1..=5).any(|seed| {
         let storm = Storm {
-            switches: vec![rule],
-            ..storm("rule", seed, Nemesis::Mix, 6)
+            switches: [&without, switches].concat(),
+            ..storm(rule, seed, nemesis, seconds)
         };
         let verdict = run(&storm);
         let drawn = storm.out.join("violation.html").exists();
         assert_eq!(drawn, verdict.exit_code() == 1);
         drawn
-    });
-    assert!(found);
+    })
+}
+
+// `PromiseDurable` is not among these. To break a promise that was told too early, a replica has
+// to be killed in the few milliseconds before it is on the disk, and be back while the proposer of
+// a lower ballot still waits for it; who kills all nodes kills the proposers, too. That takes more
+// luck than a storm has; `tests/negative_controls.rs` places each step.
+
+#[test]
+fn nodes_that_leave_a_rule_out_are_found_within_five_seeds() {
+    assert!(is_found("HighestAccepted", Nemesis::Mix, 6, &[]));
+}
+
+#[test]
+fn nodes_that_vote_without_a_copy_after_a_lost_disk_are_found_within_five_seeds() {
+    assert!(is_found("LostFolderCopied", Nemesis::Wipe, 4, &[]));
+}
+
+#[test]
+fn nodes_that_tell_a_vote_before_it_is_durable_are_found_within_five_seeds() {
+    // On a disk that is very fast next to nothing is told early.
+    let disk = folder("slow-disk");
+    fs::write(&disk, "20").unwrap();
+    let slow = [("DYNAMO_SLOW_DISK", disk.display().to_string())];
+    assert!(is_found("AcceptDurable", Nemesis::All, 4, &slow));
 }
 
 #[test]
 fn a_node_that_ends_by_itself_is_a_failure_with_the_end_of_its_log() {
-    let switches = vec![("DYNAMO_CRASH_AT", "LogSynced:100")];
+    let switches = vec![("DYNAMO_CRASH_AT", "LogSynced:100".to_owned())];
     let verdict = run(&Storm {
         switches,
         ..storm("end", 1, Nemesis::None, 10)

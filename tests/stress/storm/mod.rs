@@ -50,7 +50,7 @@ pub struct Storm {
     /// Where the history, the faults, the logs of the nodes, the verdict and the pictures go.
     pub out: PathBuf,
     /// Switches of `simple_dynamo::rules` and `simple_dynamo::faults` for every node.
-    pub switches: Vec<(&'static str, &'static str)>,
+    pub switches: Vec<(&'static str, String)>,
 }
 
 /// What is known after a storm.
@@ -79,13 +79,15 @@ impl Storm {
     }
 
     fn rage(&self, interrupted: &AtomicBool) -> io::Result<Seen> {
+        let own = self.switches.iter();
+        let own: Vec<(&str, &str)> = own.map(|(name, value)| (*name, value.as_str())).collect();
         let plan = Plan::of(&FIVE)
             .set("anti_entropy_ms", 1_000)
             .set("tombstone_age_ms", 4_000)
             .proxied()
             .kept_in(self.out.join("nodes"))
             .switched(&[("DYNAMO_SNAPSHOT_AFTER", SNAPSHOT_AFTER)])
-            .switched(&self.switches);
+            .switched(&own);
         let cluster = plan.start();
         let keys: Vec<String> = (0..self.keys)
             .map(|number| format!("key{number}"))
