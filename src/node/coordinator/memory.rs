@@ -6,8 +6,10 @@ use crate::bytes::Key;
 use crate::register::Accepted;
 use crate::rules::{self, Rule};
 
-/// How many keys one generation holds; two are kept.
-const GENERATION: usize = 16_384;
+/// How many keys one generation holds,
+const GENERATION: usize = 4096;
+/// and how many bytes of keys and values, at the most; two generations are kept.
+const GENERATION_BYTES: usize = 16 << 20;
 
 /// Per key the last state that this coordinator got chosen, for as many keys as were written
 /// last. It lets the next write skip the prepare.
@@ -17,6 +19,8 @@ const GENERATION: usize = 16_384;
 #[derive(Default)]
 pub struct Memory {
     young: HashMap<Key, Accepted>,
+    /// Of the keys and values in it.
+    young_bytes: usize,
     old: HashMap<Key, Accepted>,
 }
 
@@ -26,16 +30,27 @@ impl Memory {
             return self.young.get(key).or(self.old.get(key)).cloned();
         }
         let young = self.young.remove(key);
+        if let Some(chosen) = &young {
+            self.young_bytes -= size(key, chosen);
+        }
         let old = self.old.remove(key);
         young.or(old)
     }
 
     pub fn put(&mut self, key: Key, chosen: Accepted) {
-        if self.young.len() >= GENERATION {
+        if self.young.len() >= GENERATION || self.young_bytes >= GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
         }
-        self.young.insert(key, chosen);
+        self.young_bytes += size(&key, &chosen);
+        if let Some(before) = self.young.insert(key.clone(), chosen) {
+            self.young_bytes -= size(&key, &before);
+        }
     }
+}
+
+fn size(key: &Key, chosen: &Accepted) -> usize {
+    key.len() + chosen.state.value.as_ref().map_or(0, |value| value.len())
 }
 
 #[cfg(test)]
@@ -43,6 +58,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::bytes::MAX_VALUE;
     use crate::register::{Ballot, State};
 
     fn chosen() -> Accepted {
@@ -70,5 +86,26 @@ mod tests {
         let newest = (3 * GENERATION - 1).to_string();
         assert!(memory.take(&newest.into()).is_some());
         assert!(memory.take(&"0".into()).is_none());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes_too() {
+        let mut memory = Memory::default();
+        let state = State {
+            value: Some(vec![0; MAX_VALUE].as_slice().into()),
+            ..State::default()
+        };
+        let large = Accepted {
+            state: Arc::new(state),
+            ..chosen()
+        };
+        for key in 0..100 {
+            memory.put(key.to_string().into(), large.clone());
+            memory.put("again".into(), large.clone());
+        }
+        let count = memory.young.len() + memory.old.len();
+        assert!(count > 2 && count * MAX_VALUE <= 2 * (GENERATION_BYTES + MAX_VALUE));
+        let own = memory.young.iter().map(|(key, own)| size(key, own));
+        assert_eq!(memory.young_bytes, own.sum::<usize>());
     }
 }
