@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use log::{error, info};
 
-use crate::config::Config;
+use crate::config::{Config, Member};
 use crate::error::Failure;
 use crate::lock;
 use crate::net;
@@ -63,6 +63,9 @@ pub enum Origin {
 
 /// What a client's request ends with.
 pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+
+/// Called when a peer is heard again after a silence.
+type Returned = Arc<dyn Fn(NodeId) + Send + std::marker::Sync>;
 
 /// One node of the cluster.
 pub struct Node {
@@ -121,35 +124,12 @@ impl Node {
         Ok(node)
     }
 
-    fn new(
-        id: NodeId,
-        config: Config,
-        ring: Arc<Ring>,
-        store: Store,
-        returned: Arc<dyn Fn(NodeId) + Send + std::marker::Sync>,
-    ) -> Node {
-        let links = config
-            .nodes
-            .iter()
-            .filter(|member| member.id != id)
-            .map(|member| {
-                let returned = returned.clone();
-                let settings = link::Settings {
-                    node: id,
-                    peer: member.id,
-                    address: member.peer_address(),
-                    cluster: config.fingerprint(),
-                    read_timeout: config.read_timeout(),
-                    patience: config.request_deadline(),
-                    returned: Box::new(move |peer| returned(peer)),
-                };
-                (member.id, Link::new(settings))
-            });
+    fn new(id: NodeId, config: Config, ring: Arc<Ring>, store: Store, returned: Returned) -> Node {
         let first_sequence = store.sequences() + 1;
         Node {
             id,
             stats: Stats::default(),
-            links: links.collect(),
+            links: links(id, &config, &returned),
             coordinator: Mutex::new(Coordinator::new(
                 id,
                 ring.clone(),
@@ -273,6 +253,25 @@ impl Node {
             node.pause(Duration::from_secs(1));
         }
     }
+}
+
+/// A link to each other node.
+fn links(id: NodeId, config: &Config, returned: &Returned) -> BTreeMap<NodeId, Arc<Link>> {
+    let others = config.nodes.iter().filter(|member| member.id != id);
+    let link = |member: &Member| {
+        let returned = returned.clone();
+        let settings = link::Settings {
+            node: id,
+            peer: member.id,
+            address: member.peer_address(),
+            cluster: config.fingerprint(),
+            read_timeout: config.read_timeout(),
+            patience: config.request_deadline(),
+            returned: Box::new(move |peer| returned(peer)),
+        };
+        (member.id, Link::new(settings))
+    };
+    others.map(link).collect()
 }
 
 /// After a failed write or fsync nobody knows what is on the disk, so nothing more is promised:

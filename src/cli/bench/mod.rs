@@ -96,6 +96,32 @@ impl Seen {
         self.first_error = self.first_error.take().or(other.first_error);
         Ok(())
     }
+
+    fn print(&self, seconds: f64) {
+        let count = self.reads.len() + self.writes.len();
+        println!(
+            "{count} requests in {seconds:.1} s: {:.0} per second",
+            count as f64 / seconds
+        );
+        for (name, times) in [("reads", &self.reads), ("writes", &self.writes)] {
+            if !times.is_empty() {
+                let at = |quantile| times.value_at_quantile(quantile);
+                println!(
+                    "{name:<6} p50 {} us, p90 {} us, p99 {} us, p99.9 {} us",
+                    at(0.5),
+                    at(0.9),
+                    at(0.99),
+                    at(0.999)
+                );
+            }
+        }
+        if self.missing > 0 {
+            println!("{} reads found no such key", self.missing);
+        }
+        if self.lost > 0 {
+            println!("{} connections ended before a reply came", self.lost);
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -110,12 +136,22 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let elapsed = began.elapsed().as_secs_f64();
         println!("put {} keys first, in {elapsed:.1} s", load.keys);
     }
+    let began = Instant::now();
+    let total = measure(&load, began)?;
+    total.print(began.elapsed().as_secs_f64());
+    match total.first_error {
+        Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
+        None => Ok(()),
+    }
+}
+
+/// Runs all clients to their end, and adds up what they have seen.
+fn measure(load: &Load, began: Instant) -> Result<Seen, Box<dyn Error>> {
     let done = Arc::new(AtomicU64::new(0));
     let total = Mutex::new(Seen::new()?);
-    let began = Instant::now();
     std::thread::scope(|scope| {
         for client in 0..load.connections {
-            let (load, done, total) = (&load, &done, &total);
+            let (done, total) = (&done, &total);
             scope.spawn(move || {
                 let seen = drive(load, client, done).map_err(|error| error.to_string());
                 let mut total = lock(total);
@@ -127,39 +163,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 }
             });
         }
-        report_progress(&load, &done, began);
+        report_progress(load, &done, began);
     });
-    let elapsed = began.elapsed().as_secs_f64();
-    let total = total
+    Ok(total
         .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let count = total.reads.len() + total.writes.len();
-    println!(
-        "{count} requests in {elapsed:.1} s: {:.0} per second",
-        count as f64 / elapsed
-    );
-    for (name, times) in [("reads", &total.reads), ("writes", &total.writes)] {
-        if !times.is_empty() {
-            let at = |quantile| times.value_at_quantile(quantile);
-            println!(
-                "{name:<6} p50 {} us, p90 {} us, p99 {} us, p99.9 {} us",
-                at(0.5),
-                at(0.9),
-                at(0.99),
-                at(0.999)
-            );
-        }
-    }
-    if total.missing > 0 {
-        println!("{} reads found no such key", total.missing);
-    }
-    if total.lost > 0 {
-        println!("{} connections ended before a reply came", total.lost);
-    }
-    match total.first_error {
-        Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
-        None => Ok(()),
-    }
+        .unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
 fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
