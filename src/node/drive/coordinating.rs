@@ -81,16 +81,11 @@ impl Node {
                 Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
                     let vote = VoteRequest::Accept(accepted);
-                    if to == self.id && !self.has_room(&vote) {
-                        // The next read tries again.
-                    } else if to == self.id {
+                    if to != self.id {
+                        let spare = true;
+                        self.links[&to].tell(Request::Vote { key, vote, spare });
+                    } else if self.has_room(&vote) {
                         self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
-                    } else {
-                        self.links[&to].tell(Request::Vote {
-                            key,
-                            vote,
-                            spare: true,
-                        });
                     }
                 }
                 Effect::Answer { handle, outcome } => self.tell(handle, outcome),
