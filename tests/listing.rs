@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,12 +55,7 @@ fn each_node_lists_the_keys_of_its_three_ranges_and_every_node_lists_all() {
     let written = write(&cluster, 5554, 100, "v");
     for id in FIVE {
         assert_eq!(all_pairs(&cluster, id), written, "through {id}");
-        let holds = |key: &&String| cluster.replicas(key).contains(&id);
-        let expected: BTreeSet<_> = written.keys().filter(holds).cloned().collect();
-        eventually(&format!("GET @ of {id} has its keys"), || {
-            let own: BTreeSet<_> = own_pairs(&cluster, id).into_keys().collect();
-            (own == expected).then_some(())
-        });
+        cluster.await_own_keys(id, written.keys());
     }
 }
 
@@ -124,13 +119,13 @@ fn with_two_replicas_of_a_range_down_all_pairs_are_refused_and_the_text_says_why
 #[test]
 fn where_some_keys_cannot_be_deleted_the_reply_says_how_many_were_and_that_others_may_be() {
     let cluster = Cluster::start(&FIVE);
-    write(&cluster, 5554, 30, "v");
+    let written = write(&cluster, 5554, 30, "v");
     // Of the keys that 5554 holds, its own range is left with one replica, the others with two.
-    let own = own_pairs(&cluster, 5554);
+    let own = cluster.await_own_keys(5554, written.keys());
     cluster.kill(5558);
     cluster.kill(5560);
     let (lost, left): (Vec<_>, Vec<_>) = own
-        .into_keys()
+        .into_iter()
         .partition(|key| cluster.replicas(key)[0] == 5554);
     assert!(!lost.is_empty() && !left.is_empty());
     let reply = cluster.call(5554, "DEL @");
@@ -166,11 +161,11 @@ fn what_was_deleted_with_a_star_while_a_node_was_down_stays_deleted() {
 fn deleting_what_one_node_holds_leaves_the_rest() {
     let cluster = Cluster::start(&FIVE);
     let written = write(&cluster, 5554, 200, "v");
-    let own = own_pairs(&cluster, 5560);
+    let own = cluster.await_own_keys(5560, written.keys());
     assert_eq!(cluster.call(5560, "DEL @"), format!("OK {}", own.len()));
     let expected: BTreeMap<_, _> = written
         .into_iter()
-        .filter(|(key, _)| !own.contains_key(key))
+        .filter(|(key, _)| !own.contains(key))
         .collect();
     for id in FIVE {
         assert_eq!(all_pairs(&cluster, id), expected, "through {id}");

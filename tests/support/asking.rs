@@ -94,6 +94,21 @@ impl Cluster {
         self.own_pairs(id).into_iter().map(key).collect()
     }
 
+    /// The keys of `GET @`, as soon as they are just those of `all` that the node is a replica of: a
+    /// write is acknowledged when two of its three replicas have it.
+    pub fn await_own_keys<'a>(
+        &self,
+        id: u32,
+        all: impl IntoIterator<Item = &'a String>,
+    ) -> BTreeSet<String> {
+        let held = |key: &&String| self.replicas(key).contains(&id);
+        let held: BTreeSet<String> = all.into_iter().filter(held).cloned().collect();
+        eventually(&format!("GET @ of {id} has its keys"), || {
+            (self.own_keys(id) == held).then_some(())
+        });
+        held
+    }
+
     /// One line of `STATS`; `None` if the node does not answer.
     pub fn stat(&self, id: u32, name: &str) -> Option<String> {
         let stats = self.stats(id)?;
