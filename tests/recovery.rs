@@ -5,8 +5,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
+use simple_dynamo::bytes::MAX_VALUE;
 use simple_dynamo::clock::VectorClock;
+use simple_dynamo::storage::MOST_BACKLOG;
 use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 
 #[test]
@@ -253,4 +256,26 @@ fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
     for id in FIVE {
         assert_eq!(cluster.own_keys(id).len(), 1, "on {id}");
     }
+}
+
+#[test]
+fn a_node_whose_disk_did_not_keep_up_calls_get_at_complete_only_with_all_that_it_refused() {
+    let cluster = Cluster::start(&THREE);
+    let slow = 5558;
+    cluster.slow_disk(slow, Duration::from_secs(2));
+    // More than a replica takes before its log is written.
+    let large = "x".repeat(MAX_VALUE);
+    let keys: Vec<String> = (0..2 * MOST_BACKLOG / MAX_VALUE)
+        .map(|number| format!("key{number}"))
+        .collect();
+    let mut client = cluster.client(5554);
+    for key in &keys {
+        let reply = client.call(&format!("PUT {key} {large}")).unwrap();
+        assert!(reply.starts_with("OK "), "{reply}");
+    }
+    cluster.heal_disk(slow);
+    // The first answer that is not an error counts.
+    assert_eq!(cluster.own_keys(slow).len(), keys.len());
+    let pulled = cluster.stat(slow, "keys_pulled");
+    assert_ne!(pulled.as_deref(), Some("0"), "it refused nothing");
 }

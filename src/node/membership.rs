@@ -195,9 +195,9 @@ impl Node {
     ) {
         let known = self.store.identity().peers.get(&peer).cloned();
         let changed = known.as_ref().is_some_and(|known| *known != storage);
-        let told = lock(&self.told).insert(peer, storage.clone());
-        // Told once: it asks again and again until it has copied everything, and has not voted.
-        if changed && told.as_ref() != Some(&storage) {
+        // It asks again and again until it has copied everything, and has not voted meanwhile.
+        let is_news = lock(&self.told).get(&peer) != Some(&storage);
+        if changed && is_news {
             warn!(
                 "{}: {peer} has lost its data folder; its old votes count no more",
                 self.id
@@ -205,6 +205,8 @@ impl Node {
             self.lost_folders.fetch_add(1, Ordering::SeqCst);
             self.abandon_coordinated();
         }
+        // Only now: whoever finds it here relies on what was counted being ended.
+        lock(&self.told).insert(peer, storage.clone());
         if known.is_none() || (changed && votes) {
             let noted = self.store.change_identity(|identity| {
                 identity.peers.insert(peer, storage);

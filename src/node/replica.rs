@@ -61,9 +61,14 @@ impl Node {
     }
 
     /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
-    /// other replicas stops nobody: two of them decide, and would leave it ever more to write.
+    /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
+    /// state that is refused so is missed, as if this node had been away.
     pub(super) fn has_room(&self, vote: &VoteRequest) -> bool {
-        matches!(vote, VoteRequest::Read { .. }) || self.store.has_room()
+        let has_room = matches!(vote, VoteRequest::Read { .. }) || self.store.has_room();
+        if !has_room && matches!(vote, VoteRequest::Accept(_)) {
+            self.anti_entropy.doubt_all(&self.ring);
+        }
+        has_room
     }
 
     /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.

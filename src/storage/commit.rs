@@ -28,6 +28,9 @@ const CROWD: usize = 3;
 /// then it gathers for so long before it is written, and saves syncs for everybody.
 const GATHER: Duration = Duration::from_micros(800);
 
+/// A buffer larger than this is given back to the allocator after use, in bytes.
+const KEPT_BUFFER: usize = 1 << 20;
+
 /// Whether somebody waits for an entry to be durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
@@ -205,22 +208,25 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
             gathered = lock(queue);
         }
         crowd = std::mem::take(&mut gathered.urgent);
-        payload.clear();
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
         if let Some(next) = gathered.next_log.take() {
             log = next;
         }
         drop(gathered);
-        frame.clear();
         frame::encode(&payload, &mut frame);
         if let Err(error) = write(log.as_mut(), &frame, sync) {
             return fail(queue, error, hooks);
         }
         last = Instant::now();
+        let written = frame.len() as u64;
+        for buffer in [&mut payload, &mut frame] {
+            buffer.clear();
+            buffer.shrink_to(KEPT_BUFFER);
+        }
         let mut gathered = lock(queue);
         gathered.durable = upto;
-        gathered.written += frame.len() as u64;
+        gathered.written += written;
         let ready = gathered.waiting.partition_point(|(lsn, _)| *lsn <= upto);
         let ready: Vec<_> = gathered
             .waiting

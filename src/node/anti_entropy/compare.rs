@@ -13,7 +13,7 @@ use crate::net;
 use crate::node::{Node, Origin};
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Operation, Outcome, VoteReply, VoteRequest};
+use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use crate::storage::{Scan, Urgency};
@@ -149,7 +149,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
         }
     }
     let pulled = states.len() as u64;
-    complete &= take_over(node, states);
+    complete &= take_over(node, &states);
     node.stats.pulled.add(pulled);
     complete.then_some(pulled)
 }
@@ -159,12 +159,12 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 /// replica holds each of them now, or what came after it.
 ///
 /// All votes are on their way before one is waited for: they share the disk's syncs.
-fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) -> bool {
+fn take_over(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     let (told, votes) = bounded(states.len());
     for (key, accepted) in states {
         let (told, asked) = (told.clone(), key.clone());
-        let request = VoteRequest::Accept(accepted);
-        node.store.vote(&key, &request, Urgency::Now, move |vote| {
+        let request = VoteRequest::Accept(accepted.clone());
+        node.store.vote(key, &request, Urgency::Now, move |vote| {
             let _ = told.send((asked, vote));
         });
     }
@@ -178,9 +178,12 @@ fn take_over(node: &Arc<Node>, states: Vec<(Key, Accepted)>) -> bool {
         }
     }
     drop(told);
-    restored
-        .into_iter()
-        .all(|outcome| matches!(outcome, Outcome::Found { .. } | Outcome::Missing))
+    // What is chosen anew may be held by the other replicas alone.
+    restored.into_iter().for_each(drop);
+    let held = |(key, accepted): &(Key, Accepted)| {
+        node.store.accepted(key) >= accepted.ballot || node.store.is_past(key, accepted)
+    };
+    states.iter().all(held)
 }
 
 impl Node {

@@ -137,7 +137,11 @@ impl Node {
         told: Option<NodeId>,
     ) {
         let link = &self.links[&to];
-        let spare = !matches!(vote, VoteRequest::Prepare(_)) && self.is_spare(to, &key, told);
+        let spare = match vote {
+            VoteRequest::Prepare(_) => false,
+            VoteRequest::Accept(_) => self.store.has_room() && self.is_spare(to, &key, told),
+            VoteRequest::Read { .. } => self.is_spare(to, &key, told),
+        };
         let request = Request::Vote { key, vote, spare };
         if link.suspect() {
             link.tell(request);
