@@ -45,19 +45,30 @@ mod tests {
     }
 
     #[test]
-    fn what_rides_along_goes_out_with_the_next_message_or_a_flush() {
+    fn what_rides_along_goes_out_with_the_next_message_or_once_it_is_late() {
         let (out, mut receiver) = pair(1000);
-        receiver.set_nonblocking(true).unwrap();
-        let mut bytes = [0; 20];
+        let waits = |out: &Outgoing, receiver: &mut TcpStream| {
+            receiver.set_nonblocking(true).unwrap();
+            let nothing = receiver.read(&mut [0]).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            receiver.set_nonblocking(false).unwrap();
+            out.waiting() > 0
+        };
+        let mut bytes = [0; 8];
+        assert!(!out.flush_late(), "nothing is queued");
         assert!(out.send_along(b"one "));
-        let nothing = receiver.read(&mut bytes).unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        receiver.set_nonblocking(false).unwrap();
+        assert!(waits(&out, &mut receiver));
+        assert!(out.flush_late(), "seen for the first time");
+        assert!(waits(&out, &mut receiver));
         batch(|| assert!(out.send(b"two ")));
+        receiver.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"one two ");
         assert!(out.send_along(b"three"));
-        out.flush();
-        receiver.read_exact(&mut bytes[..13]).unwrap();
-        assert_eq!(&bytes[..13], b"one two three");
+        assert!(out.flush_late(), "seen for the first time");
+        assert!(waits(&out, &mut receiver));
+        assert!(out.flush_late(), "late");
+        receiver.read_exact(&mut bytes[..5]).unwrap();
+        assert_eq!(&bytes[..5], b"three");
     }
 
     #[test]

@@ -40,6 +40,8 @@ struct Queue {
     /// The part of a budget that they take.
     share: Share,
     writing: bool,
+    /// Whether [`Outgoing::flush_late`] has seen that they wait.
+    late: bool,
     closed: bool,
     /// How many threads are in [`Outgoing::drain`].
     draining: usize,
@@ -78,6 +80,7 @@ impl Outgoing {
                 waiting: 0,
                 share: Share::of(budget),
                 writing: false,
+                late: false,
                 closed: false,
                 draining: 0,
                 progress: None,
@@ -97,7 +100,7 @@ impl Outgoing {
     }
 
     /// Like [`Outgoing::send`], but the bytes wait for the next ones that are sent, or for
-    /// [`Outgoing::flush`].
+    /// [`Outgoing::flush_late`].
     pub fn send_along(&self, bytes: &[u8]) -> bool {
         let mut queue = lock(&self.queue);
         let waiting = queue.waiting + bytes.len();
@@ -109,8 +112,21 @@ impl Outgoing {
         true
     }
 
+    /// Has what is queued written if it was already waiting at the last call of this. Returns
+    /// whether anything was queued.
+    pub fn flush_late(self: &Arc<Self>) -> bool {
+        let mut queue = lock(&self.queue);
+        let waits = !queue.bytes.is_empty();
+        let late = std::mem::replace(&mut queue.late, waits);
+        drop(queue);
+        if late {
+            self.flush();
+        }
+        waits
+    }
+
     /// Has what is queued written: now, or at the end of the batch.
-    pub fn flush(self: &Arc<Self>) {
+    fn flush(self: &Arc<Self>) {
         if !IN_BATCH.get() {
             return self.write_queue();
         }
@@ -191,6 +207,7 @@ impl Outgoing {
                 return self.tell_drained(&queue);
             }
             std::mem::swap(&mut queue.bytes, &mut bytes);
+            queue.late = false;
             drop(queue);
             let written = match send_without_waiting(&self.stream, &bytes) {
                 Ok(written) => written,

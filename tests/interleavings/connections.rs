@@ -28,7 +28,8 @@ fn sender(connection: &Arc<Outgoing>, name: usize) -> JoinHandle<usize> {
                         connection.send_along(format!("{name} says {number}\n").as_bytes())
                     };
                     let taken = together.filter(|number| along(*number)).count();
-                    connection.flush();
+                    connection.flush_late();
+                    connection.flush_late();
                     taken
                 }
                 1 => together.filter(|number| send(*number)).count(),

@@ -18,9 +18,10 @@ use crate::storage::Urgency;
 /// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
 /// after attempt it doubles up to this.
 const LONGEST_BACKOFF: u64 = 64;
-/// How long a spare vote's question waits for another message to ride along with: short beside
-/// the read time-out, so that the vote is at hand soon if another replica is slow after all.
-const RIDE_WITHIN: Duration = Duration::from_millis(2);
+/// How long a spare vote's question waits for another message to ride along with, and twice as
+/// long at most: short beside the read time-out, so that the vote is at hand soon if another
+/// replica is slow after all.
+const RIDE_FOR: Duration = Duration::from_millis(2);
 
 impl Node {
     /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
@@ -173,17 +174,21 @@ impl Node {
         others.take(needed).all(|node| *node != replica)
     }
 
-    /// Sends what rides along within [`RIDE_WITHIN`], even if nothing comes to ride along with.
-    /// To be called once it is queued: a flush that is under way might miss it.
+    /// Has what rides along sent soon, even if nothing comes to ride along with. To be called
+    /// once it is queued. While anything is queued the look at it repeats itself: what other
+    /// messages take along in time needs no system call.
     fn flush_soon(self: &Arc<Node>) {
         if self.flushing.swap(true, Ordering::Relaxed) {
             return;
         }
         let node = self.clone();
-        self.later(RIDE_WITHIN, move || {
-            // Before the flush: what is queued while it goes on is flushed again.
+        self.later(RIDE_FOR, move || {
+            // Before the look: what is queued while it goes on has a look of its own.
             node.flushing.store(false, Ordering::Relaxed);
-            node.links.values().for_each(|link| link.flush());
+            let links = node.links.values();
+            if links.fold(false, |waits, link| link.flush_late() | waits) {
+                node.flush_soon();
+            }
         });
     }
 

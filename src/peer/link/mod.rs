@@ -113,7 +113,7 @@ impl Link {
     }
 
     /// Asks; `callback` runs exactly once, on this thread or on the link's. A question that is
-    /// spare waits for the next message, or for [`Link::flush`].
+    /// spare waits for the next message, or for [`Link::flush_late`].
     pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -153,12 +153,11 @@ impl Link {
         }
     }
 
-    /// Sends what waits for other messages to ride along with.
-    pub fn flush(&self) {
+    /// Sends what has waited since the last call of this for messages to ride along with.
+    /// Returns whether anything waited.
+    pub fn flush_late(&self) -> bool {
         let connection = lock(&self.state).connection.clone();
-        if let Some(connection) = connection {
-            connection.flush();
-        }
+        connection.is_some_and(|connection| connection.flush_late())
     }
 
     /// Sends a message whose answer is not needed, if there is a connection.
