@@ -26,7 +26,7 @@ pub type Callback = Box<dyn FnOnce() + Send>;
 /// Where at least so many waited urgently for one group, more will soon wait for the next:
 const CROWD: usize = 3;
 /// then it gathers for so long before it is written, and saves syncs for everybody.
-const GATHER: Duration = Duration::from_micros(800);
+const GATHER: Duration = Duration::from_micros(600);
 
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -207,6 +207,10 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
             thread::sleep(GATHER);
             gathered = lock(queue);
         }
+        drop(gathered);
+        // Whoever is ready to append gets into this group.
+        thread::yield_now();
+        gathered = lock(queue);
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
