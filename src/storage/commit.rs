@@ -202,15 +202,14 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         if gathered.ending && gathered.bytes.is_empty() {
             return;
         }
-        if crowd >= CROWD && last.elapsed() < GATHER && !gathered.ending {
-            drop(gathered);
-            thread::sleep(GATHER);
-            gathered = lock(queue);
-        }
+        let gathers = crowd >= CROWD && last.elapsed() < GATHER && !gathered.ending;
         drop(gathered);
+        if gathers {
+            thread::sleep(GATHER);
+        }
         // Whoever is ready to append gets into this group.
         thread::yield_now();
-        gathered = lock(queue);
+        let mut gathered = lock(queue);
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
