@@ -92,6 +92,28 @@ fn await_equal_replicas(cluster: &Cluster) {
 }
 
 #[test]
+fn a_node_that_a_peer_did_not_reach_for_a_while_pulls_what_it_missed_though_it_noticed_nothing() {
+    let hour = 3_600_000;
+    let cluster = Plan::of(&THREE)
+        .set("anti_entropy_ms", hour)
+        .proxied()
+        .start();
+    cluster.await_all_ready();
+    let (network, key) = (cluster.network(), cluster.keys_of(5554).next().unwrap());
+    // Through the other, so that 5556 has just heard of 5554 and does not ask it for a while.
+    cluster.done(5556, &format!("PUT {key} reached"));
+    network.cut(5554, 5556);
+    assert!(network.half_open(5554, 5556, true));
+    cluster.await_sight(5554, 5556, "suspect");
+    cluster.done(5554, &format!("PUT {key} missed"));
+    network.heal();
+    eventually("5556 has what it missed", || {
+        let pairs = cluster.own_pairs(5556);
+        pairs.iter().any(|p| p.ends_with(" missed")).then_some(())
+    });
+}
+
+#[test]
 fn a_coordinator_cut_off_with_its_client_refuses_while_the_others_go_on() {
     let cluster = Plan::of(&THREE)
         .set("anti_entropy_ms", 300)

@@ -1,9 +1,9 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
-//! It runs after a restart, after a pause of this process, whenever a peer is heard again after a
-//! silence, and slowly all the time. A restarted node votes at once, since its log is whole; what
-//! it missed comes in the background. Until then it is *in doubt* about the ranges concerned, and
-//! `GET @` waits.
+//! It runs after a restart, after a pause of this process, whenever this node hears a peer again
+//! after a silence or a peer hears this node again, and slowly all the time. A restarted node votes
+//! at once, since its log is whole; what it missed comes in the background. Until then it is *in
+//! doubt* about the ranges concerned, and `GET @` waits.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
@@ -75,7 +75,7 @@ impl AntiEntropy {
         self.doubt(ring, |_| true);
     }
 
-    /// The ranges shared with a peer may lack writes: it was not heard for a while.
+    /// The ranges shared with a peer may lack writes: one did not hear the other for a while.
     pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
         self.doubt(ring, |replicas| replicas.contains(&peer));
     }
