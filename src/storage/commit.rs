@@ -23,10 +23,11 @@ pub type Lsn = u64;
 /// What waits for an entry to be durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
 
-/// Where at least so many waited urgently for one group, more will soon wait for the next:
-const CROWD: usize = 3;
-/// then it gathers for so long before it is written, and saves syncs for everybody.
-const GATHER: Duration = Duration::from_micros(600);
+/// Where at least so many waited urgently for one group, most of them will soon wait for the next:
+/// it is written when three quarters as many do, which saves syncs for everybody.
+const CROWD: usize = 4;
+/// They are waited for no longer than this.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -76,6 +77,8 @@ struct Queue {
     written: u64,
     /// How many wait urgently for what is queued.
     urgent: usize,
+    /// How many of them it takes to wake the commit thread.
+    enough: usize,
     ending: bool,
     failed: bool,
 }
@@ -91,6 +94,7 @@ impl GroupCommit {
         let queue = Arc::new((
             Mutex::new(Queue {
                 written,
+                enough: 1,
                 ..Queue::default()
             }),
             Condvar::new(),
@@ -144,7 +148,7 @@ impl GroupCommit {
 
     fn want(&self, queue: &mut Queue) {
         queue.urgent += 1;
-        if queue.urgent == 1 {
+        if queue.urgent == queue.enough {
             self.queue.1.notify_one();
         }
     }
@@ -188,28 +192,13 @@ impl GroupCommit {
 }
 
 fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync, hooks: &Hooks) {
-    let (queue, wake) = shared;
+    let queue = &shared.0;
     let mut payload = Vec::new();
     let mut frame = Vec::new();
     let (mut crowd, mut last) = (0, Instant::now());
-    loop {
+    while gather(shared, crowd, last) {
         let mut gathered = lock(queue);
-        while gathered.urgent == 0 && !gathered.ending {
-            gathered = wake
-                .wait(gathered)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        if gathered.ending && gathered.bytes.is_empty() {
-            return;
-        }
-        let gathers = crowd >= CROWD && last.elapsed() < GATHER && !gathered.ending;
-        drop(gathered);
-        if gathers {
-            thread::sleep(GATHER);
-        }
-        // Whoever is ready to append gets into this group.
-        thread::yield_now();
-        let mut gathered = lock(queue);
+        gathered.enough = 1;
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
@@ -239,6 +228,30 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         drop(gathered);
         (hooks.deliver)(ready);
     }
+}
+
+/// Waits until somebody waits urgently, or after a crowd until most of it does again; false if
+/// nothing is left to write at the end.
+fn gather((queue, wake): &(Mutex<Queue>, Condvar), crowd: usize, last: Instant) -> bool {
+    let mut gathered = lock(queue);
+    while gathered.urgent < gathered.enough && !gathered.ending {
+        gathered = wake
+            .wait(gathered)
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+    if gathered.ending && gathered.bytes.is_empty() {
+        return false;
+    }
+    if crowd >= CROWD && last.elapsed() < GATHER {
+        gathered.enough = crowd - crowd / 4;
+        let too_few = |queue: &mut Queue| queue.urgent < queue.enough && !queue.ending;
+        drop(wake.wait_timeout_while(gathered, GATHER, too_few));
+    } else {
+        drop(gathered);
+    }
+    // Whoever is ready to append gets into this group.
+    thread::yield_now();
+    true
 }
 
 /// What waits for the log is never run; whoever owns it may notice that it is dropped.
