@@ -29,6 +29,12 @@ pub const MOST_STRANGERS: usize = 64;
 /// The longest first line: nothing but a [`Hello`] is expected of a stranger.
 const MAX_HELLO: usize = 1 << 10;
 
+/// Where several urgent questions came at once, so many times from then on others may run before
+/// the thread reads on: those that are ready may have more questions. They are then taken with one
+/// system call, and the thread need not be put to sleep and woken for each. A single client
+/// never asks so, and has no use for it.
+const TURNS: usize = 1000;
+
 /// What a node does with its peers' questions. Must not wait for another node: other nodes wait
 /// for the thread that this runs on.
 pub trait Service: Send + Sync {
@@ -257,28 +263,43 @@ impl Inbound {
         mut lines: Lines<TcpStream>,
         connection: &Arc<Outgoing>,
     ) -> io::Result<()> {
-        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        let mut turns = 0;
         loop {
-            // Whoever is ready to run may have more questions. After its turn they are taken with
-            // one system call, and this thread need not be put to sleep and woken for each.
-            std::thread::yield_now();
+            if turns > 0 {
+                turns -= 1;
+                std::thread::yield_now();
+            }
             match lines.receive()? {
                 Received::Bytes(_) | Received::Nothing => {}
                 Received::End => return Ok(()),
             }
-            net::batch(|| {
-                let endless = |_| invalid("an endless line".into());
-                while let Some(line) = lines.next_line().map_err(endless)? {
-                    let Ask { id, ask } = serde_json::from_slice(line)
-                        .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
-                    let respond = Respond {
-                        connection: connection.clone(),
-                        id,
-                    };
-                    self.service.clone().serve(peer, ask, respond);
-                }
-                Ok::<(), io::Error>(())
-            })?;
+            let urgent = net::batch(|| self.answer_received(peer, &mut lines, connection))?;
+            if urgent > 1 {
+                turns = TURNS;
+            }
         }
+    }
+
+    /// Answers what came; returns how many of the questions were urgent.
+    fn answer_received(
+        &self,
+        peer: NodeId,
+        lines: &mut Lines<TcpStream>,
+        connection: &Arc<Outgoing>,
+    ) -> io::Result<usize> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        let endless = |_| invalid("an endless line".into());
+        let mut urgent = 0;
+        while let Some(line) = lines.next_line().map_err(endless)? {
+            let Ask { id, ask } = serde_json::from_slice(line)
+                .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
+            urgent += usize::from(!ask.is_spare());
+            let respond = Respond {
+                connection: connection.clone(),
+                id,
+            };
+            self.service.clone().serve(peer, ask, respond);
+        }
+        Ok(urgent)
     }
 }
