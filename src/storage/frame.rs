@@ -1,10 +1,11 @@
 //! Frames: how bytes lie in the log and in a snapshot, so that damage is found.
 //!
-//! A frame is what one commit wrote: a header of 27 characters (the payload's length, its CRC-32,
-//! and the CRC-32 of these two, in hexadecimal) and the payload, lines of JSON. A log can be read
-//! with any pager. Behind the last frame there may be zeros, written ahead.
+//! A frame is what one commit wrote, or a part of a snapshot: a header of 27 characters (the
+//! payload's length, its CRC-32, and the CRC-32 of these two, in hexadecimal) and the payload, lines
+//! of JSON. A log can be read with any pager. Behind the last frame there may be zeros, written
+//! ahead.
 //!
-//! A frame that a crash interrupted is *torn*: the file ends before it does, or pages of it
+//! A frame that a crash interrupted is *torn*: the file ends before it does, or sectors of it
 //! never reached the disk and read as zeros, which text never contains. Nothing in it was
 //! acknowledged, and nothing can follow it, since the next frame is written after this one is
 //! synced. Anything else that does not fit is *damage*: a vote may have been forgotten.
@@ -117,12 +118,12 @@ fn frame_bytes(rest: &[u8]) -> &[u8] {
     &rest[..rest.len().min(HEADER + length)]
 }
 
-/// Whether a sector of the frame, or its end, never reached the disk: such bytes are zero up to
-/// the end of the sector or of the frame. A zero before other bytes of its sector is a flipped bit.
+/// Whether the frame's end or what it has of some sector never reached the disk: its last byte, or
+/// all bytes of that sector, are zero. One flipped bit does neither: a frame ends with a line feed.
 fn has_hole(frame: &[u8], offset: usize) -> bool {
-    (0..frame.len())
-        .filter(|place| (offset + place + 1).is_multiple_of(SECTOR) || place + 1 == frame.len())
-        .any(|last| frame[last] == 0)
+    let (first, others) = frame.split_at(frame.len().min(SECTOR - offset % SECTOR));
+    let mut sectors = others.chunks(SECTOR);
+    frame.last() == Some(&0) || all_zero(first) || sectors.any(all_zero)
 }
 
 fn frame_follows(rest: &[u8]) -> bool {
@@ -190,6 +191,39 @@ mod tests {
             let mut ahead = bytes[..cut].to_vec();
             ahead.resize(bytes.len() + 50, 0);
             assert_eq!(read(&ahead), (2, torn), "cut at {cut}, zeros behind");
+        }
+    }
+
+    /// Frames over several sectors, of bytes that one flipped bit makes zero.
+    #[test]
+    fn a_lost_sector_of_the_last_frame_is_a_tear_and_a_flipped_bit_in_it_is_none() {
+        let payload = [[b'@'; 2 * SECTOR + 100].as_slice(), b"\n"].concat();
+        for before in 0..SECTOR {
+            let mut bytes = Vec::new();
+            encode(&vec![b'\n'; before], &mut bytes);
+            let offset = bytes.len();
+            encode(&payload, &mut bytes);
+            let broken = |bytes: &[u8]| Frames::new(bytes).find_map(Result::err);
+            let at = offset as u64;
+            for start in (0..bytes.len()).step_by(SECTOR) {
+                let end = bytes.len().min(start + SECTOR);
+                let sector = start.max(offset)..end;
+                if sector.is_empty() {
+                    continue;
+                }
+                let mut flipped = bytes.clone();
+                // One bit less: of an `@` that is all.
+                flipped[end - 1] &= flipped[end - 1] - 1;
+                let damaged = Some(Broken::Damaged { offset: at });
+                assert!(
+                    end <= offset + HEADER || broken(&flipped) == damaged,
+                    "{before} {start}"
+                );
+                let mut lost = bytes.clone();
+                lost[sector].fill(0);
+                let torn = Some(Broken::Torn { offset: at });
+                assert_eq!(broken(&lost), torn, "{before} {start}");
+            }
         }
     }
 
