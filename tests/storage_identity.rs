@@ -113,6 +113,20 @@ fn data_without_an_identity_are_refused() {
     assert!(text.contains("identity.json"), "{text}");
 }
 
+/// It has voted, and so it had a log.
+#[test]
+fn a_whole_folder_without_any_data_is_refused() {
+    let disk = folder(1);
+    for name in disk.names() {
+        if name != "identity.json" {
+            disk.take(&name);
+        }
+    }
+    let text = refusal(&disk, 5554, CLUSTER);
+    let told = text.contains("log.000001: the file is missing") && text.contains("--rebuild");
+    assert!(told, "{text}");
+}
+
 #[test]
 fn an_identity_that_cannot_be_read_is_refused_by_its_name_and_says_what_to_do() {
     let disk = folder(1);

@@ -47,7 +47,8 @@ use recovery::Line;
 const LOG_AHEAD: u64 = 4 << 20;
 /// A replica whose log has so many bytes to write, or more, abstains from votes.
 pub const MOST_BACKLOG: usize = 64 << 20;
-/// A snapshot is due when the log is this long, in bytes, and longer than the last snapshot.
+/// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
+/// since the start.
 const SNAPSHOT_AFTER: u64 = 64 << 20;
 
 /// The durable records of one node.
@@ -128,6 +129,14 @@ impl Store {
             return Err(OpenError::Foreign(text.to_owned()));
         }
         let recovered = recovery::recover(disk.as_ref(), ring)?;
+        let first = recovery::FIRST_GENERATION;
+        if identity.standing == Standing::Whole && recovered.generation == first {
+            // Whoever has voted has at least one log.
+            return Err(OpenError::damaged(
+                &recovery::log_name(first),
+                Broken::Missing,
+            ));
+        }
         let log = disk.create(&recovery::log_name(recovered.generation), LOG_AHEAD)?;
         disk.sync_folder()?;
         Ok(Store {

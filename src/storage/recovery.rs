@@ -39,6 +39,9 @@ impl Line {
     }
 }
 
+/// The generation of a new folder's log.
+pub const FIRST_GENERATION: u64 = 1;
+
 /// What a folder held.
 pub struct Recovered {
     pub records: Records,
@@ -89,7 +92,7 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
     let mut recovered = Recovered {
         records: Records::new(ring),
         sequences: 0,
-        generation: 1,
+        generation: FIRST_GENERATION,
         log_bytes: 0,
     };
     let snapshots = generations(&names, "snapshot");
@@ -102,7 +105,7 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
     // Each start and each snapshot begins the next log, so none between the first and the last may
     // be missing.
     for (place, &log) in current.iter().enumerate() {
-        let expected = covered.max(1) + place as u64;
+        let expected = covered.max(FIRST_GENERATION) + place as u64;
         if log != expected {
             return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
         }
@@ -120,7 +123,9 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
     for name in old_logs.chain(old_snapshots).collect::<Vec<_>>() {
         disk.remove(&name)?;
     }
-    recovered.generation = logs.last().copied().unwrap_or(0).max(covered) + 1;
+    if let Some(last) = logs.last() {
+        recovered.generation = last + 1;
+    }
     Ok(recovered)
 }
 
