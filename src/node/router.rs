@@ -28,9 +28,9 @@ pub enum Action {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Outcome(Outcome),
-    /// Nothing for as long as the read time-out: whatever it was sent may yet be done.
+    /// Nothing in time: whatever it was sent may yet be done.
     Silent,
-    /// There was no connection, so it was sent nothing.
+    /// It was sent nothing.
     Unreached,
 }
 

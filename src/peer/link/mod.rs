@@ -1,8 +1,9 @@
 //! The asking side: this node's own connection to one peer.
 //!
-//! Every question gets exactly one answer: the peer's reply, or the news that there was none
-//! within the read time-out. A connection that is refused or reset is opened again, and what is
-//! still outstanding is sent again, until the time-out of the question has passed.
+//! Every question gets exactly one answer: the peer's reply, or the news that there was none: the
+//! peer was silent for the read time-out, or sent other bytes only for as long as a request may
+//! take. A connection that is refused or reset is opened again, and what is still outstanding is
+//! sent again, but for requests to coordinate: their time-out goes on.
 //!
 //! A connection may also be half open: gone, and nobody told this side. It looks like the silence
 //! of a peer that is only slow, and lasts for ever. So a connection that has been silent for long
@@ -36,7 +37,8 @@ pub enum Answer {
     Reply(Reply),
     /// The question was sent, and no reply came in time.
     Silent,
-    /// There was no connection to send the question on.
+    /// The question was not sent: there is no connection, too much waits for the peer already, or
+    /// the node ends.
     Unreached,
 }
 
@@ -52,7 +54,7 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// How long a question may wait while the peer sends other bytes.
     pub patience: Duration,
-    /// Called whenever the peer is heard again after a silence, and at the first connection.
+    /// Called whenever the peer is heard again after a silence, and at each connection.
     pub returned: Box<dyn Fn(NodeId) + Send + Sync>,
 }
 
@@ -149,7 +151,9 @@ impl Link {
             // Too much waits for the peer already. What a closed connection did not take is sent
             // on the next one, perhaps at this moment.
             let question = lock(&self.state).outstanding.remove(&id);
-            question.into_iter().for_each(Outstanding::give_up);
+            question
+                .into_iter()
+                .for_each(|q| (q.callback)(Answer::Unreached));
         }
     }
 
