@@ -8,6 +8,12 @@ pub const HELP: &str = "\
 Checks a cluster file and prints its nodes: id, port for clients, port for peers, host.
 
 usage: dynamo nodes [--cluster FILE]
+
+  --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
+
+examples:
+  dynamo nodes
+  dynamo nodes --cluster seven.json
 ";
 
 /// Runs the subcommand.

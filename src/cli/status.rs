@@ -17,6 +17,10 @@ usage: dynamo status [ID...] [--wait SECONDS] [--cluster FILE]
   ID...            only these nodes
   --wait SECONDS   wait until they all answer, vote and are up to date; fail after that time
   --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
+
+examples:
+  dynamo status
+  dynamo status 5554 --wait 10
 ";
 
 const PATIENCE: Duration = Duration::from_millis(500);

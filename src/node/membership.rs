@@ -2,7 +2,7 @@
 //!
 //! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
 //! just what made a state chosen. So each data folder has a random storage id, and peers
-//! remember under which id a node voted last. A node with an empty folder asks all
+//! remember the id that a node votes under. A node with an empty folder asks all
 //! other nodes. If none of them knew an older folder it is new and votes. If one did, the
 //! node first copies every key of its ranges, promises included, from *both* other replicas:
 //! each quorum that it was ever part of has left its trace on one of them.

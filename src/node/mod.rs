@@ -4,7 +4,8 @@
 //! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Router and
 //! coordinator are state machines without I/O; [`drive`] carries their effects out. Whichever
 //! thread brings an answer takes the request one step further: no thread waits for another node,
-//! but for those in [`listing`], [`anti_entropy`] and [`membership`], which nobody waits for.
+//! but for those in [`listing`], [`anti_entropy`], [`tombstones`] and [`membership`], which nobody
+//! waits for.
 
 pub mod anti_entropy;
 pub mod coordinator;
@@ -64,7 +65,7 @@ pub enum Origin {
 /// What a client's request ends with.
 pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
-/// Called when a peer is heard again after a silence.
+/// Called when a peer is heard again after a silence, and when a connection to it is opened.
 type Returned = Arc<dyn Fn(NodeId) + Send + std::marker::Sync>;
 
 /// One node of the cluster.

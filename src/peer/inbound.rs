@@ -21,7 +21,7 @@ const QUEUE_LIMIT: usize = 64 << 20;
 const LARGE: usize = 64 << 10;
 /// while so many bytes wait for the same peer: many small replies would wait behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
-/// A connection must say who it is within this time.
+/// A connection that has not said who it is after this time is closed at the next silence.
 const HELLO_WITHIN: Duration = Duration::from_secs(1);
 /// How many connections may not have said yet who they are; one more takes the place of the
 /// oldest, so that a peer gets in, which says so at once.
@@ -29,10 +29,9 @@ pub const MOST_STRANGERS: usize = 64;
 /// The longest first line: nothing but a [`Hello`] is expected of a stranger.
 const MAX_HELLO: usize = 1 << 10;
 
-/// Where several urgent questions came at once, so many times from then on others may run before
-/// the thread reads on: those that are ready may have more questions. They are then taken with one
-/// system call, and the thread need not be put to sleep and woken for each. A single client
-/// never asks so, and has no use for it.
+/// After several urgent questions at once the thread yields before each of so many reads: whoever
+/// is ready to run may have more questions, and they are then taken with one system call, without
+/// a sleep and a wake-up for each. A single client never causes that, and gains nothing by it.
 const TURNS: usize = 1000;
 
 /// What a node does with its peers' questions. Must not wait for another node: other nodes wait

@@ -102,14 +102,15 @@ pub enum Reply {
     Page(Page),
     /// For each tombstone whether it is held, or past.
     Held(Vec<bool>),
-    /// Under which storage id the asking node voted last, if ever, and the highest number of its
+    /// Under which storage id the asking node was known, if at all, and the highest number of its
     /// writes that was seen.
     Known {
         storage: Option<StorageId>,
         highest_number: u64,
     },
     Pong,
-    /// This node does not vote: its storage is in doubt.
+    /// This node does not answer that: its storage is in doubt, its disk does not keep up, what is
+    /// asked for is not held here, or the answer is too large for what waits already.
     Abstain,
 }
 

@@ -16,7 +16,7 @@ const OTHERS: u64 = 24;
 /// Raises the limit of open files, and returns how many clients there is room for: `max_clients`,
 /// unless that takes more than the system allows.
 pub fn clients(config: &Config) -> usize {
-    // Each peer has a connection to this node and one from it, and may be opening another.
+    // Each peer has a connection to this node and one from it, and may be opening others anew.
     let peers = MOST_STRANGERS + 4 * config.nodes.len();
     let reserved = OTHERS + PER_PEER * peers as u64;
     let wanted = reserved + PER_CLIENT * config.max_clients as u64;

@@ -38,7 +38,7 @@ pub struct Identity {
     pub cluster: String,
     pub storage: StorageId,
     pub standing: Standing,
-    /// The storage of each peer when it last voted.
+    /// The storage id that each peer votes under, as far as this node was told.
     pub peers: BTreeMap<NodeId, StorageId>,
 }
 
@@ -72,7 +72,10 @@ impl Identity {
             });
         }
         if names.iter().any(|name| !name.ends_with(".tmp")) {
-            let text = format!("there are data here, but no {FILE}");
+            let text = format!(
+                "there are data here, but no {FILE}. To discard the folder and copy everything from \
+                 the other replicas, start the node once with --rebuild"
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let identity = Identity {

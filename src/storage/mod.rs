@@ -4,8 +4,8 @@
 //! write-ahead log ([`frame`]), many votes with one fdatasync ([`commit`]). Now and then a
 //! snapshot takes the place of the logs ([`snapshot`]); a start reads both ([`recovery`]).
 //!
-//! - Nothing is revealed before it is durable: a reply waits for the newest log entry of the
-//!   record that it tells of, a read's too.
+//! - No vote and no state is revealed before it is durable: a reply waits for the newest log entry
+//!   of the record that it tells of, a read's too.
 //! - A write or sync that fails ends the process, and is never tried again: after a failed fsync
 //!   nobody knows what is on the disk.
 //! - Damage stops the start: a replica that may have forgotten a vote must not vote.
@@ -308,7 +308,7 @@ impl Store {
         identity.save(self.disk.as_ref())
     }
 
-    /// Bytes in the current log.
+    /// Bytes of log since the last snapshot.
     pub fn log_bytes(&self) -> u64 {
         self.commit.written()
     }

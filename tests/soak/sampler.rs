@@ -19,7 +19,7 @@ pub const SNAPSHOT_AFTER: u64 = 4 << 20;
 
 /// What is sampled, in the order of [`Sample::values`].
 pub const MEASURES: [Measure; 4] = [
-    // What a node remembers of the keys that it coordinated last (up to 32,768 of them), and what
+    // What a node remembers of the keys that it coordinated last (up to 8192 of them), and what
     // the allocator keeps back for each thread.
     Measure {
         name: "memory",

@@ -115,7 +115,8 @@ fn compare(node: &Arc<Node>, Comparison { arc, with }: Comparison) -> Option<u64
     }
 }
 
-/// Takes over the states of these keys; `None` if the other replica did not answer.
+/// Takes over the states of these keys; `None` if the other replica did not answer, or this one
+/// does not hold them all then.
 fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
     let (told, answers) = bounded(keys.len());
     net::batch(|| {

@@ -1,6 +1,6 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
-//! It runs after a restart, after a pause of this process, whenever this node hears a peer again
+//! It runs after a restart, after a pause of this process, after it refused a state, whenever this node hears a peer again
 //! after a silence or a peer hears this node again, and slowly all the time. A restarted node votes
 //! at once, since its log is whole; what it missed comes in the background. Until then it is *in
 //! doubt* about the ranges concerned, and `GET @` waits.
@@ -70,7 +70,7 @@ impl AntiEntropy {
         }
     }
 
-    /// Any range may lack writes: this process did not run for a while.
+    /// Any range may lack writes: this process did not run for a while, or refused a state.
     pub fn doubt_all(&self, ring: &Ring) {
         self.doubt(ring, |_| true);
     }

@@ -4,7 +4,7 @@ use super::{Coordinator, Effect, Task};
 use crate::register::proposer::{Proposer, Step};
 use crate::register::{Outcome, Why};
 
-/// How often a proposal that was outrun starts again before it is given up.
+/// How often a proposal is tried that is outrun each time, before it is given up.
 const MOST_ATTEMPTS: u32 = 10;
 
 impl<H> Coordinator<H> {
