@@ -79,7 +79,8 @@ struct Request<H> {
     arc: usize,
     /// Taken when the request is answered.
     handle: Option<H>,
-    /// The highest promise for the key that this node knew of when the request came.
+    /// A ballot that the proposal must be above to have a chance: the own replica's promise when a
+    /// write came, or the last ballot of the proposal before it. A read has none at first.
     promised: Ballot,
     question: u32,
     attempt: u32,
@@ -123,9 +124,9 @@ impl<H> Coordinator<H> {
         self.requests.len()
     }
 
-    /// A new request; `promised` is what this node's own replica has promised for the key, and
-    /// `seen` what a replica that sends a read has seen itself since the client asked for it: its
-    /// vote, told before it is asked.
+    /// A new request; `promised` is what this node's own replica has promised for the key
+    /// ([`Ballot::ZERO`] for a read, which seldom proposes), and `seen` what a replica that sends a
+    /// read has seen itself since the client asked for it: its vote, told before it is asked.
     pub fn request(
         &mut self,
         handle: H,
