@@ -1,5 +1,5 @@
-//! A link's questions when its connection is reset: votes are asked again, a forwarded request is
-//! not. The peer is played by the test.
+//! A link's questions when its connection is reset (votes are asked again, a forwarded request is
+//! not) and when its peer reads nothing. The peer is played by the test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -43,10 +43,10 @@ fn next(lines: &mut BufReader<TcpStream>) -> String {
 }
 
 /// Forwards a request; its answer will come.
-fn forward(link: &Link) -> mpsc::Receiver<Answer> {
+fn forward(link: &Link, key: &str) -> mpsc::Receiver<Answer> {
     let (told, forwarded) = mpsc::channel();
     let request = Request::Coordinate {
-        key: "k".into(),
+        key: key.into(),
         operation: Operation::Get,
         seen: None,
     };
@@ -62,7 +62,7 @@ fn after_a_reset_a_forwarded_request_is_given_up_in_time_though_other_bytes_keep
     let thread = thread::spawn(move || running.run());
     let mut first = welcome(&listener);
     let began = Instant::now();
-    let forwarded = forward(&link);
+    let forwarded = forward(&link, "k");
     assert!(next(&mut first).contains("coordinate"));
     drop(first);
     let mut second = welcome(&listener);
@@ -90,7 +90,7 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     let thread = thread::spawn(move || running.run());
     let mut first = welcome(&listener);
 
-    let forwarded = forward(&link);
+    let forwarded = forward(&link, "k");
     assert!(next(&mut first).contains("coordinate"));
     let (told, voted) = mpsc::channel();
     let vote = VoteRequest::Read { state: false };
@@ -115,6 +115,28 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     assert!(matches!(voted.recv().unwrap(), Answer::Reply(_)));
     assert!(matches!(forwarded.recv().unwrap(), Answer::Silent));
 
+    link.end();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_request_that_a_full_queue_does_not_take_is_told_at_once_that_it_was_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let link = link_to(&listener);
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    // It reads this one and no more.
+    let mut deaf = welcome(&listener);
+    let first = forward(&link, "k");
+    assert!(next(&mut deaf).contains("coordinate"));
+    let long = "k".repeat(1 << 20);
+    let more: Vec<_> = (0..100).map(|_| forward(&link, &long)).collect();
+    let answer = more.iter().find_map(|answer| answer.try_recv().ok());
+    assert!(matches!(answer, Some(Answer::Unreached)), "{answer:?}");
+    assert!(
+        first.try_recv().is_err(),
+        "it was sent, and may be answered"
+    );
     link.end();
     thread.join().unwrap();
 }
