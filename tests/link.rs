@@ -114,6 +114,7 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     second.get_mut().write_all(reply.as_bytes()).unwrap();
     assert!(matches!(voted.recv().unwrap(), Answer::Reply(_)));
     assert!(matches!(forwarded.recv().unwrap(), Answer::Silent));
+    assert!(!link.suspect(), "a reset is no silence");
 
     link.end();
     thread.join().unwrap();

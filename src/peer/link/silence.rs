@@ -43,11 +43,9 @@ impl Link {
         let time_out = self.settings.read_timeout;
         let mut state = lock(&self.state);
         self.ping_if_quiet(&mut state, now);
-        let oldest = state
-            .outstanding
-            .values()
-            .next()
-            .map(|question| question.asked);
+        // That nobody answers what a reset took away is no silence.
+        let mut asked = state.outstanding.values().filter(|it| !it.orphaned);
+        let oldest = asked.next().map(|question| question.asked);
         let before = state.suspicion.suspect();
         let judgement = state.suspicion.judge(now, oldest, time_out);
         let limit = match judgement {
