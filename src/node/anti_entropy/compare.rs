@@ -8,7 +8,6 @@ use log::{debug, info};
 
 use super::Comparison;
 use crate::bytes::Key;
-use crate::lock;
 use crate::net;
 use crate::node::{Node, Origin};
 use crate::peer::link::Answer;
@@ -29,11 +28,14 @@ pub fn run(node: &Arc<Node>) {
     let period = Duration::from_millis(node.config.anti_entropy_ms);
     let mut last = Instant::now();
     while !node.ending() {
-        let (mut due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
-        if due.is_none() && last.elapsed() >= period {
+        if last.elapsed() >= period {
             last = Instant::now();
-            due = round.next();
+            round
+                .next()
+                .into_iter()
+                .for_each(|it| node.anti_entropy.add(it));
         }
+        let (due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
         let Some(comparison) = due else { continue };
         match compare(node, comparison) {
             Some(pulled) => {
@@ -50,10 +52,11 @@ pub fn run(node: &Arc<Node>) {
             }
             None => {
                 debug!("{}: {comparison:?} was not finished", node.id);
+                node.anti_entropy.not_finished(comparison);
                 // A silent peer is compared with when it is heard again; one that is busy with
                 // its own start, a little later.
                 if !node.suspects().contains(&comparison.with) {
-                    lock(&node.anti_entropy.work).enqueue(comparison);
+                    node.anti_entropy.add(comparison);
                     node.pause(TRY_AGAIN);
                 }
             }

@@ -34,6 +34,9 @@ struct Work {
     queue: VecDeque<Comparison>,
     /// Ranges that may lack writes, and with whom each was compared since the doubt came up.
     doubted: BTreeMap<usize, BTreeSet<NodeId>>,
+    /// Replicas that did not finish the last comparison: the others come first, since one that
+    /// answers is enough to end a doubt.
+    unfinished: BTreeSet<NodeId>,
     /// Counts the doubts: a comparison that began before a doubt does not end it.
     doubts: u64,
     last_tick: Instant,
@@ -58,6 +61,7 @@ impl AntiEntropy {
         let work = Work {
             queue,
             doubted,
+            unfinished: BTreeSet::new(),
             doubts: 0,
             last_tick: Instant::now(),
         };
@@ -82,10 +86,11 @@ impl AntiEntropy {
 
     fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
         let mut work = lock(&self.work);
-        work.doubts += 1;
+        let doubts = work.doubts + 1;
         for arc in ring.arcs_of(self.node) {
             let replicas = ring.replicas_of_arc(arc);
             if concerned(replicas) {
+                work.doubts = doubts;
                 work.doubted.insert(arc, BTreeSet::new());
                 for &with in replicas.iter().filter(|replica| **replica != self.node) {
                     work.enqueue(Comparison { arc, with });
@@ -143,12 +148,23 @@ impl AntiEntropy {
             Ok((work, _)) => work,
             Err(poisoned) => poisoned.into_inner().0,
         };
-        (work.queue.pop_front(), work.doubts)
+        (work.take_next(), work.doubts)
+    }
+
+    /// A comparison that is to be made, though nothing is in doubt.
+    fn add(&self, comparison: Comparison) {
+        lock(&self.work).enqueue(comparison);
+    }
+
+    /// The other replica did not answer to the end.
+    fn not_finished(&self, comparison: Comparison) {
+        lock(&self.work).unfinished.insert(comparison.with);
     }
 
     /// A comparison that began when there had been so many doubts is done.
     fn compared(&self, done: Comparison, doubts: u64) {
         let mut work = lock(&self.work);
+        work.unfinished.remove(&done.with);
         if work.doubts != doubts {
             // It may have looked before what is now in doubt happened: once more.
             return work.enqueue(done);
@@ -168,5 +184,47 @@ impl Work {
         if !self.queue.contains(&comparison) {
             self.queue.push_back(comparison);
         }
+    }
+
+    fn take_next(&mut self) -> Option<Comparison> {
+        let finishes = |comparison: &Comparison| !self.unfinished.contains(&comparison.with);
+        let first = self.queue.iter().position(finishes).unwrap_or(0);
+        self.queue.remove(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_did_not_finish_is_compared_with_when_no_other_is_left() {
+        let ring = Ring::new([1, 2, 3].map(NodeId), 3);
+        let quorums = Quorums {
+            replicas: 3,
+            read: 2,
+            write: 2,
+        };
+        let work = AntiEntropy::new(NodeId(1), &ring, quorums);
+        work.doubt_all(&ring);
+        let next = || {
+            let (due, doubts) = work.next(Duration::ZERO);
+            (due.expect("a comparison is due"), doubts)
+        };
+        let (first, _) = next();
+        work.not_finished(first);
+        work.add(first);
+        for _ in 0..3 {
+            let (due, doubts) = next();
+            assert_ne!(due.with, first.with);
+            work.compared(due, doubts);
+        }
+        assert_eq!(work.doubted(), 0, "one other replica is enough");
+        // It has its turn, and once it finishes it is like the others again.
+        let (due, doubts) = next();
+        assert_eq!(due.with, first.with);
+        work.compared(due, doubts);
+        work.doubt_all(&ring);
+        assert_eq!(next().0.with, first.with);
     }
 }
