@@ -104,10 +104,30 @@ fn a_node_that_a_peer_did_not_reach_for_a_while_pulls_what_it_missed_though_it_n
     cluster.done(5556, &format!("PUT {key} reached"));
     network.cut(5554, 5556);
     assert!(network.half_open(5554, 5556, true));
+    // Its question makes 5554 suspect 5556 well before 5556 asks whether 5554 is there.
+    cluster.done(5554, &format!("PUT {key} asked"));
     cluster.await_sight(5554, 5556, "suspect");
     cluster.done(5554, &format!("PUT {key} missed"));
     network.heal();
     eventually("5556 has what it missed", || {
+        let pairs = cluster.own_pairs(5556);
+        pairs.iter().any(|p| p.ends_with(" missed")).then_some(())
+    });
+}
+
+#[test]
+fn what_a_peer_did_not_send_before_it_fell_silent_is_pulled_from_the_third_replica() {
+    let hour = 3_600_000;
+    let cluster = Plan::of(&THREE)
+        .set("anti_entropy_ms", hour)
+        .proxied()
+        .start();
+    cluster.await_all_ready();
+    let key = cluster.keys_of(5554).next().unwrap();
+    cluster.done(5554, &format!("PUT {key} v"));
+    cluster.network().cut(5554, 5556);
+    cluster.done(5554, &format!("PUT {key} missed"));
+    eventually("5556 has what it missed, though 5554 is not back", || {
         let pairs = cluster.own_pairs(5556);
         pairs.iter().any(|p| p.ends_with(" missed")).then_some(())
     });

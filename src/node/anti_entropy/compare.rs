@@ -27,7 +27,12 @@ pub fn run(node: &Arc<Node>) {
     let mut round = all_comparisons(node).into_iter().cycle();
     let period = Duration::from_millis(node.config.anti_entropy_ms);
     let mut last = Instant::now();
+    let mut suspects = Vec::new();
     while !node.ending() {
+        let before = std::mem::replace(&mut suspects, node.suspects());
+        for &peer in suspects.iter().filter(|peer| !before.contains(peer)) {
+            node.anti_entropy.peer_fell_silent(&node.ring, peer);
+        }
         if last.elapsed() >= period {
             last = Instant::now();
             round

@@ -1,9 +1,10 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
-//! It runs after a restart, after a pause of this process, after it refused a state, whenever this node hears a peer again
-//! after a silence or a peer hears this node again, and slowly all the time. A restarted node votes
-//! at once, since its log is whole; what it missed comes in the background. Until then it is *in
-//! doubt* about the ranges concerned, and `GET @` waits.
+//! It runs after a restart, after a pause of this process, after it refused a state, whenever this
+//! node hears a peer again after a silence or a peer hears this node again, and slowly all the
+//! time. A restarted node votes at once, since its log is whole; what it missed comes in the
+//! background. Until then it is *in doubt* about the ranges concerned, and `GET @` waits. A peer that
+//! falls silent is no doubt, but a reason to compare with the others.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
@@ -98,6 +99,19 @@ impl AntiEntropy {
             }
         }
         self.woken.notify_all();
+    }
+
+    /// A peer is silent: what it sent last may have reached the other replicas alone, and it may
+    /// never come back to say so.
+    fn peer_fell_silent(&self, ring: &Ring, peer: NodeId) {
+        let mut work = lock(&self.work);
+        for arc in ring.arcs_of(self.node) {
+            let replicas = ring.replicas_of_arc(arc);
+            if replicas.contains(&peer) {
+                let others = replicas.iter().filter(|it| ![self.node, peer].contains(it));
+                others.for_each(|&with| work.enqueue(Comparison { arc, with }));
+            }
+        }
     }
 
     /// How many of this node's ranges may lack writes.
