@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::asking::DEADLINE;
 use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 
 /// Key and value of each line; a key that comes twice ends the test.
@@ -233,4 +234,21 @@ fn ten_thousand_pairs_are_written_in_one_go_and_listed_while_writes_go_on() {
         assert!(writer.join().unwrap() > 0);
     });
     assert_eq!(own_pairs(&cluster, 5558).len(), count);
+}
+
+#[test]
+fn a_disk_that_hangs_holds_no_listing_up_for_longer_than_a_request_may_take() {
+    let cluster = Cluster::start(&THREE);
+    cluster.await_all_ready();
+    cluster.slow_disk(5554, Duration::from_secs(20));
+    let written = write(&cluster, 5556, 1, "v");
+    let error = eventually("the write is on its way to the disk", || {
+        cluster.list(5554, "GET @").err()
+    });
+    let expected = "ERROR UNAVAILABLE the disk of node 5554 does not keep up";
+    assert!(error.starts_with(expected), "{error}");
+    let began = Instant::now();
+    assert_eq!(all_pairs(&cluster, 5554), written);
+    let took = began.elapsed();
+    assert!(took < DEADLINE, "{took:?}");
 }

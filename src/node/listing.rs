@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -39,7 +40,8 @@ impl Node {
     /// write that is under way: what is chosen only a read can tell.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if it is not sure of its ranges within the request deadline.
+    /// `UNAVAILABLE` if it is not sure of its ranges within the request deadline, or its disk takes
+    /// longer than that.
     pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
         if !self.votes() {
             return Err(Failure::Unavailable(format!(
@@ -65,7 +67,11 @@ impl Node {
             let (told, page) = bounded(1);
             self.store
                 .page(last.as_ref(), OWN_PAGE, move |page| drop(told.send(page)));
-            let page = page.recv().unwrap_or_default();
+            let page = page.recv_timeout(self.config.request_deadline());
+            let page = page.map_err(|_| {
+                let text = format!("the disk of node {} does not keep up", self.id);
+                Failure::Unavailable(text)
+            })?;
             let Some((key, _)) = page.last() else {
                 return Ok(());
             };
@@ -127,9 +133,11 @@ impl Node {
         });
         drop(told);
         let needed = self.config.quorums().agreeing();
+        let until = Instant::now() + self.config.request_deadline();
         let mut pages = Vec::new();
-        for page in answers.into_iter().flatten() {
-            pages.push(page);
+        // Ends when all have answered, or the time is over: the own disk may hang.
+        while let Ok(answer) = answers.recv_deadline(until) {
+            pages.extend(answer);
             // A suspect is not waited for.
             let missing = replicas.len() - pages.len();
             let suspects = self.suspects();
