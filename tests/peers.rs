@@ -96,3 +96,18 @@ fn a_peer_of_another_cluster_or_release_is_refused_with_a_message_that_says_so()
         });
     }
 }
+
+#[test]
+fn of_two_connections_of_a_peer_the_one_that_it_opened_last_stays() {
+    let cluster = Cluster::start(&THREE);
+    cluster.kill(5556);
+    let address = cluster.peer_address(5554);
+    let mut older = Raw::connect(&address);
+    let mut newer = Raw::connect(&address);
+    newer.send(line(&hello(&cluster)));
+    newer.expect("\"welcome\"\n");
+    older.send(line(&hello(&cluster)));
+    older.expect_end();
+    newer.send("{\"id\":1,\"ask\":\"ping\"}\n");
+    newer.expect("{\"id\":1,\"tell\":\"pong\"}\n");
+}

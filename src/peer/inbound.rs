@@ -184,7 +184,9 @@ impl Inbound {
                 return (&sending).write_all(&message::line(&Welcome::Refused(why)));
             }
         };
-        self.supersede(peer, id);
+        if !self.supersede(peer, id) {
+            return Ok(());
+        }
         (&sending).write_all(&message::line(&Welcome::Welcome))?;
         lines.allow(MAX_LINE);
         lines.reader().set_read_timeout(None)?;
@@ -194,15 +196,21 @@ impl Inbound {
         ended
     }
 
-    /// A peer has one connection: others that it opened are gone, even if nobody said so.
-    fn supersede(&self, peer: NodeId, by: u64) {
-        for (&id, connection) in lock(&self.connections).iter_mut() {
+    /// A peer has one connection, which it opened last: older ones are gone, even if nobody said
+    /// so. Returns false if this one, `by`, is older than another.
+    fn supersede(&self, peer: NodeId, by: u64) -> bool {
+        let mut connections = lock(&self.connections);
+        for (&id, connection) in connections.iter_mut() {
             if id == by {
                 connection.peer = Some(peer);
             } else if connection.peer == Some(peer) {
+                if id > by {
+                    return false;
+                }
                 connection.close();
             }
         }
+        true
     }
 
     fn await_hello(&self, lines: &mut Lines<TcpStream>) -> Result<NodeId, String> {
