@@ -162,9 +162,9 @@ impl Node {
 
     fn run(self: &Arc<Node>, peer_listener: TcpListener) -> io::Result<()> {
         let node = Arc::downgrade(self);
-        let tick = move |since_last| {
+        let tick = move |now, last| {
             if let Some(node) = node.upgrade() {
-                node.tick(since_last);
+                node.tick(now, last);
             }
         };
         let _ = self.timer.set(Timer::start(TICK, tick)?);
@@ -226,7 +226,8 @@ impl Node {
         }
     }
 
-    fn tick(self: &Arc<Node>, since_last: Duration) {
+    fn tick(self: &Arc<Node>, now: Instant, last: Instant) {
+        let since_last = now - last;
         // This process was stopped, or starved: it may have missed writes.
         if since_last > self.config.read_timeout() {
             info!(
@@ -236,7 +237,8 @@ impl Node {
             );
             self.anti_entropy.doubt_all(&self.ring);
         }
-        self.anti_entropy.ticked();
+        // Not the time by now: a stop of the process in between shows only in the next tick.
+        self.anti_entropy.ticked(now);
         self.expire_requests();
         self.store.nudge();
     }

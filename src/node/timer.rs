@@ -17,9 +17,12 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Starts the thread; it ends when the timer is dropped. `tick` gets the time since the tick
-    /// before it.
-    pub fn start(period: Duration, tick: impl Fn(Duration) + Send + 'static) -> io::Result<Timer> {
+    /// Starts the thread; it ends when the timer is dropped. `tick` gets the time at which
+    /// it runs, and that of the tick before it.
+    pub fn start(
+        period: Duration,
+        tick: impl Fn(Instant, Instant) + Send + 'static,
+    ) -> io::Result<Timer> {
         let (entries, incoming) = unbounded();
         std::thread::Builder::new()
             .name("timer".into())
@@ -34,7 +37,11 @@ impl Timer {
     }
 }
 
-fn keep_time(incoming: &Receiver<(Instant, Job)>, period: Duration, tick: &dyn Fn(Duration)) {
+fn keep_time(
+    incoming: &Receiver<(Instant, Job)>,
+    period: Duration,
+    tick: &dyn Fn(Instant, Instant),
+) {
     let mut due: BTreeMap<(Instant, u64), Job> = BTreeMap::new();
     let mut count = 0;
     let mut last_tick = Instant::now();
@@ -58,7 +65,7 @@ fn keep_time(incoming: &Receiver<(Instant, Job)>, period: Duration, tick: &dyn F
                 first.remove()();
             }
             if now >= next_tick {
-                tick(now - last_tick);
+                tick(now, last_tick);
                 last_tick = now;
             }
         });

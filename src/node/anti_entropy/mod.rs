@@ -143,9 +143,9 @@ impl AntiEntropy {
         }
     }
 
-    /// The timer runs.
-    pub fn ticked(&self) {
-        lock(&self.work).last_tick = Instant::now();
+    /// The timer ran at that time.
+    pub fn ticked(&self, now: Instant) {
+        lock(&self.work).last_tick = now;
     }
 
     pub fn wake(&self) {
