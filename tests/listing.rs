@@ -242,11 +242,14 @@ fn a_disk_that_hangs_holds_no_listing_up_for_longer_than_a_request_may_take() {
     cluster.await_all_ready();
     cluster.slow_disk(5554, Duration::from_secs(20));
     let written = write(&cluster, 5556, 1, "v");
-    let error = eventually("the write is on its way to the disk", || {
-        cluster.list(5554, "GET @").err()
-    });
     let expected = "ERROR UNAVAILABLE the disk of node 5554 does not keep up";
-    assert!(error.starts_with(expected), "{error}");
+    eventually(
+        "the write is on its way to the disk, and GET @ says so",
+        || {
+            let error = cluster.list(5554, "GET @").err()?;
+            error.starts_with(expected).then_some(())
+        },
+    );
     let began = Instant::now();
     assert_eq!(all_pairs(&cluster, 5554), written);
     let took = began.elapsed();

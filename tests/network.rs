@@ -91,14 +91,18 @@ fn await_equal_replicas(cluster: &Cluster) {
     });
 }
 
+/// Whatever a node pulls here, something else than the time has made it compare.
+fn without_the_slow_round() -> Cluster {
+    let hour = 3_600_000;
+    let plan = Plan::of(&THREE).set("anti_entropy_ms", hour).proxied();
+    let cluster = plan.start();
+    cluster.await_all_ready();
+    cluster
+}
+
 #[test]
 fn a_node_that_a_peer_did_not_reach_for_a_while_pulls_what_it_missed_though_it_noticed_nothing() {
-    let hour = 3_600_000;
-    let cluster = Plan::of(&THREE)
-        .set("anti_entropy_ms", hour)
-        .proxied()
-        .start();
-    cluster.await_all_ready();
+    let cluster = without_the_slow_round();
     let (network, key) = (cluster.network(), cluster.keys_of(5554).next().unwrap());
     // Through the other, so that 5556 has just heard of 5554 and does not ask it for a while.
     cluster.done(5556, &format!("PUT {key} reached"));
@@ -117,12 +121,7 @@ fn a_node_that_a_peer_did_not_reach_for_a_while_pulls_what_it_missed_though_it_n
 
 #[test]
 fn what_a_peer_did_not_send_before_it_fell_silent_is_pulled_from_the_third_replica() {
-    let hour = 3_600_000;
-    let cluster = Plan::of(&THREE)
-        .set("anti_entropy_ms", hour)
-        .proxied()
-        .start();
-    cluster.await_all_ready();
+    let cluster = without_the_slow_round();
     let key = cluster.keys_of(5554).next().unwrap();
     cluster.done(5554, &format!("PUT {key} v"));
     cluster.network().cut(5554, 5556);

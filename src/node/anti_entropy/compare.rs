@@ -33,12 +33,11 @@ pub fn run(node: &Arc<Node>) {
         for &peer in suspects.iter().filter(|peer| !before.contains(peer)) {
             node.anti_entropy.peer_fell_silent(&node.ring, peer);
         }
-        if last.elapsed() >= period {
+        if last.elapsed() >= period
+            && let Some(next) = round.next()
+        {
             last = Instant::now();
-            round
-                .next()
-                .into_iter()
-                .for_each(|it| node.anti_entropy.add(it));
+            node.anti_entropy.add(next);
         }
         let (due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
         let Some(comparison) = due else { continue };
