@@ -41,6 +41,7 @@ use crate::storage::disk::Disk;
 use crate::storage::{Hooks, OpenError, StorageId, Store, Sync};
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
+use drive::pace::Pace;
 use router::Router;
 use stats::Stats;
 use timer::Timer;
@@ -76,6 +77,8 @@ pub struct Node {
     pub stats: Stats,
     store: Store,
     links: BTreeMap<NodeId, Arc<Link>>,
+    /// How fast each node votes, this one too.
+    paces: BTreeMap<NodeId, Mutex<Pace>>,
     coordinator: Mutex<Coordinator<Origin>>,
     router: Mutex<Router<Ended>>,
     /// Whether numbers for writes are being reserved: the first of them by [`membership`].
@@ -131,6 +134,11 @@ impl Node {
             id,
             stats: Stats::default(),
             links: links(id, &config, &returned),
+            paces: config
+                .nodes
+                .iter()
+                .map(|it| (it.id, Mutex::default()))
+                .collect(),
             coordinator: Mutex::new(Coordinator::new(
                 id,
                 ring.clone(),

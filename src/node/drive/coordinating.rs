@@ -21,7 +21,7 @@ const LONGEST_BACKOFF: u64 = 64;
 /// How long a spare vote's question waits for another message to ride along with, and twice as
 /// long at most: short beside the read time-out, so that the vote is at hand soon if another
 /// replica is slow after all.
-const RIDE_FOR: Duration = Duration::from_millis(2);
+pub(super) const RIDE_FOR: Duration = Duration::from_millis(2);
 
 impl Node {
     /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
@@ -122,7 +122,10 @@ impl Node {
             return self.voted(ticket, self.id, None);
         }
         let node = self.clone();
+        let asked = self.began.elapsed();
+        lock(&self.paces[&self.id]).asked(asked);
         self.store.vote(key, request, Urgency::Now, move |vote| {
+            lock(&node.paces[&node.id]).answered(asked, node.began.elapsed());
             node.voted(ticket, node.id, Some(vote));
         });
     }
@@ -149,7 +152,14 @@ impl Node {
             return self.voted(ticket, to, None);
         }
         let node = self.clone();
+        let asked = self.began.elapsed();
+        if !spare {
+            lock(&self.paces[&to]).asked(asked);
+        }
         link.ask(request, move |answer| {
+            if !spare {
+                lock(&node.paces[&to]).answered(asked, node.began.elapsed());
+            }
             let vote = match answer {
                 Answer::Reply(Reply::Vote(vote)) => Some(vote),
                 _ => None,
@@ -161,17 +171,21 @@ impl Node {
         }
     }
 
-    /// Whether a question about the key is usually decided without this replica's vote: this
-    /// node's own vote counts, so does that of a replica that has told it already, and replicas
-    /// before it in the preference list make up the others.
+    /// Whether a question about the key is usually decided without this replica's vote, by those
+    /// that are there sooner: one that was told already, then those of the replicas that are
+    /// least [late](super::pace), this node's own before others', and these in the order of the
+    /// preference list.
     fn is_spare(&self, replica: NodeId, key: &Key, told: Option<NodeId>) -> bool {
-        let asked = |node: &&NodeId| {
-            let answers = self.links.get(node).is_some_and(|link| !link.suspect());
-            answers && Some(**node) != told
-        };
-        let others = self.ring.preference_list(key).iter().filter(asked);
-        let needed = self.config.quorums().agreeing() - 1 - usize::from(told.is_some());
-        others.take(needed).all(|node| *node != replica)
+        let now = self.began.elapsed();
+        let suspect = |node| self.links.get(node).is_some_and(|link| link.suspect());
+        let replicas = self.ring.preference_list(key).iter();
+        let mut sooner: Vec<NodeId> = replicas.filter(|node| !suspect(node)).copied().collect();
+        sooner.sort_by_key(|node| {
+            let late = lock(&self.paces[node]).lateness(now);
+            (Some(*node) != told, late, *node != self.id)
+        });
+        let needed = self.config.quorums().agreeing();
+        sooner.iter().take(needed).all(|node| *node != replica)
     }
 
     /// Has what rides along sent soon, even if nothing comes to ride along with. To be called
