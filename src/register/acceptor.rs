@@ -71,6 +71,15 @@ pub struct Seen {
     pub state: Option<Arc<State>>,
 }
 
+impl Seen {
+    /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
+    pub fn ballot(&self) -> Ballot {
+        self.digest
+            .as_ref()
+            .map_or(Ballot::ZERO, |(ballot, _)| *ballot)
+    }
+}
+
 /// What must be durable before the reply goes out.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
