@@ -21,7 +21,7 @@ const LONGEST_BACKOFF: u64 = 64;
 /// How long a spare vote's question waits for another message to ride along with, and twice as
 /// long at most: short beside the read time-out, so that the vote is at hand soon if another
 /// replica is slow after all.
-pub(super) const RIDE_FOR: Duration = Duration::from_millis(2);
+pub(super) const RIDE_FOR: Duration = Duration::from_millis(10);
 
 impl Node {
     /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
