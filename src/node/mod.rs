@@ -19,6 +19,7 @@ pub mod timer;
 pub mod tombstones;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{error, info};
 
 use crate::config::{Config, Member};
@@ -97,6 +98,10 @@ pub struct Node {
     inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ending: AtomicBool,
+    /// Dropped when the node ends,
+    alive: Mutex<Option<Sender<Infallible>>>,
+    /// which is noticed here.
+    ended: Receiver<Infallible>,
 }
 
 impl Node {
@@ -130,6 +135,7 @@ impl Node {
 
     fn new(id: NodeId, config: Config, ring: Arc<Ring>, store: Store, returned: Returned) -> Node {
         let first_sequence = store.sequences() + 1;
+        let (alive, ended) = bounded(0);
         Node {
             id,
             stats: Stats::default(),
@@ -162,6 +168,8 @@ impl Node {
             inbound: OnceLock::new(),
             threads: Mutex::default(),
             ending: AtomicBool::new(false),
+            alive: Mutex::new(Some(alive)),
+            ended,
             store,
             ring,
             config,
@@ -205,6 +213,7 @@ impl Node {
     /// Ends all threads and closes the storage. What was acknowledged is durable already.
     pub fn stop(&self) {
         self.ending.store(true, Ordering::Relaxed);
+        drop(lock(&self.alive).take());
         self.anti_entropy.wake();
         self.links.values().for_each(|link| link.end());
         if let Some(inbound) = self.inbound.get() {
@@ -228,10 +237,8 @@ impl Node {
 
     /// Waits on a thread that nobody waits for; less when the node ends.
     fn pause(&self, time: Duration) {
-        let until = Instant::now() + time;
-        while !self.ending() && Instant::now() < until {
-            std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
-        }
+        // Nothing is ever sent: it ends with the time, or with the node.
+        let _ = self.ended.recv_timeout(time);
     }
 
     fn tick(self: &Arc<Node>, now: Instant, last: Instant) {
