@@ -44,7 +44,7 @@ use records::Records;
 use recovery::Line;
 
 /// Zeros that are written ahead of the log, in bytes.
-const LOG_AHEAD: u64 = 4 << 20;
+const LOG_AHEAD: u64 = 512 << 10;
 /// A replica whose log has so many bytes to write, or more, abstains from votes.
 pub const MOST_BACKLOG: usize = 64 << 20;
 /// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
