@@ -183,7 +183,8 @@ impl Node {
         let suspect = |node| self.links.get(node).is_some_and(|link| link.suspect());
         let replicas = self.ring.preference_list(key).iter();
         let mut sooner: Vec<NodeId> = replicas.filter(|node| !suspect(node)).copied().collect();
-        sooner.sort_by_key(|node| {
+        // Once for each: another thread may change it meanwhile.
+        sooner.sort_by_cached_key(|node| {
             let late = lock(&self.paces[node]).lateness(now);
             (Some(*node) != told, late, *node != self.id)
         });

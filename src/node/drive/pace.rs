@@ -20,7 +20,7 @@ pub struct Pace {
     /// When the oldest vote that is waited for was asked for, as far as known.
     waiting_since: Option<Duration>,
     /// How late the last late vote was, and when it came.
-    last_late: Option<(u128, Duration)>,
+    last_late: Option<(u64, Duration)>,
 }
 
 impl Pace {
@@ -38,15 +38,15 @@ impl Pace {
     }
 
     /// In how many steps a vote is late now, or one was lately; 0 for a replica that is in time.
-    pub fn lateness(&self, now: Duration) -> u128 {
+    pub fn lateness(&self, now: Duration) -> u64 {
         let remembered = self.last_late.filter(|(_, at)| now < *at + REMEMBERED);
         let waiting = self.waiting_since.map_or(0, |since| late(since, now));
         waiting.max(remembered.map_or(0, |(late, _)| late))
     }
 }
 
-fn late(asked: Duration, now: Duration) -> u128 {
-    now.saturating_sub(asked).as_micros() / STEP.as_micros()
+fn late(asked: Duration, now: Duration) -> u64 {
+    now.saturating_sub(asked).as_millis() as u64 / STEP.as_millis() as u64
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.lateness(steps(500)), 0, "asked nothing");
         pace.asked(steps(500));
-        pace.answered(steps(500), steps(501) - Duration::from_micros(1));
+        pace.answered(steps(500), steps(501) - Duration::from_millis(1));
         assert_eq!(pace.lateness(steps(501)), 0, "in time");
 
         pace.asked(steps(600));
