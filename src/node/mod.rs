@@ -22,12 +22,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{error, info};
 
 use crate::config::{Config, Member};
@@ -97,11 +97,10 @@ pub struct Node {
     timer: OnceLock<Timer>,
     inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ending: AtomicBool,
     /// Dropped when the node ends,
     alive: Mutex<Option<Sender<Infallible>>>,
     /// which is noticed here.
-    ended: Receiver<Infallible>,
+    ending: Receiver<Infallible>,
 }
 
 impl Node {
@@ -135,7 +134,7 @@ impl Node {
 
     fn new(id: NodeId, config: Config, ring: Arc<Ring>, store: Store, returned: Returned) -> Node {
         let first_sequence = store.sequences() + 1;
-        let (alive, ended) = bounded(0);
+        let (alive, ending) = bounded(0);
         Node {
             id,
             stats: Stats::default(),
@@ -167,9 +166,8 @@ impl Node {
             timer: OnceLock::new(),
             inbound: OnceLock::new(),
             threads: Mutex::default(),
-            ending: AtomicBool::new(false),
             alive: Mutex::new(Some(alive)),
-            ended,
+            ending,
             store,
             ring,
             config,
@@ -212,7 +210,6 @@ impl Node {
 
     /// Ends all threads and closes the storage. What was acknowledged is durable already.
     pub fn stop(&self) {
-        self.ending.store(true, Ordering::Relaxed);
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
         self.links.values().for_each(|link| link.end());
@@ -232,13 +229,13 @@ impl Node {
     }
 
     fn ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
+        self.ending.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Waits on a thread that nobody waits for; less when the node ends.
     fn pause(&self, time: Duration) {
         // Nothing is ever sent: it ends with the time, or with the node.
-        let _ = self.ended.recv_timeout(time);
+        let _ = self.ending.recv_timeout(time);
     }
 
     fn tick(self: &Arc<Node>, now: Instant, last: Instant) {

@@ -43,7 +43,7 @@ use frame::Broken;
 use records::Records;
 use recovery::Line;
 
-/// Zeros that are written ahead of the log, in bytes.
+/// Zeros that are written ahead of the log, in bytes: few enough that a sync with them is quick.
 const LOG_AHEAD: u64 = 512 << 10;
 /// A replica whose log has so many bytes to write, or more, abstains from votes.
 pub const MOST_BACKLOG: usize = 64 << 20;
