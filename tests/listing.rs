@@ -255,3 +255,19 @@ fn a_disk_that_hangs_holds_no_listing_up_for_longer_than_a_request_may_take() {
     let took = began.elapsed();
     assert!(took < DEADLINE, "{took:?}");
 }
+
+#[test]
+fn listing_all_pairs_waits_within_the_deadline_for_a_replica_that_comes_back() {
+    let cluster = Plan::of(&THREE).set("request_deadline_ms", 20_000).start();
+    cluster.done(5554, "PUT key value");
+    for id in [5556, 5558] {
+        cluster.kill(id);
+        cluster.await_sight(5554, id, "suspect");
+    }
+    let pairs = thread::scope(|scope| {
+        let listing = scope.spawn(|| cluster.list(5554, "GET *"));
+        cluster.restart(5558);
+        listing.join().unwrap()
+    });
+    assert_eq!(pairs.map(|pairs| pairs.len()), Ok(1));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -21,6 +21,8 @@ use crate::storage::{Page, Scan};
 const OWN_PAGE: usize = 500;
 /// Keys that are deleted at a time: they share messages and the disk's syncs.
 const DELETES_AT_A_TIME: usize = 64;
+/// How long to wait before the replicas of a range are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A key that has a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,7 +89,7 @@ impl Node {
     /// Hands out every pair in the system once, each as fresh as a read of it: range by range.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if too few replicas of a range answer.
+    /// `UNAVAILABLE` if too few replicas of a range answer within the request deadline.
     pub fn list_all(self: &Arc<Node>, emit: Emit) -> Result<(), Failure> {
         for arc in 0..self.ring.members().len() {
             let mut after = None;
@@ -104,8 +106,30 @@ impl Node {
         Ok(())
     }
 
-    /// One page of an arc from every replica that answers, enough of them for a read.
+    /// One page of an arc from every replica that answers, enough of them for a read. As long as
+    /// there are not enough they are asked again: one that has just come back may not be
+    /// connected yet.
     fn scan_replicas(&self, arc: usize, after: Option<&Key>) -> Result<Vec<Page>, Failure> {
+        let needed = self.config.quorums().agreeing();
+        let until = Instant::now() + self.config.request_deadline();
+        loop {
+            let pages = self.ask_for_pages(arc, after, until);
+            if pages.len() >= needed {
+                return Ok(pages);
+            }
+            if Instant::now() >= until || self.ending() {
+                return Err(Failure::Unavailable(format!(
+                    "only {} of the {needed} replicas needed of {}'s range answered",
+                    pages.len(),
+                    self.ring.replicas_of_arc(arc)[0]
+                )));
+            }
+            self.pause(ASK_AGAIN);
+        }
+    }
+
+    /// One page of an arc from every replica that answers until then.
+    fn ask_for_pages(&self, arc: usize, after: Option<&Key>, until: Instant) -> Vec<Page> {
         let replicas = self.ring.replicas_of_arc(arc);
         let scan = Scan {
             arc,
@@ -133,7 +157,6 @@ impl Node {
         });
         drop(told);
         let needed = self.config.quorums().agreeing();
-        let until = Instant::now() + self.config.request_deadline();
         let mut pages = Vec::new();
         // Ends when all have answered, or the time is over: the own disk may hang.
         while let Ok(answer) = answers.recv_deadline(until) {
@@ -149,14 +172,7 @@ impl Node {
                 break;
             }
         }
-        if pages.len() < needed {
-            return Err(Failure::Unavailable(format!(
-                "only {} of the {needed} replicas needed of {}'s range answered",
-                pages.len(),
-                replicas[0]
-            )));
-        }
-        Ok(pages)
+        pages
     }
 
     /// Hands out the keys up to `last` that enough replicas agree on; the others are read.
