@@ -16,7 +16,7 @@ use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
 
 /// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line, in bytes: a page of records, or the largest key and value with every byte
 /// escaped, and what surrounds them.
@@ -235,7 +235,7 @@ mod tests {
              {\"expected\":null,\"value\":\"v\"}}}}}}}\n"
         );
         let seen = Seen {
-            digest: Some((Ballot::first(3, node), "5554:8".parse().unwrap())),
+            ballot: Ballot::first(3, node),
             state: None,
         };
         assert_eq!(
@@ -248,7 +248,7 @@ mod tests {
                 }
             }),
             "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":\"get\",\
-             \"seen\":{\"digest\":[[3,5554,0],[[5554,8]]]}}}}\n"
+             \"seen\":{\"ballot\":[3,5554,0]}}}}\n"
         );
         let tombstone = Accepted {
             ballot: Ballot::first(3, node),

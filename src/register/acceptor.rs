@@ -32,7 +32,7 @@ pub struct Record {
 pub enum VoteRequest {
     Prepare(Ballot),
     Accept(Accepted),
-    /// Asks what was accepted: its ballot and clock, and the whole state on request.
+    /// Asks what was accepted: its ballot, and the state on request.
     Read {
         state: bool,
     },
@@ -64,20 +64,12 @@ pub struct Promise {
 /// What a replica has accepted, as a read sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// `None`: never accepted anything.
-    pub digest: Option<(Ballot, VectorClock)>,
+    /// Stands for the accepted state: no ballot is ever used for two. [`Ballot::ZERO`] if this
+    /// replica never accepted anything.
+    pub ballot: Ballot,
     /// There when it was asked for and anything was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Arc<State>>,
-}
-
-impl Seen {
-    /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
-    pub fn ballot(&self) -> Ballot {
-        self.digest
-            .as_ref()
-            .map_or(Ballot::ZERO, |(ballot, _)| *ballot)
-    }
 }
 
 /// What must be durable before the reply goes out.
@@ -138,12 +130,12 @@ impl Record {
         }
     }
 
-    /// What a read sees: ballot and clock, and the whole state on request.
+    /// What a read sees: the accepted ballot, and the state on request.
     pub fn seen(&self, state: bool) -> Seen {
-        let accepted = self.accepted.as_ref();
+        let own = self.accepted.as_ref().filter(|_| state);
         Seen {
-            digest: accepted.map(|own| (own.ballot, own.state.clock.clone())),
-            state: accepted.filter(|_| state).map(|own| own.state.clone()),
+            ballot: self.accepted_ballot(),
+            state: own.map(|own| own.state.clone()),
         }
     }
 
@@ -306,24 +298,23 @@ mod tests {
     }
 
     #[test]
-    fn a_read_tells_ballot_and_clock_and_the_state_when_asked() {
+    fn a_read_tells_the_ballot_and_the_state_when_asked() {
         let mut record = Record::default();
         let read = |state| VoteRequest::Read { state };
         let nothing = Seen {
-            digest: None,
+            ballot: Ballot::ZERO,
             state: None,
         };
         assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(nothing));
         let own = accepted(ballot(1, 1), "x");
         cast(&mut record, VoteRequest::Accept(own.clone()));
-        let digest = Some((own.ballot, VectorClock::default()));
         let short = Seen {
-            digest: digest.clone(),
+            ballot: own.ballot,
             state: None,
         };
         assert_eq!(cast(&mut record, read(false)), VoteReply::Seen(short));
         let whole = Seen {
-            digest,
+            ballot: own.ballot,
             state: Some(own.state),
         };
         assert_eq!(cast(&mut record, read(true)), VoteReply::Seen(whole));

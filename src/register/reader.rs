@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use log::error;
-
 use super::acceptor::Seen;
-use super::{Accepted, Quorums, State, VoteReply};
+use super::{Accepted, Ballot, Quorums, State, VoteReply};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 
@@ -39,8 +37,8 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum Phase {
-    /// The own replica is asked for its state, the others for digests.
-    Digests,
+    /// The own replica is asked for its state, the others for the ballot alone.
+    Ballots,
     /// Every replica is asked for its state.
     States,
     WritingBack {
@@ -53,11 +51,11 @@ enum Phase {
 }
 
 impl Reader {
-    /// A new read. Ask every replica for its digest, and for the state where that costs nothing.
+    /// A new read. Ask every replica for its ballot, and for the state where that costs nothing.
     pub fn start(quorums: Quorums) -> Reader {
         Reader {
             quorums,
-            phase: Phase::Digests,
+            phase: Phase::Ballots,
             heard: Vec::with_capacity(quorums.replicas),
         }
     }
@@ -82,7 +80,7 @@ impl Reader {
         };
         if let Phase::Answered(answered) = &self.phase {
             let repair = match (answered, &seen) {
-                (Some(newest), Some(seen)) if lags(seen, newest) => {
+                (Some(newest), Some(seen)) if seen.ballot < newest.ballot => {
                     Step::Repair(newest.clone(), from)
                 }
                 _ => Step::Wait,
@@ -95,22 +93,15 @@ impl Reader {
     }
 
     fn advance(&mut self) -> Step {
-        let answered: Vec<&Seen> = self
-            .heard
-            .iter()
-            .filter_map(|(_, seen)| seen.as_ref())
-            .collect();
-        let agreed = answered.iter().find(|one| {
-            let equal = answered.iter().filter(|other| agree(one, other)).count();
-            equal >= self.quorums.agreeing()
-        });
-        if let Some(agreed) = agreed {
-            return self.agreed((*agreed).clone());
+        let needed = self.quorums.agreeing();
+        let held_by_enough = |seen: &&Seen| self.holders(seen.ballot) >= needed;
+        let agreed = self.replies().find(held_by_enough).map(|seen| seen.ballot);
+        if let Some(ballot) = agreed {
+            return self.agreed(ballot);
         }
-        let outstanding = self.quorums.replicas - self.heard.len();
-        if outstanding > 0 {
+        if self.heard.len() < self.quorums.replicas {
             Step::Wait
-        } else if answered.len() < self.quorums.agreeing() {
+        } else if self.replies().count() < needed {
             Step::NoQuorum
         } else {
             self.disagreed()
@@ -118,16 +109,12 @@ impl Reader {
     }
 
     /// Enough replicas report the same ballot, so its state is chosen.
-    fn agreed(&mut self, agreed: Seen) -> Step {
-        let Some((ballot, _)) = agreed.digest else {
+    fn agreed(&mut self, ballot: Ballot) -> Step {
+        if ballot == Ballot::ZERO {
             self.phase = Phase::Answered(None);
             return Step::Answer(None);
-        };
-        let state = self
-            .replies()
-            .filter(|seen| agree(seen, &agreed))
-            .find_map(|seen| seen.state.clone());
-        match state {
+        }
+        match self.state_of(ballot) {
             Some(state) => self.answer(Accepted { ballot, state }),
             None => self.ask_states(),
         }
@@ -136,33 +123,20 @@ impl Reader {
     /// All have answered and no two alike: the highest state may or may not be chosen. Held by
     /// enough replicas it is.
     fn disagreed(&mut self) -> Step {
-        let Some((ballot, _)) = self
-            .replies()
-            .filter_map(|seen| seen.digest.clone())
-            .max_by_key(|d| d.0)
-        else {
+        let Some(ballot) = self.replies().map(|seen| seen.ballot).max() else {
             return Step::NoQuorum;
         };
-        let holding = |seen: &Seen| {
-            seen.digest
-                .as_ref()
-                .is_some_and(|digest| digest.0 == ballot)
-        };
-        let state = self
-            .replies()
-            .filter(|seen| holding(seen))
-            .find_map(|seen| seen.state.clone());
-        let Some(state) = state else {
+        let Some(state) = self.state_of(ballot) else {
             return self.ask_states();
         };
         let highest = Accepted { ballot, state };
         if !rules::holds(Rule::WriteBackOnRead) {
             return self.answer(highest);
         }
-        let holders = self.replies().filter(|seen| holding(seen)).count();
+        let holders = self.holders(ballot);
         let mut laggards = Vec::new();
         for (node, seen) in &mut self.heard {
-            if seen.take_if(|seen| !holding(seen)).is_some() {
+            if seen.take_if(|seen| seen.ballot != ballot).is_some() {
                 laggards.push(*node);
             }
         }
@@ -227,6 +201,17 @@ impl Reader {
         self.heard.iter().filter_map(|(_, seen)| seen.as_ref())
     }
 
+    /// How many replicas hold the state of this ballot.
+    fn holders(&self, ballot: Ballot) -> usize {
+        self.replies().filter(|seen| seen.ballot == ballot).count()
+    }
+
+    /// The state of this ballot, if any replica has told it.
+    fn state_of(&self, ballot: Ballot) -> Option<Arc<State>> {
+        let mut holders = self.replies().filter(|seen| seen.ballot == ballot);
+        holders.find_map(|seen| seen.state.clone())
+    }
+
     /// Replicas that have been heard and lag behind what was answered.
     pub fn laggards(&self) -> Vec<(Accepted, NodeId)> {
         let Phase::Answered(Some(newest)) = &self.phase else {
@@ -234,35 +219,18 @@ impl Reader {
         };
         self.heard
             .iter()
-            .filter(|(_, seen)| seen.as_ref().is_some_and(|seen| lags(seen, newest)))
+            .filter(|(_, seen)| {
+                seen.as_ref()
+                    .is_some_and(|seen| seen.ballot < newest.ballot)
+            })
             .map(|(node, _)| (newest.clone(), *node))
             .collect()
     }
 }
 
-/// Whether two replicas report the same accepted ballot, or both that they never accepted.
-fn agree(one: &Seen, other: &Seen) -> bool {
-    match (&one.digest, &other.digest) {
-        (Some((one, clock)), Some((other, other_clock))) if one == other => {
-            if clock != other_clock {
-                error!("BROKEN INVARIANT: ballot {one} has the clocks {clock} and {other_clock}");
-            }
-            clock == other_clock
-        }
-        (one, other) => one.is_none() && other.is_none(),
-    }
-}
-
-fn lags(seen: &Seen, newest: &Accepted) -> bool {
-    seen.digest
-        .as_ref()
-        .is_none_or(|digest| digest.0 < newest.ballot)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::register::Ballot;
 
     const QUORUMS: Quorums = Quorums {
         replicas: 3,
@@ -288,9 +256,7 @@ mod tests {
     fn seen(round: u64, state: bool) -> Option<VoteReply> {
         let own = (round > 0).then(|| accepted(round));
         Some(VoteReply::Seen(Seen {
-            digest: own
-                .as_ref()
-                .map(|own| (own.ballot, own.state.clock.clone())),
+            ballot: own.as_ref().map_or(Ballot::ZERO, |own| own.ballot),
             state: own.filter(|_| state).map(|own| own.state),
         }))
     }

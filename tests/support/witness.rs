@@ -203,10 +203,7 @@ impl Witness {
             }
             (VoteReply::Taken, VoteRequest::Accept(taken)) => (taken.ballot, taken.ballot),
             (VoteReply::Rejected(promised), _) => (promised, Ballot::ZERO),
-            (VoteReply::Seen(seen), _) => {
-                let accepted = seen.digest.map_or(Ballot::ZERO, |digest| digest.0);
-                (accepted, accepted)
-            }
+            (VoteReply::Seen(seen), _) => (seen.ballot, seen.ballot),
             (reply, request) => panic!("{reply:?} to {request:?}"),
         };
         self.raise(key, promised, accepted);

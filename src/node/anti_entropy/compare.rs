@@ -149,7 +149,8 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
             complete = false;
             continue;
         };
-        if let (Some((ballot, _)), Some(state)) = (seen.digest, seen.state) {
+        if let Some(state) = seen.state {
+            let ballot = seen.ballot;
             let accepted = Accepted { ballot, state };
             if !node.store.is_past(&key, &accepted) {
                 states.push((key, accepted));

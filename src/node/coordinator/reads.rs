@@ -104,7 +104,6 @@ mod tests {
 
     use super::*;
     use crate::bytes::Key;
-    use crate::clock::VectorClock;
     use crate::register::{Ballot, Operation, Quorums};
     use crate::ring::Ring;
 
@@ -124,7 +123,7 @@ mod tests {
 
     fn seen(round: u64, state: bool) -> Seen {
         Seen {
-            digest: Some((Ballot::first(round, NODE), VectorClock::default())),
+            ballot: Ballot::first(round, NODE),
             state: state.then(Arc::default),
         }
     }
@@ -164,7 +163,7 @@ mod tests {
         let [next, last] = OTHERS;
         assert_eq!(read(next, seen(2, false)), (vec![NODE, last], false));
         let nothing = Seen {
-            digest: None,
+            ballot: Ballot::ZERO,
             state: None,
         };
         assert_eq!(read(next, nothing), (vec![NODE, last], false));

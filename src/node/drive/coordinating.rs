@@ -47,7 +47,7 @@ impl Node {
             Operation::Write { .. } | Operation::Restore => self.store.promised(&key),
         };
         // One that disagrees with the own vote decides nothing: then all are asked as usual.
-        let agrees = |seen: &Seen| seen.ballot() == self.store.accepted(&key);
+        let agrees = |seen: &Seen| seen.ballot == self.store.accepted(&key);
         let seen = seen.filter(|(_, seen)| agrees(seen));
         let mut effects = Vec::new();
         lock(&self.coordinator).request(origin, key, operation, promised, seen, &mut effects);

@@ -85,10 +85,7 @@ impl Invariants {
             }
             (VoteRequest::Accept(taken), VoteReply::Taken) => (taken.ballot, Some(taken.ballot)),
             (_, VoteReply::Rejected(promised)) => (*promised, None),
-            (_, VoteReply::Seen(seen)) => {
-                let accepted = seen.digest.as_ref().map(|digest| digest.0);
-                (accepted.unwrap_or(Ballot::ZERO), accepted)
-            }
+            (_, VoteReply::Seen(seen)) => (seen.ballot, Some(seen.ballot)),
             _ => return self.must(false, || format!("{reply:?} is no answer to {request:?}")),
         };
         let accepted = accepted.unwrap_or(Ballot::ZERO);
