@@ -180,16 +180,17 @@ impl Node {
     /// preference list.
     fn is_spare(&self, replica: NodeId, key: &Key, told: Option<NodeId>) -> bool {
         let now = self.began.elapsed();
-        let suspect = |node| self.links.get(node).is_some_and(|link| link.suspect());
-        let replicas = self.ring.preference_list(key).iter();
-        let mut sooner: Vec<NodeId> = replicas.filter(|node| !suspect(node)).copied().collect();
-        // Once for each: another thread may change it meanwhile.
-        sooner.sort_by_cached_key(|node| {
+        let suspect = |node: &NodeId| self.links.get(node).is_some_and(|link| link.suspect());
+        let replicas = self.ring.preference_list(key);
+        let rank = |node: &NodeId| {
             let late = lock(&self.paces[node]).lateness(now);
-            (Some(*node) != told, late, *node != self.id)
-        });
-        let needed = self.config.quorums().agreeing();
-        sooner.iter().take(needed).all(|node| *node != replica)
+            let place = replicas.iter().position(|replica| replica == node);
+            (Some(*node) != told, late, *node != self.id, place)
+        };
+        let own = rank(&replica);
+        let is_sooner = |node: &&NodeId| **node != replica && !suspect(node) && rank(node) < own;
+        let sooner = replicas.iter().filter(is_sooner).count();
+        sooner >= self.config.quorums().agreeing()
     }
 
     /// Has what rides along sent soon, even if nothing comes to ride along with. To be called
