@@ -14,6 +14,7 @@ pub mod commit;
 pub mod disk;
 pub mod frame;
 pub mod identity;
+mod index;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;

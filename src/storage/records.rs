@@ -1,6 +1,6 @@
-//! The ordered map of records in memory, and the digests that anti-entropy compares.
+//! The records in memory, and the digests that anti-entropy compares.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::commit::Lsn;
+use super::index::Index;
 use crate::bytes::Key;
 use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
@@ -65,7 +66,7 @@ const PAGE_VISITS: usize = 20_000;
 #[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
-    map: BTreeMap<Key, Slot>,
+    slots: Index<Slot>,
     /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     fence: Fence,
@@ -91,7 +92,7 @@ impl Records {
         let digests = vec![vec![0; BUCKETS]; ring.members().len()];
         Records {
             ring,
-            map: BTreeMap::new(),
+            slots: Index::default(),
             tombstones: BTreeSet::new(),
             fence: Fence::default(),
             numbers: VectorClock::default(),
@@ -102,7 +103,7 @@ impl Records {
 
     /// How many keys have a record.
     pub fn count(&self) -> usize {
-        self.map.len()
+        self.slots.len()
     }
 
     /// How many of them hold no value.
@@ -112,7 +113,7 @@ impl Records {
 
     /// The record of a key, and the log entry after which it is durable.
     pub fn get(&self, key: &Key) -> (&Record, Lsn) {
-        match self.map.get(key) {
+        match self.slots.get(key) {
             Some(slot) => (&slot.record, slot.lsn),
             None => (&self.absent.0, self.absent.1),
         }
@@ -127,19 +128,15 @@ impl Records {
 
     /// Applies an update that the log entry `lsn` makes durable.
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
-        let slot = match self.map.get_mut(key) {
-            Some(slot) => slot,
-            None => {
-                let position = Position::of(key.as_slice());
-                let slot = Slot {
-                    record: self.absent.0.clone(),
-                    lsn,
-                    arc: self.ring.arc_at(position) as u16,
-                    bucket: position.low_bits() % BUCKETS as u16,
-                };
-                self.map.entry(key.clone()).or_insert(slot)
+        let slot = self.slots.get_or_insert_with(key, || {
+            let position = Position::of(key.as_slice());
+            Slot {
+                record: self.absent.0.clone(),
+                lsn,
+                arc: self.ring.arc_at(position) as u16,
+                bucket: position.low_bits() % BUCKETS as u16,
             }
-        };
+        });
         let before = slot.record.accepted_ballot();
         let promised = slot.record.promised;
         if let Update::Accept(accepted) = &update {
@@ -163,7 +160,7 @@ impl Records {
 
     /// Whether there is a record to be dropped: without a value, and of this accepted ballot.
     pub fn has_tombstone(&self, key: &Key, ballot: Ballot) -> bool {
-        let own = self.map.get(key).map(|slot| &slot.record);
+        let own = self.slots.get(key).map(|slot| &slot.record);
         own.is_some_and(|own| !own.has_value() && own.accepted_ballot() == ballot)
     }
 
@@ -171,7 +168,7 @@ impl Records {
     /// entry `lsn` makes durable. [`Ballot::ZERO`] is that of a promise alone.
     pub fn drop_tombstone(&mut self, key: &Key, ballot: Ballot, lsn: Lsn) {
         if self.has_tombstone(key, ballot)
-            && let Some(slot) = self.map.remove(key)
+            && let Some(slot) = self.slots.remove(key)
         {
             self.fence.raise(&slot.record);
             self.absent = (self.fence.record(), lsn);
@@ -211,7 +208,7 @@ impl Records {
         let keys = self.tombstones.range::<Key, _>((start, Bound::Unbounded));
         let found: Vec<_> = keys
             .take(most)
-            .filter_map(|key| self.map.get_key_value(key))
+            .filter_map(|key| Some((key, self.slots.get(key)?)))
             .collect();
         let lsn = found.iter().map(|(_, slot)| slot.lsn).max().unwrap_or(0);
         let copy = |(key, slot): (&Key, &Slot)| (key.clone(), slot.record.clone());
@@ -230,7 +227,7 @@ impl Records {
             ..Page::default()
         };
         let (mut lsn, mut bytes) = (0, 0);
-        for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
+        for (visits, (key, slot)) in self.slots.after(scan.after.as_ref()).enumerate() {
             let wanted = scan
                 .buckets
                 .as_ref()
@@ -260,7 +257,7 @@ impl Records {
         let mut lsn = 0;
         let mut bytes = 0;
         let mut records = Vec::new();
-        for (key, slot) in self.after(after) {
+        for (key, slot) in self.slots.after(after) {
             lsn = lsn.max(slot.lsn);
             bytes += size(key, Some(&slot.record));
             records.push((key.clone(), slot.record.clone()));
@@ -269,11 +266,6 @@ impl Records {
             }
         }
         (records, lsn)
-    }
-
-    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
-        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.map.range::<Key, _>((start, Bound::Unbounded))
     }
 }
 
