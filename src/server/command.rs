@@ -1,5 +1,7 @@
 //! What a client may say: one line, one command.
 
+use std::borrow::Cow;
+
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
 use crate::clock::VectorClock;
 use crate::config::MOST_NODES;
@@ -191,8 +193,8 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
     let (text, rest) = if rest.starts_with('"') {
         let (text, rest) = json_string(rest)?;
         match rest.strip_prefix(' ') {
-            Some(rest) => (text, Some(rest)),
-            None if rest.is_empty() => (text, None),
+            Some(rest) => (Cow::from(text), Some(rest)),
+            None if rest.is_empty() => (Cow::from(text), None),
             None => return Err(syntax("a space belongs after a key in double quotes")),
         }
     } else {
@@ -208,10 +210,10 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
         match word {
             "@" => return Ok((Target::Own, rest)),
             "*" => return Ok((Target::All, rest)),
-            word => (word.to_owned(), rest),
+            word => (Cow::from(word), rest),
         }
     };
-    match text.as_str() {
+    match &*text {
         "@" | "*" => Err(reserved()),
         text if text.len() > MAX_KEY => Err(Failure::TooLarge(format!(
             "the key has {} bytes; at most {MAX_KEY} are allowed",
@@ -230,7 +232,7 @@ fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
     })?;
     let text = if rest.starts_with('"') {
         match json_string(rest)? {
-            (text, rest) if rest.trim().is_empty() => text,
+            (text, rest) if rest.trim().is_empty() => Cow::from(text),
             _ => {
                 return Err(syntax(
                     "something follows the closing double quote of the value",
@@ -238,14 +240,14 @@ fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
             }
         }
     } else {
-        rest.to_owned()
+        Cow::from(rest)
     };
     if text.len() > MAX_VALUE {
         let length = text.len();
         let text = format!("the value has {length} bytes; at most {MAX_VALUE} are allowed");
         return Err(Failure::TooLarge(text));
     }
-    Ok(text.into())
+    Ok((*text).into())
 }
 
 /// A JSON string at the front, and what follows it.

@@ -1,5 +1,6 @@
 //! How replies are printed: each a line, or several that end with `END count`.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::bytes::Bytes;
@@ -77,22 +78,22 @@ fn version_text(version: Option<&VectorClock>) -> String {
 }
 
 /// A key as a word where it is one, otherwise as a JSON string.
-fn key_text(key: &Bytes) -> String {
+fn key_text(key: &Bytes) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(key.as_slice());
     if text.is_empty() || text.contains(' ') || needs_quotes(&text) {
-        quoted(&text)
+        quoted(&text).into()
     } else {
-        text.into_owned()
+        text
     }
 }
 
 /// A value as it is where it fits the rest of a line, otherwise as a JSON string.
-fn value_text(value: &Bytes) -> String {
+fn value_text(value: &Bytes) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(value.as_slice());
     if needs_quotes(&text) {
-        quoted(&text)
+        quoted(&text).into()
     } else {
-        text.into_owned()
+        text
     }
 }
 

@@ -33,9 +33,15 @@ pub enum Line {
     End(u64),
 }
 
+/// As long as a line with a short key and value is, in bytes.
+const USUAL_LINE: usize = 512;
+
 impl Line {
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("maps have text keys and numbers are finite")
+        let mut line = Vec::with_capacity(USUAL_LINE);
+        serde_json::to_writer(&mut line, self)
+            .expect("maps have text keys, and a vector takes all");
+        line
     }
 }
 
