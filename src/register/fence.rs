@@ -47,7 +47,7 @@ impl Fence {
         if let Some(tombstone) = &dropped.accepted
             && rules::holds(Rule::DroppedRequestsFenced)
         {
-            self.decided.merge(&tombstone.state.decided());
+            tombstone.state.add_decided(&mut self.decided);
         }
     }
 

@@ -75,10 +75,16 @@ impl State {
 
     /// Up to which request of each origin everything is decided.
     pub fn decided(&self) -> VectorClock {
-        let mut decided = self.clock.clone();
-        decided.merge(&self.refusals);
-        decided.merge(&self.before);
+        let mut decided = VectorClock::default();
+        self.add_decided(&mut decided);
         decided
+    }
+
+    /// Adds to a clock what is [decided](State::decided).
+    pub fn add_decided(&self, clock: &mut VectorClock) {
+        for decided in [&self.clock, &self.refusals, &self.before] {
+            clock.merge(decided);
+        }
     }
 
     /// Absorbs one request, unless it has been decided already in an earlier try: the dot tells.

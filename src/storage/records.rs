@@ -140,7 +140,7 @@ impl Records {
         let before = slot.record.accepted_ballot();
         let promised = slot.record.promised;
         if let Update::Accept(accepted) = &update {
-            self.numbers.merge(&accepted.state.decided());
+            accepted.state.add_decided(&mut self.numbers);
         }
         slot.record.apply(update);
         slot.lsn = lsn;
