@@ -16,14 +16,23 @@ use simple_dynamo::ring::NodeId;
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn link_to(listener: &TcpListener) -> Arc<Link> {
+    link_that_tells(listener, READ_TIMEOUT, |_| {})
+}
+
+/// A link with its own read time-out that tells `returned` when its peer may have missed something.
+fn link_that_tells(
+    listener: &TcpListener,
+    read_timeout: Duration,
+    returned: impl Fn(NodeId) + Send + Sync + 'static,
+) -> Arc<Link> {
     Link::new(Settings {
         node: NodeId(1),
         peer: NodeId(2),
         address: listener.local_addr().unwrap().to_string(),
         cluster: "test".into(),
-        read_timeout: READ_TIMEOUT,
-        patience: 5 * READ_TIMEOUT,
-        returned: Box::new(|_| {}),
+        read_timeout,
+        patience: 5 * read_timeout,
+        returned: Box::new(returned),
     })
 }
 
@@ -140,4 +149,40 @@ fn a_request_that_a_full_queue_does_not_take_is_told_at_once_that_it_was_not_sen
     );
     link.end();
     thread.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_did_not_get_all_messages_is_told_so_once_it_takes_them_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (tell, returned) = mpsc::channel();
+    // So long that no silence plays a part.
+    let read_timeout = Duration::from_secs(600);
+    let link = link_that_tells(&listener, read_timeout, move |_| tell.send(()).unwrap());
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    let mut deaf = welcome(&listener);
+    let soon = Duration::from_secs(30);
+    returned.recv_timeout(soon).expect("it is connected");
+    let long = "k".repeat(1 << 20);
+    let more: Vec<_> = (0..100).map(|_| forward(&link, &long)).collect();
+    let dropped = more.iter().filter(|answer| answer.try_recv().is_ok());
+    assert!(dropped.count() > 0, "all of them were sent");
+    let mut bytes = deaf.get_ref().try_clone().unwrap();
+    let chatter = thread::spawn(move || {
+        while bytes.write_all(b"{\"id\":0,\"tell\":\"pong\"}\n").is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(
+        returned.recv_timeout(Duration::from_millis(200)).is_err(),
+        "it takes nothing yet"
+    );
+    let reading = thread::spawn(move || std::io::copy(&mut deaf, &mut std::io::sink()));
+    returned.recv_timeout(soon).expect("it takes all again");
+    link.end();
+    thread.join().unwrap();
+    chatter.join().unwrap();
+    // Ends with the connection, in whatever way.
+    let _ = reading.join().unwrap();
+    assert!(returned.try_recv().is_err(), "once is enough");
 }

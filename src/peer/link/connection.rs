@@ -86,13 +86,14 @@ impl Link {
         }
         state.connection = Some(connection);
         state.trouble.clear();
+        state.dropped = false;
         drop(state);
         info!(
             "{}: connected to {}",
             self.settings.node, self.settings.peer
         );
         self.heard();
-        (self.settings.returned)(self.settings.peer);
+        self.returned();
     }
 
     pub(super) fn receive(&self, mut lines: Lines<TcpStream>) -> io::Result<()> {
@@ -101,7 +102,9 @@ impl Link {
             let received = lines.receive()?;
             match received {
                 Received::Bytes(_) => {
-                    self.heard();
+                    if self.heard() {
+                        self.returned();
+                    }
                     net::batch(|| self.take_replies(&mut lines))?;
                 }
                 Received::Nothing => {}
@@ -111,6 +114,7 @@ impl Link {
             if received == Received::Nothing || self.now() >= looked + LOOK_EVERY {
                 looked = self.now();
                 let patience = self.watch();
+                self.make_up_for_dropped();
                 self.renew_if_hopeless()?;
                 lines.reader().set_read_timeout(Some(patience))?;
             }

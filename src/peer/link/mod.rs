@@ -54,7 +54,8 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// How long a question may wait while the peer sends other bytes.
     pub patience: Duration,
-    /// Called whenever the peer is heard again after a silence, and at each connection.
+    /// Called whenever the peer is heard again after a silence, at each connection, and after
+    /// messages to it were dropped: it may have missed something.
     pub returned: Box<dyn Fn(NodeId) + Send + Sync>,
 }
 
@@ -79,6 +80,8 @@ struct State {
     opened: Duration,
     /// How often it was opened anew since the peer was heard last.
     renewals: u32,
+    /// Whether a message was dropped, and the peer has not been told that it may have missed it.
+    dropped: bool,
     /// What was logged last about the connection, so that it is logged once.
     trouble: String,
 }
@@ -123,7 +126,9 @@ impl Link {
         // Looked at with the lock held: whoever gives up all at the end finds this question, or
         // this is seen.
         let ending = self.ending.load(Ordering::Relaxed);
-        if hopeless || ending || state.outstanding.len() >= MOST_OUTSTANDING {
+        let crowded = state.outstanding.len() >= MOST_OUTSTANDING;
+        if hopeless || ending || crowded {
+            state.dropped |= crowded;
             drop(state);
             return callback(Answer::Unreached);
         }
@@ -150,7 +155,10 @@ impl Link {
         if !send(&connection, &Ask { id, ask: request }) && !connection.closed() {
             // Too much waits for the peer already. What a closed connection did not take is sent
             // on the next one, perhaps at this moment.
-            let question = lock(&self.state).outstanding.remove(&id);
+            let mut state = lock(&self.state);
+            state.dropped = true;
+            let question = state.outstanding.remove(&id);
+            drop(state);
             question
                 .into_iter()
                 .for_each(|q| (q.callback)(Answer::Unreached));
@@ -169,7 +177,9 @@ impl Link {
         let connection = lock(&self.state).connection.clone();
         if let Some(connection) = connection {
             let (id, ask) = (0, request);
-            message::send(&connection, &Ask { id, ask });
+            if !message::send(&connection, &Ask { id, ask }) && !connection.closed() {
+                lock(&self.state).dropped = true;
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{Link, Outstanding, State};
+use super::{Link, Outstanding, QUEUE_LIMIT, State};
 use crate::lock;
 use crate::net;
 use crate::peer::message::{self, Ask, Request};
@@ -21,7 +21,8 @@ const RENEW_AFTER: u32 = 10;
 const MOST_DOUBLINGS: u32 = 5;
 
 impl Link {
-    pub(super) fn heard(&self) {
+    /// A byte came in; returns whether the peer was a suspect until now.
+    pub(super) fn heard(&self) -> bool {
         let mut state = lock(&self.state);
         state.renewals = 0;
         let cleared = state.suspicion.heard(self.now());
@@ -32,8 +33,12 @@ impl Link {
                 "{}: {} answers again",
                 self.settings.node, self.settings.peer
             );
-            (self.settings.returned)(self.settings.peer);
         }
+        cleared
+    }
+
+    pub(super) fn returned(&self) {
+        (self.settings.returned)(self.settings.peer);
     }
 
     /// Judges the peer's silence, and gives up the questions whose time has passed. Returns how
@@ -69,6 +74,17 @@ impl Link {
             Judgement::Silent => time_out,
             // A socket takes no time-out of zero.
             Judgement::Patience(patience) => patience.max(Duration::from_millis(1)),
+        }
+    }
+
+    /// After messages were dropped, and once there is room again, sees to it that the peer looks
+    /// for what it missed.
+    pub(super) fn make_up_for_dropped(&self) {
+        let mut state = lock(&self.state);
+        let waiting = state.connection.as_ref().map_or(0, |it| it.waiting());
+        if waiting < QUEUE_LIMIT / 2 && std::mem::take(&mut state.dropped) {
+            drop(state);
+            self.returned();
         }
     }
 
