@@ -177,7 +177,7 @@ impl Link {
         let connection = lock(&self.state).connection.clone();
         if let Some(connection) = connection {
             let (id, ask) = (0, request);
-            if !message::send(&connection, &Ask { id, ask }) && !connection.closed() {
+            if !message::send(&connection, &Ask { id, ask }) {
                 lock(&self.state).dropped = true;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{Link, Outstanding, QUEUE_LIMIT, State};
+use super::{Link, MOST_OUTSTANDING, Outstanding, QUEUE_LIMIT, State};
 use crate::lock;
 use crate::net;
 use crate::peer::message::{self, Ask, Request};
@@ -82,7 +82,9 @@ impl Link {
     pub(super) fn make_up_for_dropped(&self) {
         let mut state = lock(&self.state);
         let waiting = state.connection.as_ref().map_or(0, |it| it.waiting());
-        if waiting < QUEUE_LIMIT / 2 && std::mem::take(&mut state.dropped) {
+        let questions = state.outstanding.len();
+        let has_room = waiting < QUEUE_LIMIT / 2 && questions < MOST_OUTSTANDING / 2;
+        if has_room && std::mem::take(&mut state.dropped) {
             drop(state);
             self.returned();
         }
