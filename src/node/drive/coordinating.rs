@@ -180,16 +180,19 @@ impl Node {
     /// preference list.
     fn is_spare(&self, replica: NodeId, key: &Key, told: Option<NodeId>) -> bool {
         let now = self.began.elapsed();
-        let suspect = |node: &NodeId| self.links.get(node).is_some_and(|link| link.suspect());
         let replicas = self.ring.preference_list(key);
+        // None for a suspect: its vote is not waited for.
         let rank = |node: &NodeId| {
+            let suspect = self.links.get(node).is_some_and(|link| link.suspect());
             let late = lock(&self.paces[node]).lateness(now);
             let place = replicas.iter().position(|replica| replica == node);
-            (Some(*node) != told, late, *node != self.id, place)
+            (!suspect).then_some((Some(*node) != told, late, *node != self.id, place))
         };
-        let own = rank(&replica);
-        let is_sooner = |node: &&NodeId| **node != replica && !suspect(node) && rank(node) < own;
-        let sooner = replicas.iter().filter(is_sooner).count();
+        let Some(own) = rank(&replica) else {
+            return true;
+        };
+        let others = replicas.iter().filter(|node| **node != replica);
+        let sooner = others.filter_map(rank).filter(|other| *other < own).count();
         sooner >= self.config.quorums().agreeing()
     }
 
