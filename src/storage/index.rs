@@ -52,7 +52,11 @@ impl<V> Index<V> {
 
     pub fn remove(&mut self, key: &Key) -> Option<V> {
         let table = self.table(key);
-        let removed = self.tables[table].remove(key)?;
+        let table = &mut self.tables[table];
+        let removed = table.remove(key)?;
+        if table.len() < table.capacity() / 4 {
+            table.shrink_to(2 * table.len());
+        }
         self.order.remove(key);
         Some(removed)
     }
