@@ -12,7 +12,14 @@ use crate::net;
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread that runs what is due, and a tick at regular times.
-pub struct Timer(Arc<(Mutex<Agenda>, Condvar)>);
+pub struct Timer(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    agenda: Mutex<Agenda>,
+    /// Something is due sooner than all before, or the timer ends.
+    sooner: Condvar,
+}
 
 #[derive(Default)]
 struct Agenda {
@@ -39,7 +46,7 @@ impl Timer {
 
     /// Runs a job after a while, on the timer's thread.
     pub fn after(&self, delay: Duration, job: Job) {
-        let mut agenda = lock(&self.0.0);
+        let mut agenda = lock(&self.0.agenda);
         agenda.count += 1;
         let place = (Instant::now() + delay, agenda.count);
         agenda.jobs.insert(place, job);
@@ -48,27 +55,23 @@ impl Timer {
             .first_key_value()
             .is_some_and(|first| *first.0 == place)
         {
-            self.0.1.notify_one();
+            self.0.sooner.notify_one();
         }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        lock(&self.0.0).ended = true;
-        self.0.1.notify_one();
+        lock(&self.0.agenda).ended = true;
+        self.0.sooner.notify_one();
     }
 }
 
-fn keep_time(
-    (agenda, sooner): &(Mutex<Agenda>, Condvar),
-    period: Duration,
-    tick: &dyn Fn(Instant, Instant),
-) {
+fn keep_time(shared: &Shared, period: Duration, tick: &dyn Fn(Instant, Instant)) {
     let mut last_tick = Instant::now();
     loop {
         let next_tick = last_tick + period;
-        let mut current = lock(agenda);
+        let mut current = lock(&shared.agenda);
         let now = loop {
             if current.ended {
                 return;
@@ -79,7 +82,7 @@ fn keep_time(
             if now >= next {
                 break now;
             }
-            let woken = sooner.wait_timeout(current, next - now);
+            let woken = shared.sooner.wait_timeout(current, next - now);
             current = woken.unwrap_or_else(PoisonError::into_inner).0;
         };
         let later = current.jobs.split_off(&(now, u64::MAX));
@@ -94,5 +97,47 @@ fn keep_time(
                 last_tick = now;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LATER: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn what_is_due_sooner_runs_first_though_it_comes_last() {
+        let timer = Timer::start(LATER, |_, _| {}).unwrap();
+        let (tell, ran) = mpsc::channel();
+        for (delay, name) in [
+            (LATER, "late"),
+            (SECOND / 10, "soon"),
+            (SECOND / 100, "first"),
+        ] {
+            let tell = tell.clone();
+            timer.after(delay, Box::new(move || tell.send(name).unwrap()));
+        }
+        let next = || ran.recv_timeout(60 * SECOND);
+        assert_eq!((next(), next()), (Ok("first"), Ok("soon")));
+    }
+
+    #[test]
+    fn it_ticks_whatever_else_is_due_and_ends_when_it_is_dropped() {
+        let (tell, ticked) = mpsc::channel();
+        let tick = move |now, last| tell.send((now, last)).unwrap();
+        let timer = Timer::start(SECOND / 100, tick).unwrap();
+        timer.after(LATER, Box::new(|| {}));
+        let (first, _) = ticked.recv_timeout(60 * SECOND).unwrap();
+        let (second, before) = ticked.recv_timeout(60 * SECOND).unwrap();
+        assert_eq!(before, first);
+        assert!(second >= first + SECOND / 100);
+        drop(timer);
+        // Drops the sender with the thread.
+        while ticked.recv_timeout(60 * SECOND).is_ok() {}
+        assert_eq!(ticked.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }
 }
