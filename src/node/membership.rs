@@ -172,8 +172,8 @@ impl Node {
         self.votes.load(Ordering::Acquire)
     }
 
-    /// Tells a peer that is heard anew under which storage id this node votes, so that it notices
-    /// a loss, and that it may have missed what this node sent until now.
+    /// Tells a peer under which storage id this node votes, so that it notices a loss, and that it
+    /// may have missed what this node sent until now.
     pub(super) fn announce_storage(&self, peer: NodeId) {
         if self.votes() {
             let storage = self.store.identity().storage.clone();

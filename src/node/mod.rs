@@ -67,7 +67,7 @@ pub enum Origin {
 /// What a client's request ends with.
 pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
-/// Called when a peer is heard again after a silence, and when a connection to it is opened.
+/// Called when a peer may have missed what this node sent; see [`link::Settings`].
 type Returned = Arc<dyn Fn(NodeId) + Send + std::marker::Sync>;
 
 /// One node of the cluster.

@@ -105,11 +105,7 @@ impl<T: Copy> Local<Cell<T>> {
     }
 }
 
-impl<T: Default> Local<RefCell<T>> {
-    pub fn take(&self) -> T {
-        self.0.with(RefCell::take)
-    }
-
+impl<T> Local<RefCell<T>> {
     pub fn with_borrow_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         self.0.with(|cell| change(&mut cell.borrow_mut()))
     }
