@@ -14,10 +14,10 @@ pub mod commit;
 pub mod disk;
 pub mod frame;
 pub mod identity;
-mod index;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
+mod tables;
 pub mod tombstones;
 
 use std::fmt;

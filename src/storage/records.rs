@@ -1,6 +1,6 @@
 //! The records in memory, and the digests that anti-entropy compares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::commit::Lsn;
-use super::index::Index;
+use super::tables::Tables;
 use crate::bytes::Key;
 use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
@@ -66,7 +66,9 @@ const PAGE_VISITS: usize = 20_000;
 #[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
-    slots: Index<Slot>,
+    slots: Tables<Slot>,
+    /// Their keys in order, and where on the ring each belongs.
+    order: BTreeMap<Key, Place>,
     /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     fence: Fence,
@@ -83,6 +85,12 @@ struct Slot {
     record: Record,
     /// The log entry after which all of the record is durable.
     lsn: Lsn,
+    place: Place,
+}
+
+/// Where anti-entropy looks for a key.
+#[derive(Clone, Copy)]
+struct Place {
     arc: u16,
     bucket: u16,
 }
@@ -92,7 +100,8 @@ impl Records {
         let digests = vec![vec![0; BUCKETS]; ring.members().len()];
         Records {
             ring,
-            slots: Index::default(),
+            slots: Tables::default(),
+            order: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             fence: Fence::default(),
             numbers: VectorClock::default(),
@@ -103,7 +112,7 @@ impl Records {
 
     /// How many keys have a record.
     pub fn count(&self) -> usize {
-        self.slots.len()
+        self.order.len()
     }
 
     /// How many of them hold no value.
@@ -130,11 +139,15 @@ impl Records {
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
         let slot = self.slots.get_or_insert_with(key, || {
             let position = Position::of(key.as_slice());
+            let place = Place {
+                arc: self.ring.arc_at(position) as u16,
+                bucket: position.low_bits() % BUCKETS as u16,
+            };
+            self.order.insert(key.clone(), place);
             Slot {
                 record: self.absent.0.clone(),
                 lsn,
-                arc: self.ring.arc_at(position) as u16,
-                bucket: position.low_bits() % BUCKETS as u16,
+                place,
             }
         });
         let before = slot.record.accepted_ballot();
@@ -149,8 +162,8 @@ impl Records {
             after >= before && slot.record.promised >= promised,
             "no ballot ever decreases"
         );
-        let bucket = &mut self.digests[slot.arc as usize][slot.bucket as usize];
-        *bucket ^= digest(key, before) ^ digest(key, after);
+        let Place { arc, bucket } = slot.place;
+        self.digests[arc as usize][bucket as usize] ^= digest(key, before) ^ digest(key, after);
         if slot.record.has_value() {
             self.tombstones.remove(key);
         } else {
@@ -173,7 +186,9 @@ impl Records {
             self.fence.raise(&slot.record);
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
-            self.digests[slot.arc as usize][slot.bucket as usize] ^= digest(key, ballot);
+            self.order.remove(key);
+            let Place { arc, bucket } = slot.place;
+            self.digests[arc as usize][bucket as usize] ^= digest(key, ballot);
         }
     }
 
@@ -227,12 +242,15 @@ impl Records {
             ..Page::default()
         };
         let (mut lsn, mut bytes) = (0, 0);
-        for (visits, (key, slot)) in self.slots.after(scan.after.as_ref()).enumerate() {
+        for (visits, (key, place)) in self.after(scan.after.as_ref()).enumerate() {
             let wanted = scan
                 .buckets
                 .as_ref()
-                .is_none_or(|b| b.binary_search(&slot.bucket).is_ok());
-            if slot.arc as usize == scan.arc && wanted {
+                .is_none_or(|b| b.binary_search(&place.bucket).is_ok());
+            if place.arc as usize == scan.arc
+                && wanted
+                && let Some(slot) = self.slots.get(key)
+            {
                 let record = scan.states.then(|| slot.record.clone());
                 bytes += size(key, record.as_ref());
                 lsn = lsn.max(slot.lsn);
@@ -257,7 +275,8 @@ impl Records {
         let mut lsn = 0;
         let mut bytes = 0;
         let mut records = Vec::new();
-        for (key, slot) in self.slots.after(after) {
+        let found = self.after(after);
+        for (key, slot) in found.filter_map(|(key, _)| Some((key, self.slots.get(key)?))) {
             lsn = lsn.max(slot.lsn);
             bytes += size(key, Some(&slot.record));
             records.push((key.clone(), slot.record.clone()));
@@ -266,6 +285,11 @@ impl Records {
             }
         }
         (records, lsn)
+    }
+
+    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Place)> {
+        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range::<Key, _>((start, Bound::Unbounded))
     }
 }
 
