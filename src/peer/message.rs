@@ -149,10 +149,11 @@ pub fn send_along<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool
 
 fn with_line<T: Serialize>(message: &T, send: impl FnOnce(&[u8]) -> bool) -> bool {
     SCRATCH.with_borrow_mut(|line| {
+        write_line(message, line);
+        let sent = send(line);
         line.clear();
         line.shrink_to(KEPT_SCRATCH);
-        write_line(message, line);
-        send(line)
+        sent
     })
 }
 

@@ -43,6 +43,29 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
 }
 
 #[test]
+fn clients_that_are_silent_after_a_long_request_hold_no_more_than_their_budget() {
+    let (cluster, _alone) = start(plan());
+    // It is forwarded, by the thread of the client.
+    let key = cluster.keys_of(THREE[1]).next().unwrap();
+    let put = format!("PUT {key} {}\n", control_characters(MIB / 2));
+    let address = cluster.address(VICTIM);
+    let clients = 80;
+    let silent: Vec<Raw> = (0..clients)
+        .map(|_| {
+            let mut client = Raw::connect(&address);
+            client.send(&put);
+            // So long a line may take longer than a busy machine has time for.
+            let reply = client.line();
+            let sent = reply.starts_with("OK ") || reply.starts_with("ERROR UNKNOWN ");
+            assert!(sent, "{reply}");
+            client
+        })
+        .collect();
+    assert_memory_bounded(&cluster, clients);
+    drop(silent);
+}
+
+#[test]
 fn half_lines_and_bytes_now_and_then_take_no_more_than_the_budget_and_end_in_time() {
     let (cluster, _alone) = start(plan().set("line_timeout_ms", 500));
     let clients = 40;
