@@ -64,7 +64,10 @@ impl Node {
     /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
     /// state that is refused so is missed, as if this node had been away.
     pub(super) fn has_room(&self, vote: &VoteRequest) -> bool {
-        let has_room = matches!(vote, VoteRequest::Read { .. }) || self.store.has_room();
+        let has_room = match vote {
+            VoteRequest::Read { .. } => self.store.may_wait(),
+            VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.has_room(),
+        };
         if !has_room && matches!(vote, VoteRequest::Accept(_)) {
             self.anti_entropy.doubt_all(&self.ring);
         }

@@ -170,6 +170,11 @@ impl GroupCommit {
         lock(&self.queue.0).bytes.len()
     }
 
+    /// How many callbacks have not been run.
+    pub fn waiting(&self) -> usize {
+        lock(&self.queue.0).waiting.len()
+    }
+
     /// The number up to which all entries are durable.
     pub fn durable(&self) -> Lsn {
         lock(&self.queue.0).durable

@@ -48,6 +48,8 @@ use recovery::Line;
 const LOG_AHEAD: u64 = 512 << 10;
 /// A replica whose log has so many bytes to write, or more, abstains from votes.
 pub const MOST_BACKLOG: usize = 64 << 20;
+/// A replica where so many votes wait for the disk abstains from all that would wait, too.
+pub const MOST_WAITING: usize = 20_000;
 /// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
 /// since the start.
 const SNAPSHOT_AFTER: u64 = 64 << 20;
@@ -183,7 +185,13 @@ impl Store {
 
     /// Whether little enough waits to be written for more votes.
     pub fn has_room(&self) -> bool {
-        self.commit.backlog() < MOST_BACKLOG
+        self.commit.backlog() < MOST_BACKLOG && self.may_wait()
+    }
+
+    /// Whether few enough votes wait for the disk for more, of whatever kind: a read waits until
+    /// what it tells is durable.
+    pub fn may_wait(&self) -> bool {
+        self.commit.waiting() < MOST_WAITING
     }
 
     /// Has votes written that nobody waits for urgently.
