@@ -90,12 +90,16 @@ fn rank(node: &Node, arc: usize) -> u32 {
     place.unwrap_or(replicas.len()) as u32
 }
 
-/// Drops those of a range's tombstones that all replicas hold, if all of them answer.
+/// Drops those of a range's tombstones that all replicas hold, if all of them answer. While one
+/// is silent nobody is asked: it would be in vain.
 fn settle(node: &Arc<Node>, arc: usize, tombstones: Vec<(Key, Accepted)>) {
     let others = || {
         let replicas = node.ring.replicas_of_arc(arc).iter().copied();
         replicas.filter(|replica| *replica != node.id)
     };
+    if others().any(|other| node.links[&other].suspect()) {
+        return;
+    }
     let lost_folders = node.lost_folders.load(Ordering::SeqCst);
     let Some(answers) = ask(node, others(), &tombstones) else {
         return;
