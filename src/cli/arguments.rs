@@ -94,6 +94,12 @@ impl Argument {
     }
 }
 
+/// The id of a node, as people write it.
+pub fn node_id(word: &str) -> Result<NodeId, UsageError> {
+    let wrong = |_| UsageError(format!("{word:?} is no node id: a number such as 5554"));
+    word.parse().map_err(wrong)
+}
+
 /// The member with this id.
 pub fn member(config: &Config, id: NodeId) -> Result<&Member, UsageError> {
     config.member(id).ok_or_else(|| {

@@ -9,7 +9,7 @@ use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::arguments::{Argument, Arguments, UsageError, member};
+use super::arguments::{Argument, Arguments, UsageError, member, node_id};
 use crate::node::Node;
 use crate::ring::NodeId;
 use crate::server::{self, Server};
@@ -111,11 +111,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
                 "help" => return Ok(None),
                 _ => return Err(argument.unknown("node")),
             },
-            Argument::Word(word) if id.is_none() => {
-                let wrong =
-                    |_| UsageError(format!("{word:?} is no node id: a number such as 5554"));
-                id = Some(word.parse::<NodeId>().map_err(wrong)?);
-            }
+            Argument::Word(word) if id.is_none() => id = Some(node_id(word)?),
             Argument::Word(_) => return Err(argument.unknown("node")),
         }
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use super::arguments::{Argument, Arguments, member};
+use super::arguments::{Argument, Arguments, member, node_id};
 use crate::client::Client;
 
 pub const HELP: &str = "\
@@ -32,7 +32,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 print!("{HELP}");
                 return Ok(());
             }
-            Argument::Word(word) if id.is_none() => id = Some(word.parse()?),
+            Argument::Word(word) if id.is_none() => id = Some(node_id(word)?),
             _ => return Err(argument.unknown("shell").into()),
         }
     }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::arguments::{Argument, Arguments, member};
+use super::arguments::{Argument, Arguments, member, node_id};
 use crate::client::Client;
 use crate::config::Member;
 
@@ -42,7 +42,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 print!("{HELP}");
                 return Ok(());
             }
-            Argument::Word(word) => ids.push(word.parse()?),
+            Argument::Word(word) => ids.push(node_id(word)?),
             Argument::Option(_) => return Err(argument.unknown("status").into()),
         }
     }

@@ -14,7 +14,7 @@ use crate::error::Failure;
 use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Ballot, Change, Outcome, Record, Verdict};
+use crate::register::{Accepted, Ballot, Change, Outcome, Record, Verdict, Why};
 use crate::storage::{Page, Scan};
 
 /// Records that are taken from the own store at a time.
@@ -47,8 +47,9 @@ impl Node {
     pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
         if !self.votes() {
             return Err(Failure::Unavailable(format!(
-                "node {} does not vote yet: it is new, or copies a lost store; see STATS",
-                self.id
+                "node {} {}",
+                self.id,
+                Why::Recovering.text()
             )));
         }
         let longest_tick = self.config.read_timeout();
@@ -233,10 +234,11 @@ impl Node {
             self.delete(std::mem::take(&mut some), &mut deleted)
         })
         .and_then(|()| self.delete(some, &mut deleted))
-        .map_err(|failure| match deleted {
-            0 => failure,
+        .map_err(|failure| match failure {
+            Failure::Unavailable(_) | Failure::Busy(_) if deleted == 0 => failure,
             _ => Failure::Unknown(format!(
-                "{deleted} keys are deleted, others may be: {failure}"
+                "{deleted} keys are deleted, others may be; repeat it to be sure. What went wrong: {}",
+                failure.text()
             )),
         })?;
         Ok(deleted)
@@ -256,7 +258,7 @@ impl Node {
         }
         match failed {
             // Others of them may have ended otherwise.
-            Some(failure) => Err(Failure::Unknown(failure.to_string())),
+            Some(failure) => Err(Failure::Unknown(failure.text().to_owned())),
             None => Ok(()),
         }
     }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use log::{info, warn};
 
 use super::{Node, SEQUENCE_BLOCK};
@@ -52,11 +51,21 @@ pub fn run(node: &Arc<Node>) {
 fn make_whole(node: &Arc<Node>) -> bool {
     let standing = node.store.identity().standing;
     if standing == Standing::New {
+        let mut awaited = None;
         let lost = loop {
             match ask_all(node) {
-                Some(known) => break known.another,
-                None if node.ending() => return false,
-                None => node.pause(ASK_AGAIN),
+                Ok(known) => break known.another,
+                Err(_) if node.ending() => return false,
+                Err(missing) => {
+                    if awaited.replace(missing) != Some(missing) {
+                        info!(
+                            "{}: a new data folder: votes once all other nodes have answered, and \
+                             {missing} has not yet",
+                            node.id
+                        );
+                    }
+                    node.pause(ASK_AGAIN);
+                }
             }
         };
         node.set_standing(if lost {
@@ -95,8 +104,11 @@ struct Known {
     highest_number: u64,
 }
 
-/// What all other nodes know of this one; `None` until all have answered.
-fn ask_all(node: &Arc<Node>) -> Option<Known> {
+/// What all other nodes know of this one.
+///
+/// # Errors
+/// One of those that do not answer.
+fn ask_all(node: &Arc<Node>) -> Result<Known, NodeId> {
     let own = node.store.identity().storage.clone();
     let mut known = Known::default();
     for &peer in node.links.keys() {
@@ -109,17 +121,17 @@ fn ask_all(node: &Arc<Node>) -> Option<Known> {
             highest_number,
         }) = node.ask_and_wait(peer, join)
         else {
-            return None;
+            return Err(peer);
         };
         known.another |= storage.is_some_and(|storage| storage != own);
         known.highest_number = known.highest_number.max(highest_number);
     }
-    Some(known)
+    Ok(known)
 }
 
 fn copy_everything(node: &Arc<Node>) -> bool {
     // The others must have ended what they counted on the lost votes before they are copied.
-    let Some(known) = ask_all(node) else {
+    let Ok(known) = ask_all(node) else {
         return false;
     };
     node.number_writes(known.highest_number + STILL_ON_THEIR_WAY);
@@ -130,11 +142,7 @@ fn copy_everything(node: &Arc<Node>) -> bool {
             }
         }
     }
-    let (told, durable) = bounded(1);
-    node.store.when_durable(Box::new(move || {
-        let _ = told.send(());
-    }));
-    durable.recv().is_ok()
+    node.store.await_durable().is_ok()
 }
 
 fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {

@@ -66,7 +66,8 @@ impl Why {
             Why::Overloaded => "is overloaded",
             Why::Congested => "has too many replies waiting",
             Why::Recovering => {
-                "does not vote yet: it is new, or copies a lost store (see its STATS)"
+                "does not vote yet: it is new and has not met all other nodes (see RING), or copies \
+                 a lost store (see its STATS)"
             }
             Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
         }

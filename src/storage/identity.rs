@@ -34,7 +34,7 @@ impl fmt::Display for StorageId {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     pub node: NodeId,
-    /// The fingerprint of the cluster's membership: placement depends on it.
+    /// The fingerprint of the cluster: placement and quorums depend on it.
     pub cluster: String,
     pub storage: StorageId,
     pub standing: Standing,

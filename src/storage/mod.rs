@@ -123,13 +123,19 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let identity = Identity::open(disk.as_ref(), node, cluster)?;
         if identity.node != node {
-            let text = format!("this folder is node {}'s, not {node}'s", identity.node);
+            let text = format!(
+                "this folder is node {}'s, not {node}'s: name its own with --data",
+                identity.node
+            );
             return Err(OpenError::Foreign(text));
         }
         if identity.cluster != cluster {
-            let text = "this folder is of another cluster: other nodes or another N, and so \
-                        another placement of the keys";
-            return Err(OpenError::Foreign(text.to_owned()));
+            let text = format!(
+                "this folder is of the cluster {}, and the cluster file says {cluster}: name, node \
+                 ids, N, R and W must be those that the folder was made with",
+                identity.cluster
+            );
+            return Err(OpenError::Foreign(text));
         }
         let recovered = recovery::recover(disk.as_ref(), ring)?;
         let first = recovery::FIRST_GENERATION;

@@ -187,8 +187,10 @@ impl Recovered {
             .filter(|line| !line.is_empty())
         {
             let line: Line = serde_json::from_slice(line).map_err(|error| {
-                let text =
-                    format!("{name}: a line with a good checksum is not understood: {error}");
+                let text = format!(
+                    "{name}: a line with a good checksum is not understood: {error}. If a newer \
+                     release wrote it start that one; otherwise start once with --rebuild"
+                );
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
             match line {
