@@ -222,21 +222,29 @@ impl Session<'_> {
         let found = find(&mut |pair: Pair| {
             part += &text::pair(&pair);
             count += 1;
-            if part.len() >= PART {
-                self.reply(&std::mem::take(&mut part));
-                self.replies.drain();
+            if part.len() < PART {
+                return Ok(());
             }
-            if self.replies.closed() {
-                return Err(Failure::Unavailable("the client has gone".to_owned()));
-            }
-            Ok(())
+            self.send_part(&std::mem::take(&mut part))
         });
-        self.reply(&part);
-        match found {
+        match found.and_then(|()| self.send_part(&part)) {
             Ok(()) => self.reply(&text::end(count)),
             Err(failure) => return self.fail(&failure),
         }
         Next::Serve
+    }
+
+    fn send_part(&self, lines: &str) -> Result<(), Failure> {
+        let sent = self.replies.send(lines.as_bytes());
+        self.replies.drain();
+        if self.replies.closed() {
+            return Err(Failure::Unavailable("the client has gone".to_owned()));
+        }
+        if sent {
+            Ok(())
+        } else {
+            Err(busy("are sent long replies"))
+        }
     }
 
     fn delete(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
