@@ -68,8 +68,18 @@ impl Link {
         }
     }
 
-    /// Sends again what is still outstanding: a reset is no evidence of failure.
     fn connected(&self, connection: Arc<Outgoing>) {
+        net::batch(|| self.take_over(connection));
+        info!(
+            "{}: connected to {}",
+            self.settings.node, self.settings.peer
+        );
+        self.heard();
+        self.returned();
+    }
+
+    /// Sends again what is still outstanding: a reset is no evidence of failure.
+    fn take_over(&self, connection: Arc<Outgoing>) {
         let mut state = lock(&self.state);
         for (&id, question) in &mut state.outstanding {
             if question.sent && matches!(question.request, Request::Coordinate { .. }) {
@@ -87,13 +97,6 @@ impl Link {
         state.connection = Some(connection);
         state.trouble.clear();
         state.dropped = false;
-        drop(state);
-        info!(
-            "{}: connected to {}",
-            self.settings.node, self.settings.peer
-        );
-        self.heard();
-        self.returned();
     }
 
     pub(super) fn receive(&self, mut lines: Lines<TcpStream>) -> io::Result<()> {
