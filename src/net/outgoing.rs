@@ -19,7 +19,7 @@ use log::debug;
 use super::budget::{Budget, Share};
 use super::socket::{TcpStream, send_without_waiting};
 use crate::lock;
-use crate::sync::{Condvar, Instant, Mutex, thread, thread_local};
+use crate::sync::{Condvar, Mutex, thread, thread_local};
 
 /// A receiver that takes nothing for so long loses its connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +45,6 @@ struct Queue {
     closed: bool,
     /// How many threads are in [`Outgoing::drain`].
     draining: usize,
-    /// When the receiver last took some of what did not fit the socket.
-    progress: Option<Instant>,
 }
 
 thread_local! {
@@ -82,7 +80,6 @@ impl Outgoing {
                 late: false,
                 closed: false,
                 draining: 0,
-                progress: None,
             }),
             drained: Condvar::new(),
         }))
@@ -183,12 +180,6 @@ impl Outgoing {
         lock(&self.queue).closed
     }
 
-    /// When the receiver last took some of a backlog: a sign of life while it reads a message
-    /// that takes long to send.
-    pub fn progress(&self) -> Option<Instant> {
-        lock(&self.queue).progress
-    }
-
     fn write_queue(self: &Arc<Self>) {
         let mut bytes = Vec::new();
         let mut queue = lock(&self.queue);
@@ -257,7 +248,6 @@ impl Outgoing {
             bytes = &bytes[count..];
             let mut queue = lock(&self.queue);
             queue.taken(count);
-            queue.progress = Some(Instant::now());
         }
         Ok(())
     }
