@@ -32,7 +32,7 @@ usage: ./run.sh [COMMAND]
   grade [...]   the course's six phases and their points; see ./run.sh grade --help
   stress [...]  a storm of faults over a cluster of its own, by a seed of yours, and whether what the
                 clients saw is linearizable; see ./run.sh stress --help
-  test          formatter, clippy and all tests
+  test          formatter, clippy and all tests but the longest
   clean         down, and delete the data
 
 The nodes are the course's five, 5554 5556 5558 5560 5562, or those of the file that

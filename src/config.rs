@@ -32,7 +32,8 @@ pub struct Config {
     /// N: how many nodes hold a key.
     #[serde(default = "default_replicas")]
     pub replicas: usize,
-    /// R: how many of them a read must hear.
+    /// R: how many of them must promise before a write proposes. A read needs as many equal answers
+    /// as the larger of R and W.
     #[serde(default = "default_quorum")]
     pub read_quorum: usize,
     /// W: how many of them a write must reach. R + W > N, so that a read meets every write,
@@ -48,7 +49,7 @@ pub struct Config {
     /// replicas of a key, each silent for a whole read time-out, and then some.
     #[serde(default = "default_request_deadline")]
     pub request_deadline_ms: u64,
-    /// A client that sent half a line loses its connection after this silence.
+    /// A client whose line has not ended for so long loses its connection.
     #[serde(default = "default_line_timeout")]
     pub line_timeout_ms: u64,
     /// How often one range is compared with one other replica, to find what nothing else found.

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Failure {
     /// Certainly not done.
     Unavailable(String),
-    /// An accept was sent and no decision was seen: it may or may not have been done.
+    /// It may or may not have been done: no decision was seen, and it may have been proposed.
     Unknown(String),
     /// Certainly not done, for want of room.
     Busy(String),

@@ -21,7 +21,8 @@ const QUEUE_LIMIT: usize = 64 << 20;
 const LARGE: usize = 64 << 10;
 /// while so many bytes wait for the same peer: many small replies would wait behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
-/// A connection that has not said who it is after this time is closed at the next silence.
+/// A connection that has not said who it is after this time is closed, once it sends or a read
+/// time-out passes.
 const HELLO_WITHIN: Duration = Duration::from_secs(1);
 /// How many connections may not have said yet who they are; one more takes the place of the
 /// oldest, so that a peer gets in, which says so at once.

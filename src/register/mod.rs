@@ -50,7 +50,7 @@ pub use state::{Change, State, Verdict};
 pub struct Quorums {
     /// N: how many nodes hold a key.
     pub replicas: usize,
-    /// R: how many must answer a read, or grant a prepare.
+    /// R: how many must grant a prepare. How many must answer a read [`Quorums::agreeing`] tells.
     pub read: usize,
     /// W: how many must accept a state.
     pub write: usize,
