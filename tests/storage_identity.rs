@@ -101,7 +101,10 @@ fn a_foreign_folder_is_refused_and_left_as_it_is() {
     let text = refusal(&disk, 5556, CLUSTER);
     assert!(text.contains("5554") && text.contains("5556"), "{text}");
     let text = refusal(&disk, 5554, "seven nodes");
-    assert!(text.contains(CLUSTER) && text.contains("seven nodes"), "{text}");
+    assert!(
+        text.contains(CLUSTER) && text.contains("seven nodes"),
+        "{text}"
+    );
     assert_eq!(disk.names(), before);
 }
 

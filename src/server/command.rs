@@ -63,7 +63,7 @@ pub const HELP: [&str; 15] = [
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 counts the writes that a key has seen, by the node they came through.",
     "OK ? and CONFLICT ?: done, and refused, long enough ago that the version cannot be told any more.",
-    "ERROR UNAVAILABLE: certainly not done. ERROR UNKNOWN: may or may not have been done; read to see.",
+    "ERROR UNAVAILABLE or BUSY: certainly not done. ERROR UNKNOWN: may or may not have been done; read to see.",
 ];
 
 impl Command {
