@@ -80,8 +80,6 @@ impl World {
             }
             Local::Abandon => self.coordinate(node, |machine, effects| {
                 machine.coordinator.abandon(effects);
-                // They come in the order of a hash map, and a run must be had again.
-                effects.sort_by_key(caller_of);
             }),
         }
     }
@@ -93,9 +91,7 @@ impl World {
             return self.at(node, MILLISECOND, Local::Submit(operation));
         }
         let (key, action) = self.clients.action(operation);
-        // No two requests end at the same moment: their order would be up to a hash map.
-        let fraction = Duration::from_nanos(operation as u64 % 1_000);
-        let clock = self.machines[node].clock(self.now) + fraction;
+        let clock = self.machines[node].clock(self.now);
         self.route(node, |machine, effects| {
             machine.ends.insert(clock + DEADLINE);
             let suspects = &machine.suspects;
@@ -103,24 +99,25 @@ impl World {
                 .router
                 .submit(operation, key, action, clock, suspects, effects);
         });
-        let wait = self.machines[node].really(DEADLINE.as_micros() as Micros);
-        self.at(node, wait + 1, Local::Expire);
+        self.expire_after(node, DEADLINE);
     }
 
-    /// Ends overdue requests one deadline after the other, so that a run can be had again:
-    /// among several at once the order would be up to a hash map.
+    /// A node looks for overdue requests now and then, and may find several.
+    fn expire_after(&mut self, node: usize, time: Duration) {
+        let wait = self.machines[node].really(time.as_micros() as Micros);
+        let until_the_tick = self.rng.u64(1..=25) * MILLISECOND;
+        self.at(node, wait + until_the_tick, Local::Expire);
+    }
+
     fn expire(&mut self, node: usize) {
         let clock = self.machines[node].clock(self.now);
-        while let Some(&end) = self.machines[node].ends.first() {
-            if end > clock {
-                // The clock was set back.
-                let wait = self.machines[node].really((end - clock).as_micros() as Micros);
-                return self.at(node, wait + 1, Local::Expire);
-            }
-            self.route(node, |machine, effects| {
-                machine.ends.remove(&end);
-                machine.router.expire(end, &machine.suspects, effects);
-            });
+        self.route(node, |machine, effects| {
+            machine.ends.retain(|end| *end > clock);
+            machine.router.expire(clock, &machine.suspects, effects);
+        });
+        if let Some(&end) = self.machines[node].ends.first() {
+            // The clock may have been set back.
+            self.expire_after(node, end - clock);
         }
     }
 
@@ -220,15 +217,5 @@ fn dot_of(operation: &Operation) -> Option<Dot> {
     match operation {
         Operation::Write { dot, .. } => Some(*dot),
         Operation::Get | Operation::Restore => None,
-    }
-}
-
-fn caller_of(effect: &coordinator::Effect<Caller>) -> Option<(usize, u64)> {
-    match effect {
-        coordinator::Effect::Answer {
-            handle: Caller::Origin { node, ask, .. },
-            ..
-        } => Some((*node, *ask)),
-        _ => None,
     }
 }
