@@ -1,4 +1,4 @@
-//! The thread that drops tombstones: [`fence`](crate::register::fence) tells when that is safe.
+//! The thread that drops tombstones: [`fence`] tells when that is safe.
 //!
 //! A key's coordinator asks the other replicas about tombstones that are old enough, and when all
 //! hold them it drops them and tells the others to. If that message is lost, or the coordinator is

@@ -1,5 +1,7 @@
 //! The cluster file: who the nodes are, N, R and W, and every time-out.
 
+mod check;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -14,12 +16,8 @@ use crate::ring::{NodeId, Ring};
 /// The five nodes of the course.
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 
-/// What one largest request takes, in MiB.
-const LEAST_CLIENT_MEMORY: u64 = 32;
 /// How many nodes a cluster may have: the version of a key has an entry for each.
 pub const MOST_NODES: usize = 128;
-/// In milliseconds.
-const HOUR: u64 = 3_600_000;
 
 /// A whole cluster, as its file tells. All nodes must have the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -160,112 +158,6 @@ impl Config {
         }
         config.check().map_err(ConfigError)?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let (n, r, w) = (self.replicas, self.read_quorum, self.write_quorum);
-        if n < 3 {
-            return Err(format!(
-                "replicas is {n}: to survive one failure it takes at least 3"
-            ));
-        }
-        if self.nodes.len() < n {
-            return Err(format!(
-                "replicas is {n}, but there are {} nodes",
-                self.nodes.len()
-            ));
-        }
-        if self.nodes.len() > MOST_NODES {
-            return Err(format!(
-                "there are {} nodes: at most {MOST_NODES}",
-                self.nodes.len()
-            ));
-        }
-        for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
-            if quorum < 1 || quorum > n {
-                return Err(format!(
-                    "{name} is {quorum}: it must be from 1 to replicas, {n}"
-                ));
-            }
-        }
-        if r + w <= n {
-            return Err(format!(
-                "read_quorum {r} + write_quorum {w} is not more than replicas {n}: a read could \
-                 miss the last write"
-            ));
-        }
-        if 2 * w <= n {
-            return Err(format!(
-                "twice write_quorum {w} is not more than replicas {n}: two writes could miss each \
-                 other"
-            ));
-        }
-        self.check_times()?;
-        self.check_nodes()
-    }
-
-    fn check_times(&self) -> Result<(), String> {
-        if !(10..=10_000).contains(&self.read_timeout_ms) {
-            return Err(format!(
-                "read_timeout_ms is {}: from 10 to 10000",
-                self.read_timeout_ms
-            ));
-        }
-        let least = self.read_timeout_ms * (self.replicas as u64 + 1);
-        if self.request_deadline_ms < least {
-            return Err(format!(
-                "request_deadline_ms is {}: at least {least}, so that every replica of a key can \
-                 be silent for a read time-out and still be waited for",
-                self.request_deadline_ms
-            ));
-        }
-        let least = self.request_deadline_ms.saturating_mul(2);
-        if self.tombstone_age_ms < least {
-            return Err(format!(
-                "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that no \
-                 request is under way that a dropped tombstone knew of",
-                self.tombstone_age_ms
-            ));
-        }
-        for (name, value, allowed) in [
-            ("request_deadline_ms", self.request_deadline_ms, ..=HOUR),
-            ("tombstone_age_ms", self.tombstone_age_ms, ..=30 * 24 * HOUR),
-        ] {
-            if !allowed.contains(&value) {
-                return Err(format!("{name} is {value}: at most {}", allowed.end));
-            }
-        }
-        let clients = self.max_clients as u64;
-        let memory = self.client_memory_mib as u64;
-        for (name, value, allowed) in [
-            ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
-            ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
-            ("max_clients", clients, 1..=1_000_000),
-            ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
-        ] {
-            if !allowed.contains(&value) {
-                let (least, most) = (allowed.start(), allowed.end());
-                return Err(format!("{name} is {value}: from {least} to {most}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_nodes(&self) -> Result<(), String> {
-        let mut ids = BTreeSet::new();
-        let mut addresses = BTreeSet::new();
-        for (place, member) in self.nodes.iter().enumerate() {
-            if !ids.insert(member.id) {
-                return Err(format!("nodes[{place}]: id {} is there twice", member.id));
-            }
-            for port in [member.client_port, member.peer_port] {
-                if !addresses.insert((&member.host, port)) {
-                    let host = &member.host;
-                    return Err(format!("nodes[{place}]: {host}:{port} is there twice"));
-                }
-            }
-        }
-        Ok(())
     }
 
     pub fn quorums(&self) -> Quorums {

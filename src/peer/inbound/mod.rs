@@ -1,15 +1,17 @@
 //! The answering side: connections that other nodes opened.
 
+mod greeting;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::message::{self, Ask, Hello, MAX_LINE, PROTOCOL, Reply, Request, Tell, Welcome};
+use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
 use crate::lock;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::register::{Outcome, Why};
@@ -21,14 +23,9 @@ const QUEUE_LIMIT: usize = 64 << 20;
 const LARGE: usize = 64 << 10;
 /// while so many bytes wait for the same peer: many small replies would wait behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
-/// A connection that has not said who it is after this time is closed, once it sends or a read
-/// time-out passes.
-const HELLO_WITHIN: Duration = Duration::from_secs(1);
 /// How many connections may not have said yet who they are; one more takes the place of the
 /// oldest, so that a peer gets in, which says so at once.
 pub const MOST_STRANGERS: usize = 64;
-/// The longest first line: nothing but a [`Hello`] is expected of a stranger.
-const MAX_HELLO: usize = 1 << 10;
 
 /// After several urgent questions at once the thread yields before each of so many reads: whoever
 /// is ready to run may have more questions, and they are then taken with one system call, without
@@ -172,9 +169,9 @@ impl Inbound {
 
     fn converse(&self, id: u64, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(HELLO_WITHIN))?;
+        stream.set_read_timeout(Some(greeting::WITHIN))?;
         let sending = stream.try_clone()?;
-        let mut lines = Lines::new(stream, MAX_HELLO);
+        let mut lines = Lines::new(stream, greeting::LONGEST);
         let peer = match self.await_hello(&mut lines) {
             Ok(peer) => peer,
             Err(why) => {
@@ -212,57 +209,6 @@ impl Inbound {
             }
         }
         true
-    }
-
-    fn await_hello(&self, lines: &mut Lines<TcpStream>) -> Result<NodeId, String> {
-        let began = Instant::now();
-        loop {
-            let line = lines
-                .next_line()
-                .map_err(|_| "this is a port for nodes".to_owned())?;
-            if let Some(line) = line {
-                let hello = serde_json::from_slice(line)
-                    .map_err(|_| "this is a port for nodes; clients use another".to_owned())?;
-                return self.check(&hello);
-            }
-            let received = lines.receive().map_err(|error| error.to_string())?;
-            if received == Received::End || began.elapsed() > HELLO_WITHIN {
-                return Err("no greeting".to_owned());
-            }
-        }
-    }
-
-    fn check(&self, hello: &Hello) -> Result<NodeId, String> {
-        let Hello {
-            protocol,
-            cluster,
-            from,
-            to,
-        } = hello;
-        if *protocol != PROTOCOL {
-            return Err(format!(
-                "node {from} speaks version {protocol} of the protocol between nodes, node {} \
-                 version {PROTOCOL}: run the same release on all nodes",
-                self.node
-            ));
-        }
-        if *cluster != self.cluster {
-            return Err(format!(
-                "node {from} belongs to cluster {cluster}, node {} to {}: give all nodes the same \
-                 cluster file",
-                self.node, self.cluster
-            ));
-        }
-        if *to != self.node {
-            return Err(format!(
-                "node {from} looks for node {to}, but this is {}",
-                self.node
-            ));
-        }
-        if !self.peers.contains(from) {
-            return Err(format!("node {from} is not a member of this cluster"));
-        }
-        Ok(*from)
     }
 
     fn answer(

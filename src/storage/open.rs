@@ -1,0 +1,106 @@
+//! Opens a data folder, or says why it must not be used.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use super::commit::{GroupCommit, Hooks, Sync};
+use super::disk::Disk;
+use super::frame::Broken;
+use super::identity::{Identity, Standing};
+use super::{LOG_AHEAD, Store, recovery};
+use crate::ring::{NodeId, Ring};
+
+/// Why a folder cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    Io(io::Error),
+    /// The folder is another node's, or another cluster's.
+    Foreign(String),
+    Damaged {
+        file: String,
+        broken: Broken,
+    },
+}
+
+impl OpenError {
+    pub(super) fn damaged(file: &str, broken: Broken) -> OpenError {
+        OpenError::Damaged {
+            file: file.to_owned(),
+            broken,
+        }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Io(error) => write!(f, "{error}"),
+            OpenError::Foreign(text) => f.write_str(text),
+            OpenError::Damaged { file, broken } => write!(
+                f,
+                "{file}: {broken}. This node may have forgotten votes, so it does not start. To \
+                 discard the folder and copy everything from the other replicas, start the node \
+                 once with --rebuild"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Store {
+    /// Opens a folder: reads it, cuts a torn tail off, and starts a new log.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        node: NodeId,
+        cluster: &str,
+        ring: Arc<Ring>,
+        sync: Sync,
+        hooks: Hooks,
+    ) -> Result<Store, OpenError> {
+        let identity = Identity::open(disk.as_ref(), node, cluster)?;
+        if identity.node != node {
+            let text = format!(
+                "this folder is node {}'s, not {node}'s: name its own with --data",
+                identity.node
+            );
+            return Err(OpenError::Foreign(text));
+        }
+        if identity.cluster != cluster {
+            let text = format!(
+                "this folder is of the cluster {}, and the cluster file says {cluster}: name, node \
+                 ids, N, R and W must be those that the folder was made with",
+                identity.cluster
+            );
+            return Err(OpenError::Foreign(text));
+        }
+        let recovered = recovery::recover(disk.as_ref(), ring)?;
+        let first = recovery::FIRST_GENERATION;
+        if identity.standing == Standing::Whole && recovered.generation == first {
+            // Whoever has voted has at least one log.
+            return Err(OpenError::damaged(
+                &recovery::log_name(first),
+                Broken::Missing,
+            ));
+        }
+        let log = disk.create(&recovery::log_name(recovered.generation), LOG_AHEAD)?;
+        disk.sync_folder()?;
+        Ok(Store {
+            records: Arc::new(Mutex::new(recovered.records)),
+            commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
+            identity: Mutex::new(identity),
+            generation: AtomicU64::new(recovered.generation),
+            sequences: AtomicU64::new(recovered.sequences),
+            snapshot_bytes: AtomicU64::new(0),
+            disk,
+        })
+    }
+}
