@@ -1,11 +1,14 @@
 //! The records in memory, and the digests that anti-entropy compares.
 
+mod pages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
+
+pub use pages::{Entry, Page, Scan};
 
 use super::commit::Lsn;
 use super::tables::Tables;
@@ -16,51 +19,6 @@ use crate::ring::{Position, Ring};
 
 /// How many buckets the keys of an arc are spread over.
 pub const BUCKETS: usize = 1024;
-
-/// A question for the records of one arc, in the order of the keys, page by page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Scan {
-    pub arc: usize,
-    /// Only keys of these buckets, ascending; `None` for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub buckets: Option<Vec<u16>>,
-    /// Only keys greater than this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Key>,
-    /// Whether whole records are wanted, or ballots alone.
-    pub states: bool,
-}
-
-/// The answer to a [`Scan`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Page {
-    /// Ascending by key.
-    pub entries: Vec<Entry>,
-    /// What stands for the keys that have no record any more.
-    #[serde(default)]
-    pub fence: Fence,
-    /// Scan on after this key; `None`: there is no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Key>,
-}
-
-/// One key of a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Entry {
-    pub key: Key,
-    /// The ballot that was accepted, [`Ballot::ZERO`] for none.
-    pub accepted: Ballot,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<Record>,
-}
-
-/// A page ends after this many entries,
-const PAGE_ENTRIES: usize = 1000;
-/// or once it may have this many bytes as a line of JSON: with one entry more, of whatever size, it
-/// fits the longest line between nodes.
-const PAGE_BYTES: usize = 4 << 20;
-/// A scan looks at this many records at the most before it lets others at the map.
-const PAGE_VISITS: usize = 20_000;
 
 /// All records of this node.
 #[derive(Clone)]
@@ -234,79 +192,6 @@ impl Records {
     pub fn digests(&self, arc: usize) -> &[u64] {
         &self.digests[arc]
     }
-
-    /// The next page of a scan, and the log entry after which all of it is durable.
-    pub fn scan(&self, scan: &Scan) -> (Page, Lsn) {
-        let mut page = Page {
-            fence: self.fence.clone(),
-            ..Page::default()
-        };
-        let (mut lsn, mut bytes) = (0, 0);
-        for (visits, (key, place)) in self.after(scan.after.as_ref()).enumerate() {
-            let wanted = scan
-                .buckets
-                .as_ref()
-                .is_none_or(|b| b.binary_search(&place.bucket).is_ok());
-            if place.arc as usize == scan.arc
-                && wanted
-                && let Some(slot) = self.slots.get(key)
-            {
-                let record = scan.states.then(|| slot.record.clone());
-                bytes += size(key, record.as_ref());
-                lsn = lsn.max(slot.lsn);
-                let accepted = slot.record.accepted_ballot();
-                page.entries.push(Entry {
-                    key: key.clone(),
-                    accepted,
-                    record,
-                });
-            }
-            let full = page.entries.len() >= PAGE_ENTRIES || bytes >= PAGE_BYTES;
-            if full || visits >= PAGE_VISITS {
-                page.next = Some(key.clone());
-                break;
-            }
-        }
-        (page, lsn)
-    }
-
-    /// Up to `most` records after a key, in the order of the keys.
-    pub fn page(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
-        let mut lsn = 0;
-        let mut bytes = 0;
-        let mut records = Vec::new();
-        let found = self.after(after);
-        for (key, slot) in found.filter_map(|(key, _)| Some((key, self.slots.get(key)?))) {
-            lsn = lsn.max(slot.lsn);
-            bytes += size(key, Some(&slot.record));
-            records.push((key.clone(), slot.record.clone()));
-            if records.len() >= most || bytes >= PAGE_BYTES {
-                break;
-            }
-        }
-        (records, lsn)
-    }
-
-    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Place)> {
-        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range::<Key, _>((start, Bound::Unbounded))
-    }
-}
-
-/// How many bytes an entry of a page takes as JSON at the most.
-fn size(key: &Key, record: Option<&Record>) -> usize {
-    /// Each byte of a string, as in `\u0000`.
-    const ESCAPED: usize = 6;
-    /// Names, and ballots of up to 20 digits a number.
-    const AROUND: usize = 512;
-    /// An entry of a clock: an id, and a number of up to 20 digits.
-    const OF_CLOCK: usize = 36;
-    let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
-    let value = state.and_then(|state| state.value.as_ref());
-    let clocks = state.map_or(0, |state| {
-        state.clock.len() + state.refusals.len() + state.before.len()
-    });
-    ESCAPED * (key.len() + value.map_or(0, |value| value.len())) + AROUND + OF_CLOCK * clocks
 }
 
 /// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
