@@ -1,5 +1,6 @@
 //! What goes on all the while: clients, faults, and keys that come and go.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Load<'a> {
     pub time: Duration,
     /// Starts the process of a node.
     pub start: &'a dyn Fn(u32),
+    /// Ends it after the epoch that is under way.
+    pub interrupted: &'a AtomicBool,
 }
 
 /// What was done.
@@ -53,7 +56,8 @@ impl Load<'_> {
     pub fn run(&self) -> Done {
         let began = Instant::now();
         let mut done = Done::default();
-        while began.elapsed() < self.time && done.violation.is_none() {
+        let over = || began.elapsed() >= self.time || self.interrupted.load(Ordering::Relaxed);
+        while !over() && done.violation.is_none() {
             self.epoch(&mut done);
             done.epochs += 1;
         }

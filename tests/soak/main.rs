@@ -13,11 +13,14 @@ mod verdict;
 use std::error::Error;
 use std::fs;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use load::Load;
 use options::{HELP, Options, What};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use support::cluster::{FIVE, Plan};
 use verdict::Verdict;
 
@@ -40,6 +43,12 @@ fn main() -> ExitCode {
 }
 
 fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
+    // The first signal ends all of it after some seconds, and a second the program at once.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;
+        flag::register(signal, interrupted.clone())?;
+    }
     fs::create_dir_all(&options.out)?;
     let snapshot_after = sampler::SNAPSHOT_AFTER.to_string();
     let cluster = Plan::of(&FIVE).proxied().lay_out();
@@ -53,6 +62,7 @@ fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
         seed: options.seed,
         time: options.time,
         start: &start,
+        interrupted: &interrupted,
     };
     let (done, samples) = thread::scope(|scope| {
         let sampler = scope.spawn(|| sampler::sample(&cluster, &file, &stop));
@@ -60,6 +70,10 @@ fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
         stop.store(true, Ordering::Relaxed);
         (done, sampler.join().expect("it does not panic"))
     });
+    if interrupted.load(Ordering::Relaxed) {
+        eprintln!("soak: interrupted, nothing is judged");
+        return Ok(130);
+    }
     let verdict = Verdict::of(done, &samples?);
     fs::write(options.out.join("soak.svg"), verdict.draw())?;
     print!("{verdict}");
