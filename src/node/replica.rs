@@ -63,9 +63,9 @@ impl Node {
     /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
     /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
     /// state that is refused so is missed, as if this node had been away.
-    pub(super) fn has_room(&self, vote: &VoteRequest) -> bool {
+    pub(super) fn has_room(&self, key: &Key, vote: &VoteRequest) -> bool {
         let has_room = match vote {
-            VoteRequest::Read { .. } => self.store.may_wait(),
+            VoteRequest::Read { .. } => self.store.may_wait() || self.store.seen(key).is_some(),
             VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.has_room(),
         };
         if !has_room && matches!(vote, VoteRequest::Accept(_)) {
@@ -91,7 +91,7 @@ impl Node {
             );
             return respond.reply(Reply::Abstain);
         }
-        if !self.has_room(vote) {
+        if !self.has_room(key, vote) {
             return respond.reply(Reply::Abstain);
         }
         self.store.vote(key, vote, urgency, move |reply| {

@@ -165,14 +165,10 @@ impl GroupCommit {
         lock(&self.queue.0).appended
     }
 
-    /// How many bytes wait to be written.
-    pub fn backlog(&self) -> usize {
-        lock(&self.queue.0).bytes.len()
-    }
-
-    /// How many callbacks have not been run.
-    pub fn waiting(&self) -> usize {
-        lock(&self.queue.0).waiting.len()
+    /// How many bytes wait to be written, and how many callbacks for the disk.
+    pub fn backlog(&self) -> (usize, usize) {
+        let queue = lock(&self.queue.0);
+        (queue.bytes.len(), queue.waiting.len())
     }
 
     /// The number up to which all entries are durable.

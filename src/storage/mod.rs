@@ -100,13 +100,14 @@ impl Store {
 
     /// Whether little enough waits to be written for more votes.
     pub fn has_room(&self) -> bool {
-        self.commit.backlog() < MOST_BACKLOG && self.may_wait()
+        let (bytes, waiting) = self.commit.backlog();
+        bytes < MOST_BACKLOG && waiting < MOST_WAITING
     }
 
     /// Whether few enough votes wait for the disk for more, of whatever kind: a read waits until
     /// what it tells is durable.
     pub fn may_wait(&self) -> bool {
-        self.commit.waiting() < MOST_WAITING
+        self.commit.backlog().1 < MOST_WAITING
     }
 
     /// Has votes written that nobody waits for urgently.

@@ -88,7 +88,7 @@ impl Node {
                     if to != self.id {
                         let spare = true;
                         self.links[&to].tell(Request::Vote { key, vote, spare });
-                    } else if self.has_room(&vote) {
+                    } else if self.has_room(&key, &vote) {
                         self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
                     }
                 }
@@ -121,7 +121,8 @@ impl Node {
     }
 
     fn ask_own_replica(self: &Arc<Node>, ticket: Ticket, key: &Key, request: &VoteRequest) {
-        if !self.has_room(request) {
+        if !self.has_room(key, request) {
+            lock(&self.paces[&self.id]).missed(self.began.elapsed());
             return self.voted(ticket, self.id, None);
         }
         let node = self.clone();
@@ -160,13 +161,17 @@ impl Node {
             lock(&self.paces[&to]).asked(asked);
         }
         link.ask(request, move |answer| {
-            if !spare {
-                lock(&node.paces[&to]).answered(asked, node.began.elapsed());
-            }
             let vote = match answer {
                 Answer::Reply(Reply::Vote(vote)) => Some(vote),
                 _ => None,
             };
+            let now = node.began.elapsed();
+            if !spare {
+                lock(&node.paces[&to]).answered(asked, now);
+            }
+            if vote.is_none() {
+                lock(&node.paces[&to]).missed(now);
+            }
             node.voted(ticket, to, vote);
         });
         if spare {

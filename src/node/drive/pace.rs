@@ -37,6 +37,11 @@ impl Pace {
         }
     }
 
+    /// There was no vote: an abstention, however quick, is of no more use than a late one.
+    pub fn missed(&mut self, now: Duration) {
+        self.last_late = Some((self.lateness(now).max(1), now));
+    }
+
     /// In how many steps a vote is late now, or one was lately; 0 for a replica that is in time.
     pub fn lateness(&self, now: Duration) -> u64 {
         let remembered = self.last_late.filter(|(_, at)| now < *at + REMEMBERED);
@@ -72,6 +77,16 @@ mod tests {
         let forgotten = steps(604) + REMEMBERED;
         assert_eq!(pace.lateness(forgotten - steps(1)), 4, "was late");
         assert_eq!(pace.lateness(forgotten), 0);
+    }
+
+    #[test]
+    fn a_replica_that_abstains_at_once_is_late() {
+        let mut pace = Pace::default();
+        pace.asked(steps(1));
+        pace.answered(steps(1), steps(1));
+        pace.missed(steps(1));
+        assert_eq!(pace.lateness(steps(1)), 1);
+        assert_eq!(pace.lateness(steps(1) + REMEMBERED), 0);
     }
 
     #[test]
