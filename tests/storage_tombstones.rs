@@ -54,7 +54,7 @@ fn a_dropped_tombstone_stays_dropped_and_its_past_fenced_off() {
             node.store.snapshot().unwrap();
         }
         node = after_a_loss_of_power(&disk, &node);
-        assert_eq!((node.store.count(), node.store.tombstone_count()), (0, 0));
+        assert_eq!(node.store.counts(), (0, 0));
     }
     let promise = Promise {
         accepted: None,

@@ -75,6 +75,7 @@ impl Node {
         } else {
             arcs
         };
+        let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
         let lines: [(&str, &dyn Display); 20] = [
             ("node", &self.id),
@@ -84,8 +85,8 @@ impl Node {
             ("storage_standing", &standing),
             ("keys_copied", &stats.copied.get()),
             ("votes", &if self.votes() { "yes" } else { "no" }),
-            ("keys", &(self.store.count() - self.store.tombstone_count())),
-            ("tombstones", &self.store.tombstone_count()),
+            ("keys", &(records - tombstones)),
+            ("tombstones", &tombstones),
             ("log_bytes", &self.store.log_bytes()),
             ("ranges", &arcs),
             ("ranges_up_to_date", &(arcs - doubted)),

@@ -29,7 +29,7 @@ const KEPT_SCRATCH: usize = 64 << 10;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: u32,
-    /// The cluster's name and the fingerprint of its membership.
+    /// The cluster's name and the fingerprint of its ids and quorums.
     pub cluster: String,
     pub from: NodeId,
     pub to: NodeId,

@@ -11,9 +11,10 @@ use super::recovery::Line;
 use super::{Store, Urgency};
 
 impl Store {
-    /// How many records hold no value.
-    pub fn tombstone_count(&self) -> usize {
-        lock(&self.records).tombstone_count()
+    /// How many keys have a record, and how many of these hold no value.
+    pub fn counts(&self) -> (usize, usize) {
+        let records = lock(&self.records);
+        (records.count(), records.tombstone_count())
     }
 
     /// Gives up to `most` records without a value after a key, in the order of the keys, once

@@ -2,9 +2,10 @@
 //!
 //! It runs after a restart, after a pause of this process, after it refused a state, whenever this
 //! node hears a peer again after a silence or a peer hears this node again, after a peer dropped
-//! messages to this node, and slowly all the time. A restarted node votes at once, since its log is whole; what it missed comes in the
-//! background. Until then it is *in doubt* about the ranges concerned, and `GET @` waits. A peer that
-//! falls silent is no doubt, but a reason to compare with the others.
+//! messages to this node, and slowly all the time. A restarted node votes at once, since its log
+//! is whole; what it missed comes in the background. Until then it is *in doubt* about the ranges
+//! concerned, and `GET @` waits. A peer that falls silent is no doubt, but a reason to compare with
+//! the others.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
@@ -80,8 +81,8 @@ impl AntiEntropy {
         self.doubt(ring, |_| true);
     }
 
-    /// The ranges shared with a peer may lack writes: one did not hear the other for
-    /// a while, or not all that it said.
+    /// The ranges shared with a peer may lack writes: one did not hear the
+    /// other for a while, or not all that it said.
     pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
         self.doubt(ring, |replicas| replicas.contains(&peer));
     }

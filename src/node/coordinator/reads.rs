@@ -7,8 +7,8 @@ use crate::register::{Outcome, Seen, VoteReply, VoteRequest, Why};
 use crate::ring::NodeId;
 
 impl<H> Coordinator<H> {
-    /// Asks the others for their ballots and the own replica, where it costs nothing, for the state. A
-    /// replica that has told what it has seen is not asked again.
+    /// Asks the others for their ballots and the own replica, where it costs nothing, for the
+    /// state. A replica that has told what it has seen is not asked again.
     pub(super) fn start_read(
         &mut self,
         id: u64,

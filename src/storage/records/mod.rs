@@ -278,6 +278,7 @@ mod tests {
                 scan.after = page.next;
             }
         }
+        assert_eq!(found.len(), 5000);
         found.sort();
         found.dedup();
         assert_eq!(found.len(), 5000);
