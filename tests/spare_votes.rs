@@ -59,25 +59,55 @@ fn a_read_right_after_a_write_through_the_last_replica_does_not_wait_for_a_spare
     assert_median_below(SPARE, longer);
 }
 
+/// Fifty keys that the nodes `not` do not hold.
+fn keys_without(cluster: &Cluster, not: &[u32]) -> Vec<String> {
+    let all = (0..).map(|number| format!("elsewhere{number}"));
+    let held = |key: &String| cluster.replicas(key).iter().any(|id| not.contains(id));
+    all.filter(|key| !held(key)).take(50).collect()
+}
+
+/// Writes the first keys and the others in turn, and asserts that the first take hardly longer.
+fn assert_written_as_quickly(client: &mut Client, keys: &[String], others: &[String]) {
+    for key in keys.iter().chain(others) {
+        write(client, &format!("PUT {key} first"));
+    }
+    let longer = keys.iter().zip(others).map(|(key, other)| {
+        let took = write(client, &format!("PUT {key} again"));
+        took.saturating_sub(write(client, &format!("PUT {other} again")))
+    });
+    assert_median_below(SPARE, longer);
+}
+
+#[test]
+fn one_replica_that_abstains_slows_no_write() {
+    let cluster = Cluster::start(&FIVE);
+    let abstaining = 5558;
+    let keys = keys(&cluster, abstaining, 0);
+    let replicas = cluster.replicas(&keys[0]);
+    // Its neighbour on the ring, which has no say in these keys.
+    let before =
+        |id: &u32| (0..100).any(|n| cluster.replicas(&format!("key{n}"))[..2] == [*id, abstaining]);
+    let away = FIVE.into_iter().find(before).unwrap();
+    let elsewhere = keys_without(&cluster, &[abstaining, away]);
+    // With an empty folder it waits for all others, and one of them is away.
+    cluster.kill(away);
+    cluster.kill(abstaining);
+    cluster.wipe(abstaining);
+    cluster.start_node(abstaining);
+    cluster.await_answer(abstaining);
+    assert_written_as_quickly(&mut cluster.client(replicas[1]), &keys, &elsewhere);
+    assert_eq!(cluster.stat(abstaining, "votes").as_deref(), Some("no"));
+}
+
 #[test]
 fn one_slow_disk_slows_no_write_for_long() {
     let cluster = Cluster::start(&FIVE);
     let slow = 5558;
     cluster.slow_disk(slow, 6 * SPARE);
     let mut client = cluster.client(5560);
-    let elsewhere = (0..).map(|number| format!("elsewhere{number}"));
-    let elsewhere = elsewhere.filter(|key| !cluster.replicas(key).contains(&slow));
-    let elsewhere: Vec<String> = elsewhere.take(50).collect();
+    let elsewhere = keys_without(&cluster, &[slow]);
     for place in 0..3 {
-        let keys = keys(&cluster, slow, place);
-        for key in keys.iter().chain(&elsewhere) {
-            write(&mut client, &format!("PUT {key} first"));
-        }
         // They wait neither for the slow one nor for a spare vote of another.
-        let longer = keys.iter().zip(&elsewhere).map(|(key, other)| {
-            let took = write(&mut client, &format!("PUT {key} again"));
-            took.saturating_sub(write(&mut client, &format!("PUT {other} again")))
-        });
-        assert_median_below(SPARE, longer);
+        assert_written_as_quickly(&mut client, &keys(&cluster, slow, place), &elsewhere);
     }
 }
