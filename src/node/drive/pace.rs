@@ -37,9 +37,9 @@ impl Pace {
         }
     }
 
-    /// There was no vote: an abstention, however quick, is of no more use than a late one.
+    /// There was no vote: an abstention, however quick, is of less use than any late vote.
     pub fn missed(&mut self, now: Duration) {
-        self.last_late = Some((self.lateness(now).max(1), now));
+        self.last_late = Some((u64::MAX, now));
     }
 
     /// In how many steps a vote is late now, or one was lately; 0 for a replica that is in time.
@@ -80,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_abstains_at_once_is_late() {
+    fn a_replica_that_abstains_is_later_than_any_that_votes() {
         let mut pace = Pace::default();
         pace.asked(steps(1));
         pace.answered(steps(1), steps(1));
         pace.missed(steps(1));
-        assert_eq!(pace.lateness(steps(1)), 1);
+        assert_eq!(pace.lateness(steps(1)), u64::MAX);
         assert_eq!(pace.lateness(steps(1) + REMEMBERED), 0);
     }
 
