@@ -38,7 +38,7 @@ examples:
 
 A cluster file: {\"nodes\": [{\"id\": 1, \"host\": \"10.0.0.1\", \"client_port\": 7000, \"peer_port\": 7001},
 ...]}, and if wanted name, replicas, read_quorum, write_quorum, read_timeout_ms, request_deadline_ms,
-line_timeout_ms, anti_entropy_ms, tombstone_age_ms, max_clients, client_memory_mib.
+line_timeout_ms, anti_entropy_ms, tombstone_age_ms, max_clients, client_memory_mib, data_memory_mib.
 ";
 
 struct Options {

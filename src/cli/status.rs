@@ -115,6 +115,7 @@ fn describe(member: &Member, lines: &[String]) -> Health {
     let state = match (votes, current) {
         (false, _) => "up, does not vote yet",
         (true, false) => "up, copies what it missed",
+        (true, true) if stat("full") == "yes" => "up, full",
         (true, true) => "up",
     };
     let line = format!(

@@ -86,11 +86,13 @@ impl Config {
         }
         let clients = self.max_clients as u64;
         let memory = self.client_memory_mib as u64;
+        let data = self.data_memory_mib as u64;
         for (name, value, allowed) in [
             ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
             ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
             ("max_clients", clients, 1..=1_000_000),
             ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
+            ("data_memory_mib", data, 1..=1 << 20),
         ] {
             if !allowed.contains(&value) {
                 let (least, most) = (allowed.start(), allowed.end());

@@ -65,6 +65,10 @@ pub struct Config {
     /// request takes.
     #[serde(default = "default_client_memory")]
     pub client_memory_mib: usize,
+    /// Memory for the data of one node, in MiB: keys, values and versions, and half a KiB for each
+    /// record. Where a replica of a key has more, writes of the key are told `BUSY`, but for `DEL`.
+    #[serde(default = "default_data_memory")]
+    pub data_memory_mib: usize,
 }
 
 /// One node.
@@ -112,6 +116,10 @@ fn default_max_clients() -> usize {
 
 fn default_client_memory() -> usize {
     256
+}
+
+fn default_data_memory() -> usize {
+    2048
 }
 
 /// What is wrong with a cluster file, and where.
@@ -192,6 +200,11 @@ impl Config {
 
     pub fn request_deadline(&self) -> Duration {
         Duration::from_millis(self.request_deadline_ms)
+    }
+
+    /// In bytes.
+    pub fn data_memory(&self) -> usize {
+        self.data_memory_mib << 20
     }
 
     /// The cluster's name with a fingerprint of what all nodes must agree on: the ids, and with
@@ -327,6 +340,10 @@ mod tests {
             (
                 format!(r#"{{{three},"client_memory_mib":99999999}}"#),
                 "client_memory_mib is 99999999: from 32 to",
+            ),
+            (
+                format!(r#"{{{three},"data_memory_mib":0}}"#),
+                "data_memory_mib is 0: from 1 to",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),

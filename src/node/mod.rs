@@ -13,6 +13,7 @@ pub mod drive;
 pub mod listing;
 pub mod membership;
 pub mod replica;
+pub mod room;
 pub mod router;
 pub mod stats;
 pub mod timer;
@@ -43,6 +44,7 @@ use crate::storage::{Hooks, OpenError, StorageId, Store, Sync};
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
 use drive::pace::Pace;
+use room::Room;
 use router::Router;
 use stats::Stats;
 use timer::Timer;
@@ -92,6 +94,7 @@ pub struct Node {
     lost_folders: AtomicU64,
     /// Under which storage id each peer last told that it is there.
     told: Mutex<BTreeMap<NodeId, StorageId>>,
+    room: Room,
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
@@ -161,6 +164,7 @@ impl Node {
             flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
             told: Mutex::default(),
+            room: Room::new(&ring),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),
@@ -253,11 +257,13 @@ impl Node {
         self.anti_entropy.ticked(now);
         self.expire_requests();
         self.store.nudge();
+        self.look_at_room();
     }
 
     fn peer_returned(node: &Arc<Node>, peer: NodeId) {
         node.anti_entropy.doubt_peer(&node.ring, peer);
         node.announce_storage(peer);
+        node.room.returned(peer);
     }
 
     fn take_snapshots(node: &Arc<Node>) {

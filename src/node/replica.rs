@@ -17,6 +17,7 @@ impl Service for Node {
         match request {
             Request::Ping => respond.reply(Reply::Pong),
             Request::Join { storage, votes } => self.joined(from, storage, votes, respond),
+            Request::Full(full) => self.room.heard(from, full),
             // What this node holds may not be all that it once held: it has no say in anything.
             _ if !self.votes() => respond.reply(Reply::Abstain),
             Request::Vote { key, vote, spare } => {

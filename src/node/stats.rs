@@ -77,7 +77,7 @@ impl Node {
         };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 20] = [
+        let lines: [(&str, &dyn Display); 22] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("uptime_seconds", &self.began.elapsed().as_secs()),
@@ -87,6 +87,8 @@ impl Node {
             ("votes", &if self.votes() { "yes" } else { "no" }),
             ("keys", &(records - tombstones)),
             ("tombstones", &tombstones),
+            ("data_bytes", &self.store.data_bytes()),
+            ("full", &if self.is_full() { "yes" } else { "no" }),
             ("log_bytes", &self.store.log_bytes()),
             ("ranges", &arcs),
             ("ranges_up_to_date", &(arcs - doubted)),

@@ -16,7 +16,7 @@ use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
 
 /// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest line, in bytes: a page of records, or the largest key and value with every byte
 /// escaped, and what surrounds them.
@@ -89,6 +89,8 @@ pub enum Request {
     Drop(Vec<(Key, Ballot)>),
     /// A node says under which storage id it votes, or wants to vote.
     Join { storage: StorageId, votes: bool },
+    /// A node says whether it holds as much data as it may.
+    Full(bool),
     /// Are you there?
     Ping,
 }
@@ -282,6 +284,13 @@ mod tests {
                 ask: Request::Ping
             }),
             "{\"id\":0,\"ask\":\"ping\"}\n"
+        );
+        assert_eq!(
+            text(&Ask {
+                id: 0,
+                ask: Request::Full(true)
+            }),
+            "{\"id\":0,\"ask\":{\"full\":true}}\n"
         );
         assert_eq!(
             text(&Welcome::Refused("no".into())),

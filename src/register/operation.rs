@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, State, Verdict};
 use crate::bytes::Value;
 use crate::clock::{Dot, VectorClock};
+use crate::ring::NodeId;
 
 /// One request for one key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub enum Why {
     Overloaded,
     /// So many replies wait for the asking node that a large one would hold up the others.
     Congested,
+    /// This replica, here or elsewhere, holds as much data as it may.
+    Full(NodeId),
     /// This node does not vote: its storage is in doubt.
     Recovering,
     /// The key is not this node's: the cluster files differ.
@@ -65,6 +68,7 @@ impl Why {
             Why::Contended => "lost to other writers again and again",
             Why::Overloaded => "is overloaded",
             Why::Congested => "has too many replies waiting",
+            Why::Full(_) => "tells that there is no room for more data",
             Why::Recovering => {
                 "does not vote yet: it is new and has not met all other nodes (see RING), or copies \
                  a lost store (see its STATS)"

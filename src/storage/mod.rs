@@ -198,6 +198,16 @@ impl Store {
         lock(&self.records).count()
     }
 
+    /// About how much memory the records take, in bytes.
+    pub fn data_bytes(&self) -> usize {
+        lock(&self.records).bytes()
+    }
+
+    /// Whether a key has a record here, of a value or of a tombstone.
+    pub fn has_record(&self, key: &Key) -> bool {
+        lock(&self.records).contains(key)
+    }
+
     /// Runs `then` once everything appended so far is durable.
     pub fn when_durable(&self, then: Callback) {
         let lsn = self.commit.appended();

@@ -32,15 +32,14 @@ impl Node {
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     ) {
-        if !self.votes() {
-            let why = Why::Recovering;
-            return self.tell(
-                origin,
-                Outcome::Failed {
-                    accept_sent: false,
-                    why,
-                },
-            );
+        let refusal = if self.votes() {
+            self.without_room(&key, &operation).map(Why::Full)
+        } else {
+            Some(Why::Recovering)
+        };
+        if let Some(why) = refusal {
+            let accept_sent = false;
+            return self.tell(origin, Outcome::Failed { accept_sent, why });
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,

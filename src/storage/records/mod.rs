@@ -15,7 +15,7 @@ use super::tables::Tables;
 use crate::bytes::Key;
 use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
-use crate::ring::{Position, Ring};
+use crate::ring::{NodeId, Position, Ring};
 
 /// How many buckets the keys of an arc are spread over.
 pub const BUCKETS: usize = 1024;
@@ -29,6 +29,8 @@ pub struct Records {
     order: BTreeMap<Key, Place>,
     /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
+    /// About how much memory the records take, in bytes.
+    bytes: usize,
     fence: Fence,
     /// Per origin the highest number of a write that any state here has ever told of.
     numbers: VectorClock,
@@ -61,6 +63,7 @@ impl Records {
             slots: Tables::default(),
             order: BTreeMap::new(),
             tombstones: BTreeSet::new(),
+            bytes: 0,
             fence: Fence::default(),
             numbers: VectorClock::default(),
             absent: (Record::default(), 0),
@@ -76,6 +79,16 @@ impl Records {
     /// How many of them hold no value.
     pub fn tombstone_count(&self) -> usize {
         self.tombstones.len()
+    }
+
+    /// About how much memory all records take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a key has a record.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.slots.get(key).is_some()
     }
 
     /// The record of a key, and the log entry after which it is durable.
@@ -102,6 +115,7 @@ impl Records {
                 bucket: position.low_bits() % BUCKETS as u16,
             };
             self.order.insert(key.clone(), place);
+            self.bytes += memory(key, &self.absent.0);
             Slot {
                 record: self.absent.0.clone(),
                 lsn,
@@ -113,7 +127,9 @@ impl Records {
         if let Update::Accept(accepted) = &update {
             accepted.state.add_decided(&mut self.numbers);
         }
+        self.bytes -= memory(key, &slot.record);
         slot.record.apply(update);
+        self.bytes += memory(key, &slot.record);
         slot.lsn = lsn;
         let after = slot.record.accepted_ballot();
         assert!(
@@ -145,6 +161,7 @@ impl Records {
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
             self.order.remove(key);
+            self.bytes -= memory(key, &slot.record);
             let Place { arc, bucket } = slot.place;
             self.digests[arc as usize][bucket as usize] ^= digest(key, ballot);
         }
@@ -194,6 +211,19 @@ impl Records {
     }
 }
 
+/// About how much memory a record takes, in bytes.
+fn memory(key: &Key, record: &Record) -> usize {
+    /// What a small key takes beside its bytes: measured with a million of them.
+    const AROUND: usize = 512;
+    const OF_CLOCK: usize = size_of::<(NodeId, u64)>();
+    let state = record.accepted.as_ref().map(|accepted| &accepted.state);
+    let content = state.map_or(0, |state| {
+        let clocks = state.clock.len() + state.refusals.len() + state.before.len();
+        state.value.as_ref().map_or(0, |value| value.len()) + OF_CLOCK * clocks
+    });
+    AROUND + key.len() + content
+}
+
 /// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
 fn digest(key: &Key, ballot: Ballot) -> u64 {
     if ballot == Ballot::ZERO {
@@ -212,7 +242,6 @@ fn digest(key: &Key, ballot: Ballot) -> u64 {
 mod tests {
     use super::*;
     use crate::register::{Accepted, State};
-    use crate::ring::NodeId;
 
     fn records() -> Records {
         Records::new(Arc::new(Ring::new([1, 2, 3].map(NodeId), 3)))
@@ -309,6 +338,7 @@ mod tests {
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 1));
         records.drop_tombstone(&key, dead.ballot, 3);
         assert_eq!((records.count(), records.tombstone_count()), (0, 0));
+        assert_eq!(records.bytes(), 0);
         assert_eq!(all_digests(&records), before);
         assert_eq!(records.get(&key).0.promised, dead.ballot);
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));

@@ -6,6 +6,8 @@
 //! at most one write of a key in flight, and numbers its writes upwards for ever: the numbers are
 //! reserved durably, in blocks, before they are used.
 
+mod failure;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,12 +180,11 @@ impl<H> Router<H> {
         request.outstanding = false;
         let trouble = match answer {
             Answer::Outcome(Outcome::Failed {
-                why: Why::Congested,
+                why: why @ (Why::Congested | Why::Full(_)),
                 accept_sent: false,
             }) if !request.doubtful => {
-                // To try on would add to the load.
-                let text = format!("too many large replies of node {from} wait; try again later");
-                let failure = Failure::Busy(text);
+                // To try on would add to the load, and make no room.
+                let failure = Failure::Busy(failure::no_room(from, why));
                 return self.end(ticket.request, Err(failure), suspects, effects);
             }
             Answer::Outcome(Outcome::Failed { accept_sent, why }) => {
@@ -315,36 +316,6 @@ impl<H> Router<H> {
             Some(&next) if in_flight => self.start(next, suspects, effects),
             Some(_) => {}
             None => drop(self.writing.remove(&request.key)),
-        }
-    }
-
-    /// Certainly not done only if every coordinator that was tried said so.
-    fn failure(&self, request: &Request<H>) -> Failure {
-        let replicas = self.ring.replicas_of_arc(request.arc);
-        let story: Vec<String> = replicas
-            .iter()
-            .map(
-                |node| match request.story.iter().find(|(told, _)| told == node) {
-                    Some((_, trouble)) => format!("{node} {trouble}"),
-                    None if request.tried.contains(node) => format!("{node} gave no answer"),
-                    None => format!("{node} was not asked yet"),
-                },
-            )
-            .collect();
-        let millis = self.deadline.as_millis();
-        let story = story.join(", ");
-        let writes = matches!(request.action, Action::Change(_));
-        if writes && (request.doubtful || request.outstanding) {
-            Failure::Unknown(format!(
-                "the write of {:?} may or may not have been done within {millis} ms: {story}; \
-                 read the key to see",
-                request.key
-            ))
-        } else {
-            Failure::Unavailable(format!(
-                "{:?} was not reached within {millis} ms: {story}; nothing was changed",
-                request.key
-            ))
         }
     }
 }
@@ -524,6 +495,32 @@ mod tests {
             assert!(matches!(effects[..], [Effect::WakeLater { .. }]));
             assert_eq!(code_at_the_deadline(&mut router), expected);
         }
+    }
+
+    #[test]
+    fn a_write_for_which_there_is_no_room_is_busy_unless_it_may_have_been_done() {
+        let full = Answer::Outcome(Outcome::Failed {
+            accept_sent: false,
+            why: Why::Full(NodeId(3)),
+        });
+        let mut router = router();
+        let sent = submit(&mut router, "x", put("1"));
+        let ended = tell(&mut router, &sent[0], full.clone());
+        let [
+            Effect::Answer {
+                result: Err(failure),
+                ..
+            },
+        ] = &ended[..]
+        else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(failure.code(), "BUSY");
+        assert!(failure.text().contains("node 3, "), "{failure}");
+        let sent = submit(&mut router, "x", put("2"));
+        let again = tell(&mut router, &sent[0], Answer::Silent);
+        tell(&mut router, &again[0], full);
+        assert_eq!(code_at_the_deadline(&mut router), "UNKNOWN");
     }
 
     #[test]

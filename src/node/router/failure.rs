@@ -1,0 +1,49 @@
+//! What clients are told of requests that failed.
+
+use super::{Action, Request, Router};
+use crate::error::Failure;
+use crate::register::Why;
+use crate::ring::NodeId;
+
+impl<H> Router<H> {
+    /// Certainly not done only if every coordinator that was tried said so.
+    pub(super) fn failure(&self, request: &Request<H>) -> Failure {
+        let replicas = self.ring.replicas_of_arc(request.arc);
+        let story: Vec<String> = replicas
+            .iter()
+            .map(
+                |node| match request.story.iter().find(|(told, _)| told == node) {
+                    Some((_, trouble)) => format!("{node} {trouble}"),
+                    None if request.tried.contains(node) => format!("{node} gave no answer"),
+                    None => format!("{node} was not asked yet"),
+                },
+            )
+            .collect();
+        let millis = self.deadline.as_millis();
+        let story = story.join(", ");
+        let writes = matches!(request.action, Action::Change(_));
+        if writes && (request.doubtful || request.outstanding) {
+            Failure::Unknown(format!(
+                "the write of {:?} may or may not have been done within {millis} ms: {story}; \
+                 read the key to see",
+                request.key
+            ))
+        } else {
+            Failure::Unavailable(format!(
+                "{:?} was not reached within {millis} ms: {story}; nothing was changed",
+                request.key
+            ))
+        }
+    }
+}
+
+/// For people: where there is no room, and what to do.
+pub(super) fn no_room(from: NodeId, why: Why) -> String {
+    match why {
+        Why::Full(node) => format!(
+            "node {node}, which holds this key, has as much data as it may (data_memory_mib in the \
+             cluster file); nothing was changed: delete some keys, and try again"
+        ),
+        _ => format!("too many large replies of node {from} wait; try again later"),
+    }
+}
