@@ -190,6 +190,12 @@ fn shell_with_no_node_to_talk_to_fails_and_says_which() {
     assert_eq!(ended.code, Some(2));
     let told = "dynamo: node 5560 is not in the cluster; its nodes are ";
     assert!(ended.err.starts_with(told), "{}", ended.err);
+    for command in ["shell", "status", "node"] {
+        let ended = run(&cluster, &[command, "first"]);
+        assert_eq!(ended.code, Some(2), "{command}");
+        let told = "dynamo: \"first\" is no node id: a number such as 5554\n";
+        assert_eq!(ended.err, told, "{command}");
+    }
 }
 
 #[test]

@@ -119,6 +119,10 @@ fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
         assert_eq!(cluster.stat(id, "storage_standing").as_deref(), Some("new"));
         let reply = cluster.call(id, "PUT k v");
         assert!(reply.starts_with("ERROR UNAVAILABLE "), "{reply}");
+        eventually("it tells for whom it waits", || {
+            let log = cluster.log(id);
+            log.contains("answered, and 5558 has not yet").then_some(())
+        });
     }
     cluster.restart(5558);
     cluster.await_all_ready();

@@ -34,6 +34,8 @@ pub struct Stats {
     pub pulled: Counter,
     /// Of these, how many needed a full round.
     pub restored: Counter,
+    /// How often this node has looked at all its tombstones.
+    pub tombstone_looks: Counter,
     /// Tombstones that this node found to be everywhere, and dropped.
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
@@ -77,7 +79,7 @@ impl Node {
         };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 22] = [
+        let lines: [(&str, &dyn Display); 23] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("uptime_seconds", &self.began.elapsed().as_secs()),
@@ -95,6 +97,7 @@ impl Node {
             ("ranges_compared", &stats.compared.get()),
             ("keys_pulled", &stats.pulled.get()),
             ("keys_restored", &stats.restored.get()),
+            ("tombstone_looks", &stats.tombstone_looks.get()),
             ("tombstones_dropped", &stats.dropped.get()),
             ("read_repairs", &stats.read_repairs.get()),
             ("requests", &stats.requests.get()),

@@ -32,6 +32,7 @@ pub fn run(node: &Arc<Node>) {
         node.pause(age / 4);
         if node.votes() {
             seen = look(node, &seen, age);
+            node.stats.tombstone_looks.add(1);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use simple_dynamo::peer::inbound::MOST_STRANGERS;
 
 use super::siege::{
-    HONEST, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once, besiege,
+    CLIENT_MEMORY, HONEST, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once, besiege,
     control_characters, plan, start, text, usage,
 };
 use crate::support::asking::DEADLINE;
@@ -63,6 +63,23 @@ fn clients_that_are_silent_after_a_long_request_hold_no_more_than_their_budget()
         .collect();
     assert_memory_bounded(&cluster, clients);
     drop(silent);
+}
+
+#[test]
+fn a_listing_that_finds_no_room_for_a_long_pair_ends_with_busy_and_not_as_if_it_were_whole() {
+    let (cluster, _alone) = start(plan());
+    cluster.done(VICTIM, &format!("PUT big {}", "v".repeat(MIB)));
+    let listed = || cluster.list(VICTIM, "GET *");
+    assert_eq!(listed().map(|pairs| pairs.len()), Ok(1));
+    // Each byte of a line counts four times, and a listing takes 8 MiB before its first pair.
+    let free = CLIENT_MEMORY * MIB - 8 * MIB;
+    let mut greedy = Raw::connect(&cluster.address(VICTIM));
+    greedy.send("x".repeat((free - MIB / 4) / 4));
+    let refused = eventually("the half line has come", || listed().err());
+    let told = "ERROR BUSY too many clients are sent long replies at once; try again later";
+    assert_eq!(refused, told);
+    drop(greedy);
+    eventually("there is room again", || listed().ok());
 }
 
 #[test]
