@@ -8,6 +8,7 @@ mod descriptors;
 pub mod session;
 pub mod telnet;
 pub mod text;
+mod turn;
 
 use std::collections::HashMap;
 use std::io::{self, Write};

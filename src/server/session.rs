@@ -2,15 +2,15 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Command, HELP};
 use super::telnet::{MARK, Telnet, VOID};
 use super::text;
+use super::turn::Turn;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
-use crate::lock;
 use crate::net::{Budget, Lines, Outgoing, Received, Share};
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
@@ -262,45 +262,4 @@ impl Session<'_> {
 
 fn busy(doing: &str) -> Failure {
     Failure::Busy(format!("too many clients {doing} at once; try again later"))
-}
-
-/// Whether a request of the connection is under way.
-#[derive(Default)]
-struct Turn {
-    state: Mutex<TurnState>,
-    given: Condvar,
-}
-
-#[derive(Default)]
-struct TurnState {
-    taken: bool,
-    /// Whether the session's thread waits. Mostly the client sends its next request only after the
-    /// reply, and nobody has to be woken.
-    awaited: bool,
-}
-
-impl Turn {
-    fn take(&self) {
-        lock(&self.state).taken = true;
-    }
-
-    fn give(&self) {
-        let mut state = lock(&self.state);
-        state.taken = false;
-        if state.awaited {
-            self.given.notify_one();
-        }
-    }
-
-    fn wait(&self) {
-        let mut state = lock(&self.state);
-        state.awaited = true;
-        while state.taken {
-            state = self
-                .given
-                .wait(state)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        state.awaited = false;
-    }
 }

@@ -1,0 +1,49 @@
+//! The order of a connection's replies: one request is under way at a time.
+
+use std::sync::{Condvar, Mutex};
+
+use crate::lock;
+
+/// Whether a request of the connection is under way.
+#[derive(Default)]
+pub struct Turn {
+    state: Mutex<TurnState>,
+    given: Condvar,
+}
+
+#[derive(Default)]
+struct TurnState {
+    taken: bool,
+    /// Whether the session's thread waits. Mostly the client sends its next request only after the
+    /// reply, and nobody has to be woken.
+    awaited: bool,
+}
+
+impl Turn {
+    /// A request begins.
+    pub fn take(&self) {
+        lock(&self.state).taken = true;
+    }
+
+    /// It has ended, and its reply is on its way.
+    pub fn give(&self) {
+        let mut state = lock(&self.state);
+        state.taken = false;
+        if state.awaited {
+            self.given.notify_one();
+        }
+    }
+
+    /// Waits until none is under way.
+    pub fn wait(&self) {
+        let mut state = lock(&self.state);
+        state.awaited = true;
+        while state.taken {
+            state = self
+                .given
+                .wait(state)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        state.awaited = false;
+    }
+}
