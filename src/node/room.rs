@@ -51,6 +51,10 @@ impl Room {
     fn is_full(&self, node: NodeId) -> bool {
         self.full[&node].load(Ordering::Relaxed)
     }
+
+    fn none_full(&self) -> bool {
+        !self.full.values().any(|full| full.load(Ordering::Relaxed))
+    }
 }
 
 impl Node {
@@ -93,6 +97,9 @@ impl Node {
         let Operation::Write { change, .. } = operation else {
             return None;
         };
+        if self.room.none_full() {
+            return None;
+        }
         let lacks = |node: &&NodeId| {
             let silent = || self.links.get(node).is_some_and(|link| link.suspect());
             self.room.is_full(**node) && !silent()

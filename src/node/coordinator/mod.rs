@@ -42,6 +42,8 @@ pub enum Effect<H> {
         to: NodeId,
         ticket: Ticket,
         key: Key,
+        /// The arc of the key.
+        arc: usize,
         request: VoteRequest,
         /// A replica that has given its vote already, and is not asked.
         told: Option<NodeId>,
@@ -278,6 +280,7 @@ impl<H> Coordinator<H> {
             to,
             ticket,
             key: request.key.clone(),
+            arc: request.arc,
             request: question(to),
             told,
         }));

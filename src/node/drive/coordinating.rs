@@ -76,10 +76,20 @@ impl Node {
                     to,
                     ticket,
                     key,
+                    arc,
                     request,
                     told,
                 } => {
-                    self.ask_replica(to, ticket, key, request, told);
+                    let spare = self.is_spare(to, arc, &request, told);
+                    self.ask_replica(
+                        to,
+                        ticket,
+                        Request::Vote {
+                            key,
+                            vote: request,
+                            spare,
+                        },
+                    );
                 }
                 Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
@@ -135,21 +145,9 @@ impl Node {
 
     /// Asks another replica. A suspect is asked too, so that it keeps up if it is there, but not
     /// waited for: its failure has cost a time-out once, and does not again on every request.
-    fn ask_replica(
-        self: &Arc<Node>,
-        to: NodeId,
-        ticket: Ticket,
-        key: Key,
-        vote: VoteRequest,
-        told: Option<NodeId>,
-    ) {
+    fn ask_replica(self: &Arc<Node>, to: NodeId, ticket: Ticket, request: Request) {
         let link = &self.links[&to];
-        let spare = match vote {
-            VoteRequest::Prepare(_) => false,
-            VoteRequest::Accept(_) => self.store.has_room() && self.is_spare(to, &key, told),
-            VoteRequest::Read { .. } => self.is_spare(to, &key, told),
-        };
-        let request = Request::Vote { key, vote, spare };
+        let spare = request.is_spare();
         if link.suspect() {
             link.tell(request);
             return self.voted(ticket, to, None);
@@ -178,13 +176,24 @@ impl Node {
         }
     }
 
-    /// Whether a question about the key is usually decided without this replica's vote, by those
-    /// that are there sooner: one that was told already, then those of the replicas that are
-    /// least [late](super::pace), this node's own before others', and these in the order of the
-    /// preference list.
-    fn is_spare(&self, replica: NodeId, key: &Key, told: Option<NodeId>) -> bool {
+    /// Whether a question about a key of this arc is usually decided without this replica's vote,
+    /// by those that are there sooner: one that was told already, then those of the replicas that
+    /// are least [late](super::pace), this node's own before others', and these in the order of
+    /// the preference list.
+    fn is_spare(
+        &self,
+        replica: NodeId,
+        arc: usize,
+        vote: &VoteRequest,
+        told: Option<NodeId>,
+    ) -> bool {
+        match vote {
+            VoteRequest::Prepare(_) => return false,
+            VoteRequest::Accept(_) if !self.store.has_room() => return false,
+            VoteRequest::Accept(_) | VoteRequest::Read { .. } => {}
+        }
         let now = self.began.elapsed();
-        let replicas = self.ring.preference_list(key);
+        let replicas = self.ring.replicas_of_arc(arc);
         // None for a suspect: its vote is not waited for.
         let rank = |node: &NodeId| {
             let suspect = self.links.get(node).is_some_and(|link| link.suspect());

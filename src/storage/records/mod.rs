@@ -46,6 +46,8 @@ struct Slot {
     /// The log entry after which all of the record is durable.
     lsn: Lsn,
     place: Place,
+    /// That of its accepted ballot; see [`digest`].
+    digest: u64,
 }
 
 /// Where anti-entropy looks for a key.
@@ -120,6 +122,7 @@ impl Records {
                 record: self.absent.0.clone(),
                 lsn,
                 place,
+                digest: 0,
             }
         });
         let before = slot.record.accepted_ballot();
@@ -136,8 +139,12 @@ impl Records {
             after >= before && slot.record.promised >= promised,
             "no ballot ever decreases"
         );
-        let Place { arc, bucket } = slot.place;
-        self.digests[arc as usize][bucket as usize] ^= digest(key, before) ^ digest(key, after);
+        if after != before {
+            let Place { arc, bucket } = slot.place;
+            let digest = digest(key, after);
+            self.digests[arc as usize][bucket as usize] ^= slot.digest ^ digest;
+            slot.digest = digest;
+        }
         if slot.record.has_value() {
             self.tombstones.remove(key);
         } else {
@@ -163,7 +170,7 @@ impl Records {
             self.order.remove(key);
             self.bytes -= memory(key, &slot.record);
             let Place { arc, bucket } = slot.place;
-            self.digests[arc as usize][bucket as usize] ^= digest(key, ballot);
+            self.digests[arc as usize][bucket as usize] ^= slot.digest;
         }
     }
 
