@@ -1,12 +1,13 @@
 //! The disk as the storage sees it: a folder of files, each written from front to back.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::blocks::{self, Blocks};
 use crate::faults;
 
 /// A folder of files. Tests put one in between that fails, forgets and tears.
@@ -15,9 +16,10 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// A whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// A new, empty file; one of that name is emptied. The file keeps `ahead` bytes of zeros
-    /// behind what was appended, so that syncing an append need not change the file's length.
-    fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>>;
+    /// A new, empty file; one of that name is emptied. If `ahead` is not 0, about so many bytes of
+    /// zeros are written behind what was appended, so that syncing an append need not change the
+    /// file's length; and both are written past the page cache.
+    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>>;
     /// Renames a file over another one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -97,13 +99,21 @@ impl Disk for Folder {
         fs::read(self.path.join(name))
     }
 
-    fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>> {
-        let file = File::create(self.path.join(name))?;
-        Ok(Box::new(FolderFile {
-            file,
-            length: 0,
-            allocated: 0,
-            ahead,
+    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>> {
+        let path = self.path.join(name);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        Ok(Box::new(match ahead {
+            0 => FolderFile {
+                file: options.open(path)?,
+                length: 0,
+                blocks: None,
+            },
+            _ => FolderFile {
+                file: blocks::open(&options, &path)?,
+                length: 0,
+                blocks: Some(Blocks::new(ahead)),
+            },
         }))
     }
 
@@ -123,27 +133,21 @@ impl Disk for Folder {
 struct FolderFile {
     file: File,
     length: u64,
-    allocated: u64,
-    ahead: u64,
+    blocks: Option<Blocks>,
 }
 
 impl Appender for FolderFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if faults::disk_is_full() {
-            self.file
-                .write_all_at(&bytes[..bytes.len() / 2], self.length)?;
+        let full = faults::disk_is_full();
+        let fits = if full { bytes.len() / 2 } else { bytes.len() };
+        match &mut self.blocks {
+            Some(blocks) => blocks.append(&self.file, &bytes[..fits])?,
+            None => self.file.write_all_at(&bytes[..fits], self.length)?,
+        }
+        self.length += fits as u64;
+        if full {
             return Err(Errno::NOSPC.into());
         }
-        let end = self.length + bytes.len() as u64;
-        if end > self.allocated && self.ahead > 0 {
-            let from = self.allocated.max(end);
-            let zeros = vec![0; self.ahead as usize];
-            self.file.write_all_at(&zeros, from)?;
-            self.allocated = from + self.ahead;
-        }
-        self.file.write_all_at(bytes, self.length)?;
-        self.file.flush()?;
-        self.length = end;
         Ok(())
     }
 
@@ -174,15 +178,17 @@ mod tests {
         let folder = Folder::open(&path).unwrap();
         let mut file = folder.create("log", 10).unwrap();
         let mut expected = Vec::new();
-        for length in [3, 9, 40, 1] {
-            let bytes = vec![b'x'; length];
+        let lengths = [3, 9, 4000, 84, 1, 4095, 4096, 10_000, 0, 3 << 20, 5];
+        for (length, byte) in lengths.into_iter().zip(b'a'..) {
+            let bytes = vec![byte; length];
             file.append(&bytes).unwrap();
             expected.extend(bytes);
+            let content = folder.read("log").unwrap();
+            assert!(content.starts_with(&expected), "after {length} bytes");
+            assert!(content[expected.len()..].iter().all(|byte| *byte == 0));
+            assert!(content.len() >= expected.len());
         }
         file.sync().unwrap();
-        let content = folder.read("log").unwrap();
-        assert_eq!(content[..expected.len()], expected[..]);
-        assert!(content[expected.len()..].iter().all(|byte| *byte == 0));
         fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -10,6 +10,7 @@
 //!   nobody knows what is on the disk.
 //! - Damage stops the start: a replica that may have forgotten a vote must not vote.
 
+mod blocks;
 pub mod commit;
 pub mod disk;
 pub mod frame;
@@ -45,7 +46,7 @@ use records::Records;
 use recovery::Line;
 
 /// Zeros that are written ahead of the log, in bytes: few enough that a sync with them is quick.
-const LOG_AHEAD: u64 = 512 << 10;
+const LOG_AHEAD: usize = 512 << 10;
 /// A replica whose log has so many bytes to write, or more, abstains from votes.
 pub const MOST_BACKLOG: usize = 64 << 20;
 /// A replica where so many votes wait for the disk abstains from all that would wait, too.
@@ -60,6 +61,8 @@ pub struct Store {
     records: Arc<Mutex<Records>>,
     commit: GroupCommit,
     identity: Mutex<Identity>,
+    /// Zeros that are written ahead of the log, in bytes.
+    log_ahead: usize,
     /// The generation of the current log.
     generation: AtomicU64,
     /// Sequence numbers up to this one are reserved.
@@ -263,7 +266,7 @@ impl Store {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let log = self
             .disk
-            .create(&recovery::log_name(generation), LOG_AHEAD)?;
+            .create(&recovery::log_name(generation), self.log_ahead)?;
         faults::pass(Point::SnapshotLogCreated);
         self.disk.sync_folder()?;
         self.commit.switch_log(log);

@@ -91,12 +91,18 @@ impl Store {
                 Broken::Missing,
             ));
         }
-        let log = disk.create(&recovery::log_name(recovered.generation), LOG_AHEAD)?;
+        // What need not be synced is best left to the page cache.
+        let log_ahead = match sync {
+            Sync::Always => LOG_AHEAD,
+            Sync::Os => 0,
+        };
+        let log = disk.create(&recovery::log_name(recovered.generation), log_ahead)?;
         disk.sync_folder()?;
         Ok(Store {
             records: Arc::new(Mutex::new(recovered.records)),
             commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
             identity: Mutex::new(identity),
+            log_ahead,
             generation: AtomicU64::new(recovered.generation),
             sequences: AtomicU64::new(recovered.sequences),
             snapshot_bytes: AtomicU64::new(0),

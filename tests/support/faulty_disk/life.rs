@@ -10,7 +10,7 @@ use super::copies::{Change, Content};
 use super::{Call, Fault, FaultyDisk, Hook, Machine, NEVER_POISONED};
 
 /// The storage asks for megabytes of zeros ahead; so many show the same, and faster.
-const MOST_AHEAD: u64 = 2000;
+const MOST_AHEAD: usize = 2000;
 
 /// A process, as the disk knows it.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Disk for Life {
         Ok(machine.files[machine.file(name)?].cached.clone())
     }
 
-    fn create(&self, name: &str, ahead: u64) -> io::Result<Box<dyn Appender>> {
+    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>> {
         let mut file = 0;
         self.step(|machine| {
             machine.room()?;
@@ -100,7 +100,7 @@ impl Disk for Life {
             life: self.clone(),
             file,
             length: 0,
-            ahead: ahead.min(MOST_AHEAD) as usize,
+            ahead: ahead.min(MOST_AHEAD),
         }))
     }
 
