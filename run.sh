@@ -236,13 +236,14 @@ logs() {
     fi
 }
 
-# Asks a node, and prints the reply: of a long one, which a store with data in it gives, both ends.
+# Asks a node, and prints the reply: of many lines, which a store with data in it gives, the first
+# ones and the last, and of long lines the start.
 say() {
     local node=$1 reply
     shift
-    reply=$(echo "$*" | dynamo shell "$node" 2>&1)
+    reply=$(echo "$*" | dynamo shell "$node" 2>&1) || true
     printf '%5s> %s\n' "$node" "$*"
-    awk '{line[NR] = "       " substr($0, 1, 90)}
+    awk '{line[NR] = "       " (length($0) > 90 ? substr($0, 1, 87) "..." : $0)}
         END {for (i = 1; i <= NR; i++)
             if (NR < 9 || i < 4 || i == NR) print line[i]
             else if (i == 4) print "       and so on"}' <<<"$reply"

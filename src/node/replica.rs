@@ -33,6 +33,9 @@ impl Service for Node {
                 operation,
                 seen,
             } => {
+                if let Some(outcome) = self.turn_away(&key, &operation) {
+                    return respond.reply(Reply::Outcome(outcome));
+                }
                 let seen = seen.map(|seen| (from, seen));
                 self.coordinate(Origin::Peer(respond), key, operation, seen);
             }

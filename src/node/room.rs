@@ -4,12 +4,12 @@
 //! room. Coordinators then turn away whatever would let one of a key's replicas grow, before they
 //! have proposed it: it is certainly not done. Votes are never refused for want of room, so that
 //! what was proposed comes to its end and a replica that was away copies what it missed. A node
-//! may therefore hold somewhat more: what is proposed until its peers have heard of it, and what it
-//! missed.
+//! may therefore hold more: what is proposed until its peers have heard of it, and what it missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -17,14 +17,24 @@ use super::Node;
 use crate::bytes::Key;
 use crate::lock;
 use crate::peer::Request;
-use crate::register::{Change, Operation};
+use crate::register::{Change, Operation, Outcome, Why};
 use crate::ring::{NodeId, Ring};
+
+/// A full node takes more once this part of what it may hold is free again, so that it does not
+/// tell one thing and the other in turn.
+const FREE_AGAIN: usize = 16;
 
 /// Which nodes hold as much as they may, this one too.
 pub struct Room {
     full: BTreeMap<NodeId, AtomicBool>,
-    /// Peers that may not know how it is here.
-    untold: Mutex<BTreeSet<NodeId>>,
+    telling: Mutex<Telling>,
+}
+
+/// Who is to be told how it is here.
+struct Telling {
+    untold: BTreeSet<NodeId>,
+    /// When all were told last.
+    last: Instant,
 }
 
 impl Room {
@@ -34,18 +44,32 @@ impl Room {
             full: members
                 .map(|(_, node)| (*node, AtomicBool::new(false)))
                 .collect(),
-            untold: Mutex::default(),
+            telling: Mutex::new(Telling {
+                untold: BTreeSet::new(),
+                last: Instant::now(),
+            }),
         }
     }
 
     /// A peer is there again, and may not have heard what it was told.
     pub fn returned(&self, peer: NodeId) {
-        lock(&self.untold).insert(peer);
+        lock(&self.telling).untold.insert(peer);
     }
 
     /// A node has told whether it is full.
     pub fn heard(&self, node: NodeId, full: bool) {
         self.full[&node].store(full, Ordering::Relaxed);
+    }
+
+    /// Whom to tell now: everybody after a change, and now and then, since a message may be read
+    /// late, after those on a newer connection.
+    fn take_untold(&self, changed: bool, every: Duration, all: &[NodeId]) -> BTreeSet<NodeId> {
+        let mut telling = lock(&self.telling);
+        if changed || telling.last.elapsed() >= every {
+            telling.last = Instant::now();
+            telling.untold.extend(all);
+        }
+        std::mem::take(&mut telling.untold)
     }
 
     fn is_full(&self, node: NodeId) -> bool {
@@ -63,14 +87,14 @@ impl Node {
         self.room.is_full(self.id)
     }
 
-    /// Looks how much this node holds, and tells peers what they do not know. Called by one thread
-    /// alone, so that no peer hears last what was true before.
+    /// Looks how much this node holds, and tells peers what they may not know. Called by one thread
+    /// alone, so that no peer is told last what was true before.
     pub(super) fn look_at_room(&self) {
         let (bytes, limit) = (self.store.data_bytes(), self.config.data_memory());
-        let full = bytes >= limit;
-        if full != self.is_full() {
+        let before = self.is_full();
+        let full = bytes >= limit || before && bytes >= limit - limit / FREE_AGAIN;
+        if full != before {
             self.room.heard(self.id, full);
-            lock(&self.room.untold).extend(self.links.keys());
             let (held, limit) = (bytes >> 20, limit >> 20);
             if full {
                 warn!(
@@ -85,27 +109,66 @@ impl Node {
                 );
             }
         }
-        for peer in std::mem::take(&mut *lock(&self.room.untold)) {
+        let every = Duration::from_millis(self.config.anti_entropy_ms);
+        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        for peer in self.room.take_untold(full != before, every, &peers) {
             self.links[&peer].tell(Request::Full(full));
         }
     }
 
-    /// The replica that has no room for what an operation adds, if there is one. What deletes is
-    /// let in wherever there is something to delete. One that is silent is not asked: it does not
-    /// grow, and may have room by now.
-    pub(super) fn without_room(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
-        let Operation::Write { change, .. } = operation else {
+    /// How an operation ends for which there is no room, before this node coordinates it.
+    pub(super) fn turn_away(&self, key: &Key, operation: &Operation) -> Option<Outcome> {
+        let full = self.without_room(key, operation)?;
+        Some(Outcome::Failed {
+            accept_sent: false,
+            why: Why::Full(full),
+        })
+    }
+
+    /// The replica that has no room for what an operation may add, if there is one. One without a
+    /// connection is not counted: it is away, and does not grow.
+    fn without_room(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
+        let Operation::Write { dot, change } = operation else {
             return None;
         };
         if self.room.none_full() {
             return None;
         }
         let lacks = |node: &&NodeId| {
-            let silent = || self.links.get(node).is_some_and(|link| link.suspect());
-            self.room.is_full(**node) && !silent()
+            let away = || {
+                self.links
+                    .get(node)
+                    .is_some_and(|link| !link.has_connection())
+            };
+            self.room.is_full(**node) && !away()
         };
         let full = self.ring.preference_list(key).iter().find(lacks)?;
-        let deletes = *change == Change::Delete && self.store.has_record(key);
-        (!deletes).then_some(*full)
+        let adds_nothing = match self.store.state(key) {
+            // A retry of what was done is told so.
+            Some(state) if state.decided().get(dot.origin) >= dot.sequence => true,
+            Some(_) => *change == Change::Delete,
+            // A range in doubt may lack just what is to be deleted.
+            None => *change == Change::Delete && self.anti_entropy.doubted() > 0,
+        };
+        (!adds_nothing).then_some(*full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_told_when_they_return_all_after_a_change_and_now_and_then() {
+        let ids = [1, 2, 3].map(NodeId);
+        let room = Room::new(&Ring::new(ids, 3));
+        let (peers, seldom) = (&ids[1..], Duration::from_secs(3600));
+        let told = |changed, every| Vec::from_iter(room.take_untold(changed, every, peers));
+        assert_eq!(told(false, seldom), []);
+        room.returned(NodeId(3));
+        assert_eq!(told(false, seldom), [NodeId(3)]);
+        assert_eq!(told(false, seldom), []);
+        assert_eq!(told(true, seldom), peers);
+        assert_eq!(told(false, Duration::ZERO), peers);
     }
 }

@@ -67,7 +67,7 @@ impl Why {
             Why::NoQuorum => "reached too few replicas",
             Why::Contended => "lost to other writers again and again",
             Why::Overloaded => "is overloaded",
-            Why::Congested => "has too many replies waiting",
+            Why::Congested => "has too many large replies waiting",
             Why::Full(_) => "tells that there is no room for more data",
             Why::Recovering => {
                 "does not vote yet: it is new and has not met all other nodes (see RING), or copies \

@@ -1,9 +1,8 @@
 //! Writing in whole blocks, past the page cache.
 //!
 //! A sync of what is in the page cache looks for it there, writes it, and only then flushes the
-//! disk's own cache. What was written past it needs the flush alone; and what the disk cannot write
-//! fails the write itself. It takes whole blocks from aligned memory. So the last block is written
-//! again with each append, as the page cache would do.
+//! disk's own cache. What was written past it needs the flush alone. It takes whole blocks from
+//! aligned memory. So the last block is written again with each append, as the page cache would do.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,12 +22,20 @@ const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 #[cfg(not(target_os = "linux"))]
 const DIRECT: i32 = 0;
 
-/// Opens a file for [`Blocks`]: past the page cache if the file system can do that.
+/// Opens an empty file for [`Blocks`]: past the page cache if the file system can do that. Some say
+/// that they cannot only when something is written.
 pub fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    match options.clone().custom_flags(DIRECT).open(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-            options.open(path)
-        }
+    let direct = options.clone().custom_flags(DIRECT).open(path);
+    let written = direct.and_then(|file| {
+        Blocks::new(0).append(&file, &[0])?;
+        Ok(file)
+    });
+    let cannot = |error: &io::Error| {
+        let code = |errno: Errno| Some(errno.raw_os_error());
+        [code(Errno::INVAL), code(Errno::OPNOTSUPP)].contains(&error.raw_os_error())
+    };
+    match written {
+        Err(error) if cannot(&error) => options.open(path),
         opened => opened,
     }
 }
@@ -80,5 +87,49 @@ impl Blocks {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BUFFER);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::storage::frame::{self, Broken, Frames};
+
+    const SECTOR: usize = 512;
+
+    /// A loss of power leaves any of the sectors of the last write as they were: no earlier frame
+    /// suffers from it, though its bytes were written again.
+    #[test]
+    fn a_write_that_was_interrupted_leaves_all_earlier_frames_whole() {
+        let path = std::env::temp_dir().join(format!("dynamo-blocks-{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let file = open(&options, &path).unwrap();
+        let mut blocks = Blocks::new(BLOCK);
+        let mut chance = fastrand::Rng::with_seed(1);
+        let mut before = fs::read(&path).unwrap();
+        for number in 0..200 {
+            let payload = vec![b'a' + (number % 26) as u8; chance.usize(1..3000)];
+            let mut frame = Vec::new();
+            frame::encode(&payload, &mut frame);
+            blocks.append(&file, &frame).unwrap();
+            let after = fs::read(&path).unwrap();
+            for _ in 0..20 {
+                let mut torn = after.clone();
+                for (sector, old) in torn.chunks_mut(SECTOR).zip(before.chunks(SECTOR)) {
+                    if chance.bool() {
+                        sector.copy_from_slice(old);
+                    }
+                }
+                let read: Vec<_> = Frames::new(&torn).collect();
+                let whole = read.iter().filter(|frame| frame.is_ok()).count();
+                let damaged = |frame: &Result<_, _>| matches!(frame, Err(Broken::Damaged { .. }));
+                assert!(whole >= number && !read.iter().any(damaged), "{read:?}");
+            }
+            before = after;
+        }
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -16,9 +16,10 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// A whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// A new, empty file; one of that name is emptied. If `ahead` is not 0, about so many bytes of
-    /// zeros are written behind what was appended, so that syncing an append need not change the
-    /// file's length; and both are written past the page cache.
+    /// A new, empty file; one of that name is emptied. If `ahead` is 0 it is an ordinary one. Else
+    /// it is made for being synced often: about so many bytes of zeros are kept behind what was
+    /// appended, so that a sync need not change the file's length, and all is written past the
+    /// page cache where that can be.
     fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>>;
     /// Renames a file over another one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

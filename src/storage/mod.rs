@@ -37,7 +37,7 @@ pub use records::{Page, Scan};
 use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
-use crate::register::{Ballot, Record, Seen, Update, VoteReply, VoteRequest};
+use crate::register::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use commit::{Callback, GroupCommit, Lsn};
@@ -206,9 +206,11 @@ impl Store {
         lock(&self.records).bytes()
     }
 
-    /// Whether a key has a record here, of a value or of a tombstone.
-    pub fn has_record(&self, key: &Key) -> bool {
-        lock(&self.records).contains(key)
+    /// The state that is accepted for a key, durably or not.
+    pub fn state(&self, key: &Key) -> Option<Arc<State>> {
+        let records = lock(&self.records);
+        let accepted = records.get(key).0.accepted.as_ref();
+        accepted.map(|accepted| accepted.state.clone())
     }
 
     /// Runs `then` once everything appended so far is durable.

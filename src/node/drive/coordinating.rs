@@ -24,7 +24,8 @@ const LONGEST_BACKOFF: u64 = 64;
 pub(super) const RIDE_FOR: Duration = Duration::from_millis(10);
 
 impl Node {
-    /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told.
+    /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told. To be
+    /// [turned away](Node::turn_away) first where there is no room for it.
     pub(in crate::node) fn coordinate(
         self: &Arc<Node>,
         origin: Origin,
@@ -32,14 +33,15 @@ impl Node {
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     ) {
-        let refusal = if self.votes() {
-            self.without_room(&key, &operation).map(Why::Full)
-        } else {
-            Some(Why::Recovering)
-        };
-        if let Some(why) = refusal {
-            let accept_sent = false;
-            return self.tell(origin, Outcome::Failed { accept_sent, why });
+        if !self.votes() {
+            let why = Why::Recovering;
+            return self.tell(
+                origin,
+                Outcome::Failed {
+                    accept_sent: false,
+                    why,
+                },
+            );
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,

@@ -1,5 +1,6 @@
 //! Carries out what the router wants: forwards requests, and answers clients.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -85,16 +86,24 @@ impl Node {
     }
 
     fn route(self: &Arc<Node>, effects: Vec<Effect<Ended>>) {
-        for effect in effects {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Forward {
                     to,
                     ticket,
                     key,
                     operation,
-                } if to == self.id => {
-                    self.coordinate(Origin::Here(ticket), key, operation, None);
-                }
+                } if to == self.id => match self.turn_away(&key, &operation) {
+                    // With the write that ends so the next one of its key begins, which may end
+                    // just so: one after the other, and not one within the other.
+                    Some(outcome) => {
+                        let (answer, mut more) = (router::Answer::Outcome(outcome), Vec::new());
+                        lock(&self.router).answer(ticket, to, answer, &self.suspects(), &mut more);
+                        effects.extend(more);
+                    }
+                    None => self.coordinate(Origin::Here(ticket), key, operation, None),
+                },
                 Effect::Forward {
                     to,
                     ticket,

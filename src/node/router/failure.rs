@@ -44,6 +44,9 @@ pub(super) fn no_room(from: NodeId, why: Why) -> String {
             "node {node}, which holds this key, has as much data as it may (data_memory_mib in the \
              cluster file); nothing was changed: delete some keys, and try again"
         ),
-        _ => format!("too many large replies of node {from} wait; try again later"),
+        _ => format!(
+            "node {from} {}; nothing was changed: try again later",
+            why.text()
+        ),
     }
 }

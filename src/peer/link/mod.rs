@@ -117,6 +117,11 @@ impl Link {
         self.suspect.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a connection. A suspect may have one, and take what it is sent.
+    pub fn has_connection(&self) -> bool {
+        lock(&self.state).connection.is_some()
+    }
+
     /// Asks; `callback` runs exactly once, on this thread or on the link's. A question that is
     /// spare waits for the next message, or for [`Link::flush_late`].
     pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {

@@ -88,11 +88,6 @@ impl Records {
         self.bytes
     }
 
-    /// Whether a key has a record.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.slots.get(key).is_some()
-    }
-
     /// The record of a key, and the log entry after which it is durable.
     pub fn get(&self, key: &Key) -> (&Record, Lsn) {
         match self.slots.get(key) {
