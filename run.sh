@@ -68,7 +68,7 @@ dynamo() {
     "$BINARY" "$@" ${CLUSTER[@]+"${CLUSTER[@]}"}
 }
 
-# "id client_port peer_port" a line. Read into a variable first: the cluster file may be wrong.
+# "id client_port peer_port host" a line. Read into a variable first: the cluster file may be wrong.
 nodes() {
     dynamo nodes
 }
@@ -77,7 +77,7 @@ nodes() {
 # by now, so what it runs is looked at.
 pid_of() {
     local pid
-    pid=$(cat "$STATE/$1.pid" 2>/dev/null) || return 1
+    { read -r pid <"$STATE/$1.pid" && kill -0 "$pid"; } 2>/dev/null || return 1
     [[ $(ps -o args= -p "$pid" 2>/dev/null) == *"dynamo node $1 "* ]] || return 1
     echo "$pid"
 }
@@ -93,13 +93,6 @@ listener() {
         /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
-port_taken() {
-    if [ -r /proc/net/tcp ]; then
-        [ -n "$(listener "$1")" ]
-    else
-        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
-    fi
-}
 
 # Says who listens on a port, where the system tells.
 owner_of_port() {
@@ -115,7 +108,7 @@ owner_of_port() {
 check_ports() {
     local port
     for port in "$2" "$3"; do
-        if port_taken "$port"; then
+        if (exec 3<>"/dev/tcp/$4/$port") 2>/dev/null; then
             fail "port $port of node $1 is in use by $(owner_of_port "$port")"
         fi
     done
@@ -140,12 +133,12 @@ up() {
     need_tools
     build
     mkdir -p "$STATE"
-    local list id client peer missing=()
+    local list id client peer host missing=()
     list=$(nodes)
-    while read -r id client peer _; do
+    while read -r id client peer host; do
         if pid_of "$id" >/dev/null; then continue; fi
         missing+=("$id")
-        check_ports "$id" "$client" "$peer"
+        check_ports "$id" "$client" "$peer" "$host"
     done <<<"$list"
     for id in ${missing[@]+"${missing[@]}"}; do start_node "$id" "$@"; done
     if [ ${#missing[@]} -eq 0 ]; then
@@ -205,13 +198,13 @@ start() {
     [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
     need_tools
     built
-    local pid list client peer
+    local pid list id client peer host
     if pid=$(pid_of "$1"); then fail "node $1 is running already, as process $pid"; fi
     [ -d "$STATE" ] || fail "there is no cluster yet; ./run.sh up starts one"
     list=$(nodes)
-    read -r client peer _ < <(awk -v id="$1" '$1 == id {print $2, $3}' <<<"$list") ||
-        fail "there is no node $1 in this cluster, only" $(cut -d' ' -f1 <<<"$list")
-    check_ports "$1" "$client" "$peer"
+    while read -r id client peer host && [ "$id" != "$1" ]; do :; done <<<"$list"
+    [ "$id" = "$1" ] || fail "there is no node $1 in this cluster, only" $(cut -d' ' -f1 <<<"$list")
+    check_ports "$1" "$client" "$peer" "$host"
     start_node "$@"
     echo "node $1 started; ./run.sh wait waits until it has what it missed"
 }
