@@ -163,8 +163,8 @@ await() {
     while read -r id _; do
         if pid_of "$id" >/dev/null; then ids+=("$id"); fi
     done <<<"$list"
-    [ ${#ids[@]} -gt 0 ] || fail "no node is running; ./run.sh up starts the cluster"
-    dynamo status --wait 30 "${ids[@]}"
+    # Of those that were just started all may have ended already.
+    [ ${#ids[@]} -gt 0 ] && dynamo status --wait 30 "${ids[@]}"
 }
 
 down() {
@@ -243,9 +243,10 @@ say() {
 }
 
 tour() {
-    local first second coordinator
+    local first second coordinator port count
     up
-    { read -r first _ && read -r second _; } < <(nodes)
+    { read -r first port _ && read -r second _; } < <(nodes)
+    count=$(nodes | wc -l)
     echo
     say "$first" PUT key1 hello
     say "$second" GET key1
@@ -260,9 +261,9 @@ tour() {
     say "$coordinator" GET @
     cat <<END
 
-Five processes are up. Now you:
-  telnet 127.0.0.1 $(nodes | awk 'NR == 1 {print $2}')      PUT, GET, DEL, CAS, GET @, GET *, RING, STATS, HELP
-  ./run.sh kill 5558         or pause 5558; requests go on. Then start, or resume
+$count processes are up. Now you:
+  telnet 127.0.0.1 $port      PUT, GET, DEL, CAS, GET @, GET *, RING, STATS, HELP
+  ./run.sh kill $second         or pause $second; requests go on. Then start, or resume
   ./run.sh bench             how fast it is
   ./run.sh down              end; the data stays. ./run.sh help lists the rest
 END
@@ -291,7 +292,7 @@ kill) signal KILL "is killed" "${2:-}" ;;
 pause) signal STOP "is paused" "${2:-}" ;;
 resume) signal CONT "goes on" "${2:-}" ;;
 start) shift && start "$@" ;;
-wait) built && await ;;
+wait) built && { await || fail "not all nodes are there; ./run.sh up starts those that are not running"; } ;;
 logs) shift && logs "$@" ;;
 shell) shift && built && dynamo shell "$@" ;;
 bench) shift && built && dynamo bench "$@" ;;
