@@ -66,8 +66,8 @@ pub struct Config {
     #[serde(default = "default_client_memory")]
     pub client_memory_mib: usize,
     /// Memory for the data of one node, in MiB: keys, values and versions, and half a KiB for each
-    /// record. Where a replica of a key has as
-    /// much, writes of the key are told `BUSY`, but for `DEL` of what is there.
+    /// record. Where a replica of a key holds as much, writes of the key are told `BUSY`, but for
+    /// `DEL` of what is there.
     #[serde(default = "default_data_memory")]
     pub data_memory_mib: usize,
 }
