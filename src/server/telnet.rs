@@ -13,7 +13,7 @@ const TIMING_MARK: u8 = 6;
 
 /// Stands where the person interrupted: all of the line before it is void. No UTF-8 contains it.
 pub const VOID: u8 = 0xFF;
-/// Stands for an escaped byte 255. No UTF-8 contains it either.
+/// Stands for a byte 255 that is escaped, or begins no command. No UTF-8 contains it either.
 const ESCAPED: u8 = 0xFE;
 
 /// The answer to Ctrl-C, without which the client shows nothing more: "won't timing mark".
@@ -59,6 +59,9 @@ impl<R> Telnet<R> {
             (State::Command, INTERRUPT) => (State::Data, Some(VOID)),
             (State::Command, WILL..=DONT) => (State::Option(byte), None),
             (State::Command, SB) => (State::Subnegotiation, None),
+            // No command: no telnet sent this, and the line is no text. Its end stays its end.
+            (State::Command | State::Option(_), b'\n') => (State::Data, Some(byte)),
+            (State::Command, ..SE) => (State::Data, Some(ESCAPED)),
             (State::Command, _) => (State::Data, None),
             (State::Option(DO), TIMING_MARK) => {
                 self.marks += 1;
@@ -130,6 +133,13 @@ mod tests {
             (b"ab".to_vec(), 0)
         );
         assert_eq!(filtered(b"a\xff\xf1b"), (b"ab".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_byte_that_begins_no_command_is_kept_and_takes_no_end_of_a_line_with_it() {
+        assert_eq!(filtered(b"a\xffb\n"), (b"a\xfe\n".to_vec(), 0));
+        assert_eq!(filtered(b"a\xff\nb\n"), (b"a\nb\n".to_vec(), 0));
+        assert_eq!(filtered(b"a\xff\xfe\nb\n"), (b"a\nb\n".to_vec(), 0));
     }
 
     #[test]
