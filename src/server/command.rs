@@ -63,7 +63,7 @@ pub const HELP: [&str; 15] = [
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 counts the writes that a key has seen, by the node they came through.",
     "OK ? and CONFLICT ?: done, and refused, long enough ago that the version cannot be told any more.",
-    "ERROR UNAVAILABLE or BUSY: certainly not done. ERROR UNKNOWN: may or may not have been done; read to see.",
+    "An ERROR UNAVAILABLE or BUSY: certainly not done. UNKNOWN: may or may not have been done; read to see.",
 ];
 
 impl Command {
@@ -278,6 +278,12 @@ mod tests {
             key: key.into(),
             value: value.into(),
         }
+    }
+
+    #[test]
+    fn no_line_of_the_help_is_taken_for_its_end() {
+        let ends = |line: &&&str| line.starts_with("ERROR") || line.starts_with("END");
+        assert_eq!(HELP.iter().find(ends), None);
     }
 
     #[test]
