@@ -119,7 +119,7 @@ fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
         let pairs = cluster.list(5554, "GET *").unwrap();
         assert_eq!(pairs.len(), keys.parse::<usize>().unwrap());
         let written = "x".repeat(value.parse().unwrap());
-        assert_eq!(cluster.get(5556, "k0"), Some(written));
+        assert_eq!(cluster.get(5556, "bench:0"), Some(written));
     }
 }
 

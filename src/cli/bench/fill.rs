@@ -35,7 +35,7 @@ fn put_share(load: &Load, client: usize, clients: usize) -> Result<(), String> {
     let mut lost = 0;
     let mut connection = connect(load, client)?;
     while let Some(&key) = keys.peek() {
-        match connection.call(&format!("PUT k{key} {value}")) {
+        match connection.call(&format!("PUT bench:{key} {value}")) {
             Ok(reply) if reply.starts_with("ERROR") => return Err(reply),
             Ok(_) => {
                 keys.next();

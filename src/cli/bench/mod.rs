@@ -17,7 +17,8 @@ use crate::lock;
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
 next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
-the next one. Where anything will be read, every key is put first, which is not measured.
+the next one. Where anything will be read, every key is put first, which is not measured. The keys are
+bench:0, bench:1 and so on, and they stay. What ends with an error is counted apart.
 
 usage: dynamo bench [options]
 
@@ -227,9 +228,9 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
         let key = random.u64(0..load.keys);
         let read = random.u64(0..100) < load.reads;
         let request = if read {
-            format!("GET k{key}")
+            format!("GET bench:{key}")
         } else {
-            format!("PUT k{key} {value}")
+            format!("PUT bench:{key} {value}")
         };
         let asked = Instant::now();
         let Ok(reply) = connection.call(&request) else {
@@ -240,6 +241,7 @@ fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn E
         let micros = asked.elapsed().as_micros() as u64;
         if reply.starts_with("ERROR") {
             seen.failed(reply);
+            continue;
         } else if reply == "NOT_FOUND" {
             seen.missing += 1;
         }
