@@ -3,14 +3,17 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-STATE=target/cluster
 BINARY=target/release/dynamo
 # With more threads than cores, a thread that wakes up need not interrupt the one that woke it: what
 # that one still has to send then goes out in larger batches.
 SCHEDULE=()
 ! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
 CLUSTER=()
-[ -z "${DYNAMO_CLUSTER:-}" ] || CLUSTER=(--cluster "$DYNAMO_CLUSTER")
+STATE=target/cluster
+if [ -n "${DYNAMO_CLUSTER:-}" ]; then
+    CLUSTER=(--cluster "$DYNAMO_CLUSTER")
+    STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
+fi
 
 usage() {
     cat <<'END'
@@ -36,7 +39,7 @@ usage: ./run.sh [COMMAND]
   clean         down, and delete the data
 
 The nodes are the course's five, 5554 5556 5558 5560 5562, or those of the file that
-DYNAMO_CLUSTER names. Their data and logs are in target/cluster.
+DYNAMO_CLUSTER names. Their data and logs are in target/cluster, or target/cluster-NAME of a NAME.json.
 END
 }
 
@@ -121,6 +124,7 @@ start_node() {
     # A process group of its own (set -m), which Ctrl-C does not reach, but no session of its own:
     # Linux first shares the processors out among sessions, and one for each node costs a fifth of
     # the throughput.
+    echo "$STARTED" >>"$STATE/$id.log"
     (
         set -m
         nohup ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$BINARY" node "$id" --data "$STATE/$id" \
@@ -146,25 +150,32 @@ up() {
     else
         echo "started ${missing[*]}"
     fi
-    await || { complain "${missing[@]}"; exit 1; }
+    await || { complain ${missing[@]+"${missing[@]}"}; incomplete; }
 }
+
+# A line between what a node logged before and after its start.
+STARTED="-- ./run.sh starts the node"
 
 # The last words of nodes that ended right after their start.
 complain() {
     local id
     for id in "$@"; do
-        pid_of "$id" >/dev/null || { echo "node $id ended:"; tail -n 2 "$STATE/$id.log"; } >&2
+        pid_of "$id" >/dev/null || { echo "node $id ended:"; tail -n 2 "$STATE/$id.log" | grep -vFx -e "$STARTED"; } >&2
     done
 }
 
 await() {
     local list ids=() id
-    list=$(nodes)
+    list=$(nodes) || exit 1
     while read -r id _; do
         if pid_of "$id" >/dev/null; then ids+=("$id"); fi
     done <<<"$list"
     # Of those that were just started all may have ended already.
     [ ${#ids[@]} -gt 0 ] && dynamo status --wait 30 "${ids[@]}"
+}
+
+incomplete() {
+    fail "not all are there: ./run.sh status says which; start ID starts one, resume ID lets it go on"
 }
 
 down() {
@@ -292,7 +303,7 @@ kill) signal KILL "is killed" "${2:-}" ;;
 pause) signal STOP "is paused" "${2:-}" ;;
 resume) signal CONT "goes on" "${2:-}" ;;
 start) shift && start "$@" ;;
-wait) built && { await || fail "not all nodes are there; ./run.sh up starts those that are not running"; } ;;
+wait) built && { await || incomplete; } ;;
 logs) shift && logs "$@" ;;
 shell) shift && built && dynamo shell "$@" ;;
 bench) shift && built && dynamo bench "$@" ;;
