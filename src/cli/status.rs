@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::arguments::{Argument, Arguments, member, node_id};
+use super::arguments::{Argument, Arguments, UsageError, member, node_id};
 use crate::client::Client;
 use crate::config::Member;
 
@@ -54,7 +54,9 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .map(|&id| member(&config, id))
             .collect::<Result<_, _>>()?,
     };
-    let until = Instant::now() + Duration::try_from_secs_f64(wait.unwrap_or(0.0))?;
+    let wait_for = Duration::try_from_secs_f64(wait.unwrap_or(0.0))
+        .map_err(|_| UsageError("--wait takes seconds, from 0 on".to_owned()))?;
+    let until = Instant::now() + wait_for;
     loop {
         let nodes = look(&members);
         let ready = nodes.iter().all(|node| node.ready);
@@ -89,6 +91,10 @@ fn ask(member: &Member) -> Health {
     let address = member.client_address();
     let told = Client::connect(&address, PATIENCE).and_then(|mut client| client.list("STATS"));
     match told {
+        Ok(lines) if lines.first().is_some_and(|line| line.starts_with("ERROR")) => Health {
+            line: format!("{:<6} {address:<22} answers {}", member.id, lines[0]),
+            ready: false,
+        },
         Ok(lines) => describe(member, &lines),
         Err(error) => {
             let trouble = match error.kind() {

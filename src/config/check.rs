@@ -109,6 +109,10 @@ impl Config {
             if !ids.insert(member.id) {
                 return Err(format!("nodes[{place}]: id {} is there twice", member.id));
             }
+            if member.host.is_empty() || member.host.contains(char::is_whitespace) {
+                let host = &member.host;
+                return Err(format!("nodes[{place}]: {host:?} is no name of a host"));
+            }
             for port in [member.client_port, member.peer_port] {
                 if !addresses.insert((&member.host, port)) {
                     let host = &member.host;

@@ -347,6 +347,10 @@ mod tests {
                 "data_memory_mib is 0: from 1 to",
             ),
             (
+                r#"{"nodes":[{"id":1},{"id":2,"host":""},{"id":3}]}"#.to_owned(),
+                "nodes[1]: \"\" is no name of a host",
+            ),
+            (
                 r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),
                 "nodes[1]: id 1 is there twice",
             ),
