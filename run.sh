@@ -15,6 +15,9 @@ if [ -n "${DYNAMO_CLUSTER:-}" ]; then
     STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
 fi
 
+# A line between what a node logged before and after its start.
+STARTED="-- ./run.sh starts the node"
+
 usage() {
     cat <<'END'
 usage: ./run.sh [COMMAND]
@@ -71,7 +74,7 @@ dynamo() {
     "$BINARY" "$@" ${CLUSTER[@]+"${CLUSTER[@]}"}
 }
 
-# "id client_port peer_port host" a line. Read into a variable first: the cluster file may be wrong.
+# "id client_port peer_port" a line. Read into a variable first: the cluster file may be wrong.
 nodes() {
     dynamo nodes
 }
@@ -96,6 +99,9 @@ listener() {
         /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
+port_taken() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
 
 # Says who listens on a port, where the system tells.
 owner_of_port() {
@@ -111,7 +117,7 @@ owner_of_port() {
 check_ports() {
     local port
     for port in "$2" "$3"; do
-        if (exec 3<>"/dev/tcp/$4/$port") 2>/dev/null; then
+        if port_taken "$port"; then
             fail "port $port of node $1 is in use by $(owner_of_port "$port")"
         fi
     done
@@ -121,10 +127,10 @@ start_node() {
     local id=$1
     shift
     mkdir -p "$STATE/$id"
+    echo "$STARTED" >>"$STATE/$id.log"
     # A process group of its own (set -m), which Ctrl-C does not reach, but no session of its own:
     # Linux first shares the processors out among sessions, and one for each node costs a fifth of
     # the throughput.
-    echo "$STARTED" >>"$STATE/$id.log"
     (
         set -m
         nohup ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$BINARY" node "$id" --data "$STATE/$id" \
@@ -137,12 +143,12 @@ up() {
     need_tools
     build
     mkdir -p "$STATE"
-    local list id client peer host missing=()
+    local list id client peer missing=()
     list=$(nodes)
-    while read -r id client peer host; do
+    while read -r id client peer _; do
         if pid_of "$id" >/dev/null; then continue; fi
         missing+=("$id")
-        check_ports "$id" "$client" "$peer" "$host"
+        check_ports "$id" "$client" "$peer"
     done <<<"$list"
     for id in ${missing[@]+"${missing[@]}"}; do start_node "$id" "$@"; done
     if [ ${#missing[@]} -eq 0 ]; then
@@ -153,14 +159,13 @@ up() {
     await || { complain ${missing[@]+"${missing[@]}"}; incomplete; }
 }
 
-# A line between what a node logged before and after its start.
-STARTED="-- ./run.sh starts the node"
-
 # The last words of nodes that ended right after their start.
 complain() {
     local id
     for id in "$@"; do
-        pid_of "$id" >/dev/null || { echo "node $id ended:"; tail -n 2 "$STATE/$id.log" | grep -vFx -e "$STARTED"; } >&2
+        if pid_of "$id" >/dev/null; then continue; fi
+        echo "node $id ended:" >&2
+        tail -n 2 "$STATE/$id.log" | grep -vFx -e "$STARTED" >&2 || true
     done
 }
 
@@ -209,13 +214,13 @@ start() {
     [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
     need_tools
     built
-    local pid list id client peer host
+    local pid list id client peer
     if pid=$(pid_of "$1"); then fail "node $1 is running already, as process $pid"; fi
     [ -d "$STATE" ] || fail "there is no cluster yet; ./run.sh up starts one"
     list=$(nodes)
-    while read -r id client peer host && [ "$id" != "$1" ]; do :; done <<<"$list"
+    while read -r id client peer _ && [ "$id" != "$1" ]; do :; done <<<"$list"
     [ "$id" = "$1" ] || fail "there is no node $1 in this cluster, only" $(cut -d' ' -f1 <<<"$list")
-    check_ports "$1" "$client" "$peer" "$host"
+    check_ports "$1" "$client" "$peer"
     start_node "$@"
     echo "node $1 started; ./run.sh wait waits until it has what it missed"
 }
@@ -224,6 +229,10 @@ signal() {
     local pid
     pid=$(running_pid "${3:-}")
     kill "-$1" "$pid"
+    if [ "$1" = KILL ]; then
+        # Its end takes a moment, and a start must not meet it. Each look takes some, too.
+        for _ in 1 2 3 4; do pid_of "$3" >/dev/null || break; done
+    fi
     echo "node $3 $2"
 }
 

@@ -63,7 +63,12 @@ impl Room {
 
     /// Whom to tell now: everybody after a change, and now and then, since a message may be read
     /// late, after those on a newer connection.
-    fn take_untold(&self, changed: bool, every: Duration, all: &[NodeId]) -> BTreeSet<NodeId> {
+    fn take_untold(
+        &self,
+        changed: bool,
+        every: Duration,
+        all: impl Iterator<Item = NodeId>,
+    ) -> BTreeSet<NodeId> {
         let mut telling = lock(&self.telling);
         if changed || telling.last.elapsed() >= every {
             telling.last = Instant::now();
@@ -110,8 +115,8 @@ impl Node {
             }
         }
         let every = Duration::from_millis(self.config.anti_entropy_ms);
-        let peers: Vec<NodeId> = self.links.keys().copied().collect();
-        for peer in self.room.take_untold(full != before, every, &peers) {
+        let peers = self.links.keys().copied();
+        for peer in self.room.take_untold(full != before, every, peers) {
             self.links[&peer].tell(Request::Full(full));
         }
     }
@@ -163,7 +168,9 @@ mod tests {
         let ids = [1, 2, 3].map(NodeId);
         let room = Room::new(&Ring::new(ids, 3));
         let (peers, seldom) = (&ids[1..], Duration::from_secs(3600));
-        let told = |changed, every| Vec::from_iter(room.take_untold(changed, every, peers));
+        let told = |changed, every| {
+            Vec::from_iter(room.take_untold(changed, every, peers.iter().copied()))
+        };
         assert_eq!(told(false, seldom), []);
         room.returned(NodeId(3));
         assert_eq!(told(false, seldom), [NodeId(3)]);

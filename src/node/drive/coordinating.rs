@@ -79,19 +79,11 @@ impl Node {
                     ticket,
                     key,
                     arc,
-                    request,
+                    request: vote,
                     told,
                 } => {
-                    let spare = self.is_spare(to, arc, &request, told);
-                    self.ask_replica(
-                        to,
-                        ticket,
-                        Request::Vote {
-                            key,
-                            vote: request,
-                            spare,
-                        },
-                    );
+                    let spare = self.is_spare(to, arc, &vote, told);
+                    self.ask_replica(to, ticket, Request::Vote { key, vote, spare });
                 }
                 Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);

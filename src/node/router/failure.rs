@@ -9,6 +9,13 @@ impl<H> Router<H> {
     /// Certainly not done only if every coordinator that was tried said so.
     pub(super) fn failure(&self, request: &Request<H>) -> Failure {
         let writes = matches!(request.action, Action::Change(_));
+        if writes && request.dot.is_none() && self.last_sequence == self.reserved {
+            return Failure::Unavailable(format!(
+                "node {} numbers no writes yet: it is new and has not met all other nodes (see \
+                 RING), or has just started; nothing was changed",
+                self.node
+            ));
+        }
         let replicas = self.ring.replicas_of_arc(request.arc);
         let story: Vec<String> = replicas
             .iter()
@@ -21,13 +28,6 @@ impl<H> Router<H> {
             )
             .collect();
         let millis = self.deadline.as_millis();
-        if writes && request.dot.is_none() && self.last_sequence == self.reserved {
-            return Failure::Unavailable(format!(
-                "node {} numbers no writes yet: it is new and has not met all other nodes (see RING), \
-                 or has just started; nothing was changed",
-                self.node
-            ));
-        }
         let story = story.join(", ");
         if writes && (request.doubtful || request.outstanding) {
             Failure::Unknown(format!(
@@ -49,7 +49,8 @@ pub(super) fn no_room(from: NodeId, why: Why) -> String {
     match why {
         Why::Full(node) => format!(
             "node {node}, which holds this key, has as much data as it may (data_memory_mib in the \
-             cluster file); nothing was changed: delete keys, and try again once they are forgotten (tombstone_age_ms)"
+             cluster file); nothing was changed: delete keys, and try again once they are \
+             forgotten (tombstone_age_ms)"
         ),
         _ => format!(
             "node {from} {}; nothing was changed: try again later",
