@@ -145,7 +145,8 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
         ("--connections", "0", "--connections and"),
         ("--value", "1048577", "--value is at most 1048576"),
         ("--value", "many", "many"),
-        ("--secs", "-1", "--secs -1: "),
+        ("--secs", "-1", "--secs is from 0 to 86400"),
+        ("--secs", "1e19", "--secs is from 0 to 86400"),
         (
             "--colour",
             "red",
@@ -196,6 +197,17 @@ fn shell_with_no_node_to_talk_to_fails_and_says_which() {
         let told = "dynamo: \"first\" is no node id: a number such as 5554\n";
         assert_eq!(ended.err, told, "{command}");
     }
+}
+
+#[test]
+fn shell_does_not_wait_for_a_paused_node_for_long() {
+    let plan = Plan::of(&THREE).set("request_deadline_ms", 400);
+    let cluster = plan.start();
+    cluster.pause(5556);
+    let ended = run_fed(&cluster, &["shell", "5556"], "PING\n");
+    assert_eq!(ended.code, Some(1));
+    let told = "has not answered for 1.2s; is it paused?\n";
+    assert!(ended.err.ends_with(told), "{}", ended.err);
 }
 
 #[test]

@@ -20,9 +20,6 @@ examples:
   echo 'GET key1' | dynamo shell
 ";
 
-/// Longer than any request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut id = None;
@@ -39,11 +36,14 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.config()?;
     let id = id.unwrap_or(config.nodes[0].id);
     let address = member(&config, id)?.client_address();
-    let mut client = Client::connect(&address, PATIENCE)
-        .map_err(|error| format!("node {id} at {address}: {error}; is it running?"))?;
+    let node = format!("node {id} at {address}");
+    // The longest wait for a line is that of `GET @`: for its ranges, and then for the disk.
+    let patience = 3 * config.request_deadline();
+    let mut client = Client::connect(&address, patience)
+        .map_err(|error| format!("{node}: {error}; is it running?"))?;
     let interactive = io::stdin().is_terminal();
     if interactive {
-        println!("node {id} at {address}; HELP lists the commands, QUIT leaves");
+        println!("{node}; HELP lists the commands, QUIT leaves");
     }
     let mut lines = io::stdin().lock().lines();
     loop {
@@ -58,12 +58,21 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         if line.trim().is_empty() {
             continue;
         }
-        let lost = |error: io::Error| format!("node {id} at {address} is gone: {error}");
-        for reply in client.list(&line).map_err(lost)? {
+        let replies = client.list(&line);
+        for reply in replies.map_err(|error| lost(&node, patience, error))? {
             println!("{reply}");
         }
         if line.trim().eq_ignore_ascii_case("quit") {
             return Ok(());
         }
+    }
+}
+
+fn lost(node: &str, patience: Duration, error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("{node} has not answered for {patience:?}; is it paused?")
+        }
+        _ => format!("{node} is gone: {error}"),
     }
 }

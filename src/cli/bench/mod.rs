@@ -36,6 +36,8 @@ examples:
 ";
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A day, in seconds.
+const LONGEST: f64 = 86_400.0;
 
 struct Load {
     /// Percent.
@@ -150,11 +152,12 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 fn measure(load: &Load, began: Instant) -> Result<Seen, Box<dyn Error>> {
     let done = Arc::new(AtomicU64::new(0));
     let total = Mutex::new(Seen::new()?);
+    let until = began + load.duration;
     std::thread::scope(|scope| {
         for client in 0..load.connections {
             let (done, total) = (&done, &total);
             scope.spawn(move || {
-                let seen = drive(load, client, done).map_err(|error| error.to_string());
+                let seen = drive(load, client, until, done).map_err(|error| error.to_string());
                 let mut total = lock(total);
                 match seen {
                     Ok(seen) => total
@@ -192,8 +195,11 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             "value" => load.value = arguments.value()?,
             "secs" => {
                 let seconds = arguments.value::<f64>()?;
-                load.duration = Duration::try_from_secs_f64(seconds)
-                    .map_err(|error| UsageError(format!("--secs {seconds}: {error}")))?;
+                if !(0.0..=LONGEST).contains(&seconds) {
+                    let text = format!("--secs is from 0 to {LONGEST}, and not {seconds}");
+                    return Err(UsageError(text));
+                }
+                load.duration = Duration::from_secs_f64(seconds);
             }
             "seed" => load.seed = arguments.value()?,
             "help" => return Ok(None),
@@ -218,12 +224,16 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
 }
 
 /// One client, until the time is over.
-fn drive(load: &Load, client: usize, done: &AtomicU64) -> Result<Seen, Box<dyn Error>> {
+fn drive(
+    load: &Load,
+    client: usize,
+    until: Instant,
+    done: &AtomicU64,
+) -> Result<Seen, Box<dyn Error>> {
     let mut seen = Seen::new()?;
     let mut connection = connect(load, client)?;
     let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
     let value = load.written_value();
-    let until = Instant::now() + load.duration;
     while Instant::now() < until {
         let key = random.u64(0..load.keys);
         let read = random.u64(0..100) < load.reads;
