@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Builds the store, runs a cluster of it on this machine, and does things to its nodes.
 set -euo pipefail
+case ${DYNAMO_CLUSTER:-/} in
+/*) ;;
+*) DYNAMO_CLUSTER=$PWD/$DYNAMO_CLUSTER ;;
+esac
 cd "$(dirname "$0")"
 
 BINARY=target/release/dynamo
@@ -10,9 +14,12 @@ SCHEDULE=()
 ! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
 CLUSTER=()
 STATE=target/cluster
+# How to call this script again for the same cluster.
+RUN=./run.sh
 if [ -n "${DYNAMO_CLUSTER:-}" ]; then
     CLUSTER=(--cluster "$DYNAMO_CLUSTER")
     STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
+    RUN="DYNAMO_CLUSTER=$DYNAMO_CLUSTER ./run.sh"
 fi
 
 # A line between what a node logged before and after its start.
@@ -26,8 +33,9 @@ usage: ./run.sh [COMMAND]
   up [OPTIONS]  build, start every node that does not run, wait until they answer;
                 OPTIONS go to the nodes, such as --sync os
   down          end every node in order; the data stays
-  status        a line per node
-  kill ID       kill -9 a node            start ID   start it again
+  status [ID...]  a line per node
+  kill ID       kill -9 a node
+  start ID [OPTIONS]  start it again; OPTIONS go to the node
   pause ID      stop a node (SIGSTOP)     resume ID  let it go on (SIGCONT)
   wait          until every node that runs answers and has what it missed
   logs [ID]     the last lines of the nodes' logs
@@ -67,7 +75,29 @@ need_tools() {
 }
 
 built() {
-    [ -x "$BINARY" ] || fail "nothing is built yet; ./run.sh up builds and starts the cluster"
+    [ -x "$BINARY" ] || fail "nothing is built yet; $RUN up builds and starts the cluster"
+}
+
+# The state in a folder is one cluster's: another file of the same name must not lay hands on it.
+own_state() {
+    local owner
+    [ -z "${DYNAMO_CLUSTER:-}" ] || [ -e "$DYNAMO_CLUSTER" ] ||
+        fail "there is no cluster file $DYNAMO_CLUSTER"
+    [ -e "$STATE/file" ] || return 0
+    read -r owner <"$STATE/file"
+    [ "$owner" = "${DYNAMO_CLUSTER:-}" ] ||
+        fail "$STATE is the state of $owner; give your cluster file another name"
+}
+
+# One at a time starts and ends nodes of a cluster.
+alone() {
+    need_tools
+    own_state
+    ! command -v flock >/dev/null || {
+        mkdir -p target
+        exec 9>"$STATE.lock"
+        flock -w 30 9 || fail "another run.sh has been starting or ending nodes for 30 s"
+    }
 }
 
 dynamo() {
@@ -88,25 +118,40 @@ pid_of() {
     echo "$pid"
 }
 
-running_pid() {
+check_id() {
     [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
-    pid_of "$1" || fail "node $1 is not running; ./run.sh start $1 starts it"
 }
 
-# The socket that listens on a port, as Linux numbers it.
-listener() {
-    awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port && $4 == "0A" {print $10; exit}' \
-        /proc/net/tcp /proc/net/tcp6 2>/dev/null
+running_pid() {
+    check_id "$@"
+    pid_of "$1" && return
+    [ -d "$STATE/$1" ] || fail "node $1 has never run here; $RUN status tells which nodes there are"
+    fail "node $1 is not running; $RUN start $1 starts it"
+}
+
+# The sockets that listen on a port, as Linux numbers them: those of this address first.
+listeners() {
+    local a b c d
+    IFS=. read -r a b c d <<<"$1"
+    awk -v port="$(printf ':%04X' "$2")" -v own="$(printf '%02X%02X%02X%02X' "$d" "$c" "$b" "$a" 2>/dev/null)" '
+        $2 ~ port "$" && $4 == "0A" {if ($2 == own port) print $10; else others = others $10 "\n"}
+        END {printf "%s", others}' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
 port_taken() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    case $1 in
+    127.*) (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null ;;
+    # What is not this machine may never answer.
+    *) timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null ;;
+    esac
 }
 
 # Says who listens on a port, where the system tells.
 owner_of_port() {
-    local pid
-    pid=$(find /proc/[0-9]*/fd -lname "socket:\[$(listener "$1")\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
+    local socket pid=
+    read -r socket < <(listeners "$1" "$2") || true
+    [ -z "$socket" ] ||
+        pid=$(find /proc/[0-9]*/fd -lname "socket:\[$socket\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
     if [ -n "$pid" ]; then
         echo "process $pid, $(ps -o args= -p "$pid")"
     else
@@ -115,10 +160,10 @@ owner_of_port() {
 }
 
 check_ports() {
-    local port
+    local id=$1 host=$4 port
     for port in "$2" "$3"; do
-        if port_taken "$port"; then
-            fail "port $port of node $1 is in use by $(owner_of_port "$port")"
+        if port_taken "$host" "$port"; then
+            fail "port $port of node $id is in use by $(owner_of_port "$host" "$port")"
         fi
     done
 }
@@ -134,56 +179,81 @@ start_node() {
     (
         set -m
         nohup ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$BINARY" node "$id" --data "$STATE/$id" \
-            ${CLUSTER[@]+"${CLUSTER[@]}"} "$@" </dev/null >>"$STATE/$id.log" 2>&1 &
+            ${CLUSTER[@]+"${CLUSTER[@]}"} "$@" </dev/null >>"$STATE/$id.log" 2>&1 9>&- &
         echo $! >"$STATE/$id.pid"
     )
 }
 
 up() {
-    need_tools
+    local option list id client peer host missing=()
+    for option in "$@"; do
+        case $option in
+        --rebuild*) fail "--rebuild has a node copy everything from the others, so it is for one node:
+    $RUN start ID --rebuild" ;;
+        --data* | --cluster*) fail "up gives each node its own $option" ;;
+        esac
+    done
     build
-    mkdir -p "$STATE"
-    local list id client peer missing=()
+    alone
     list=$(nodes)
-    while read -r id client peer _; do
+    while read -r id client peer host; do
         if pid_of "$id" >/dev/null; then continue; fi
         missing+=("$id")
-        check_ports "$id" "$client" "$peer"
+        check_ports "$id" "$client" "$peer" "$host"
     done <<<"$list"
+    mkdir -p "$STATE"
+    [ -z "${DYNAMO_CLUSTER:-}" ] || echo "$DYNAMO_CLUSTER" >"$STATE/file"
     for id in ${missing[@]+"${missing[@]}"}; do start_node "$id" "$@"; done
-    if [ ${#missing[@]} -eq 0 ]; then
+    exec 9>&-
+    if [ ${#missing[@]} -gt 0 ]; then
+        echo "starting ${missing[*]}"
+    elif [ $# -eq 0 ]; then
         echo "every node is running already"
     else
-        echo "started ${missing[*]}"
+        fail "every node is running already; end them first for other options: $RUN down"
     fi
-    await || { complain ${missing[@]+"${missing[@]}"}; incomplete; }
+    await
 }
 
-# The last words of nodes that ended right after their start.
-complain() {
-    local id
-    for id in "$@"; do
-        if pid_of "$id" >/dev/null; then continue; fi
-        echo "node $id ended:" >&2
-        tail -n 2 "$STATE/$id.log" | grep -vFx -e "$STARTED" >&2 || true
-    done
-}
-
+# Waits until every node that runs is ready. Says at once if one has ended by itself, or is paused: it
+# would be waited for in vain.
 await() {
-    local list ids=() id
-    list=$(nodes) || exit 1
+    local list ids=() waiter
+    list=$(nodes)
     while read -r id _; do
-        if pid_of "$id" >/dev/null; then ids+=("$id"); fi
+        [ ! -e "$STATE/$id.pid" ] || ids+=("$id")
     done <<<"$list"
-    # Of those that were just started all may have ended already.
-    [ ${#ids[@]} -gt 0 ] && dynamo status --wait 30 "${ids[@]}"
+    [ ${#ids[@]} -gt 0 ] || fail "no node is running; $RUN up starts them"
+    "$BINARY" status --wait 30 "${ids[@]}" ${CLUSTER[@]+"${CLUSTER[@]}"} &
+    waiter=$!
+    while sleep 0.1 && kill -0 "$waiter" 2>/dev/null; do
+        for id in "${ids[@]}"; do
+            if hinders "$id"; then
+                kill "$waiter" 2>/dev/null || true
+                exit 1
+            fi
+        done
+    done
+    wait "$waiter" || fail "$RUN logs ID tells more"
 }
 
-incomplete() {
-    fail "not all are there: ./run.sh status says which; start ID starts one, resume ID lets it go on"
+# Whether a node cannot get ready, and why.
+hinders() {
+    local pid process
+    read -r pid <"$STATE/$1.pid"
+    process=$(ps -o state=,args= -p "$pid" 2>/dev/null) || true
+    case $process in
+    T*"dynamo node $1 "*) echo "run.sh: node $1 is paused; $RUN resume $1 lets it go on" >&2 ;;
+    *"dynamo node $1 "*) return 1 ;;
+    *)
+        echo "run.sh: node $1 has ended:" >&2
+        tail -n 2 "$STATE/$1.log" | grep -vFx -e "$STARTED" >&2 || true
+        ;;
+    esac
 }
 
 down() {
+    alone
     local id pids=() pid
     for file in "$STATE"/*.pid; do
         [ -e "$file" ] || continue
@@ -211,38 +281,42 @@ down() {
 }
 
 start() {
-    [[ ${1:-} =~ ^[0-9]+$ ]] || fail "which node? Give an id, such as 5554"
-    need_tools
+    check_id "$@"
     built
-    local pid list id client peer
+    alone
+    local pid list id client peer host
     if pid=$(pid_of "$1"); then fail "node $1 is running already, as process $pid"; fi
-    [ -d "$STATE" ] || fail "there is no cluster yet; ./run.sh up starts one"
+    [ -d "$STATE" ] || fail "there is no cluster yet; $RUN up starts one"
     list=$(nodes)
-    while read -r id client peer _ && [ "$id" != "$1" ]; do :; done <<<"$list"
+    while read -r id client peer host && [ "$id" != "$1" ]; do :; done <<<"$list"
     [ "$id" = "$1" ] || fail "there is no node $1 in this cluster, only" $(cut -d' ' -f1 <<<"$list")
-    check_ports "$1" "$client" "$peer"
+    check_ports "$1" "$client" "$peer" "$host"
     start_node "$@"
-    echo "node $1 started; ./run.sh wait waits until it has what it missed"
+    echo "node $1 started; $RUN wait waits until it has what it missed"
 }
 
 signal() {
+    alone
     local pid
     pid=$(running_pid "${3:-}")
     kill "-$1" "$pid"
     if [ "$1" = KILL ]; then
         # Its end takes a moment, and a start must not meet it. Each look takes some, too.
         for _ in 1 2 3 4; do pid_of "$3" >/dev/null || break; done
+        rm -f "$STATE/$3.pid"
     fi
     echo "node $3 $2"
 }
 
 logs() {
+    own_state
     if [ $# -gt 0 ]; then
-        [ -e "$STATE/$1.log" ] || fail "node $1 has no log yet; ./run.sh start $1 starts it"
+        check_id "$1"
+        [ -e "$STATE/$1.log" ] || fail "node $1 has no log: it has never run here"
         tail -n 40 "$STATE/$1.log"
     else
         for file in "$STATE"/*.log; do
-            [ -e "$file" ] || fail "there are no logs yet; ./run.sh up starts the cluster"
+            [ -e "$file" ] || fail "there are no logs yet; $RUN up starts the cluster"
             echo "== $file"
             tail -n 8 "$file"
         done
@@ -283,9 +357,9 @@ tour() {
 
 $count processes are up. Now you:
   telnet 127.0.0.1 $port      PUT, GET, DEL, CAS, GET @, GET *, RING, STATS, HELP
-  ./run.sh kill $second         or pause $second; requests go on. Then start, or resume
-  ./run.sh bench             how fast it is
-  ./run.sh down              end; the data stays. ./run.sh help lists the rest
+  $RUN kill $second         or pause $second; requests go on. Then start, or resume
+  $RUN bench             how fast it is
+  $RUN down              end; the data stays. $RUN help lists the rest
 END
 }
 
@@ -303,25 +377,45 @@ grade() {
     cargo test --release --quiet --test grade -- --any-seed "$@"
 }
 
-case ${1:-tour} in
+clean() {
+    down
+    rm -rf "$STATE"
+    echo "deleted $STATE"
+}
+
+command=${1:-tour}
+[ $# -eq 0 ] || shift
+# How many arguments a command takes. Those with options of their own have a --help of their own.
+case $command in
+status | shell | bench | plot | soak | grade | stress) most=1000 own_help=yes ;;
+up | start) most=1000 ;;
+kill | pause | resume | logs) most=1 ;;
+tour | down | wait | test | clean) most=0 ;;
+help | -h | --help) usage && exit ;;
+*) usage >&2 && fail "there is no command $command" ;;
+esac
+case ${own_help:-} in
+"") case " $* " in *" -h "* | *" --help "*) usage && exit ;; esac ;;
+esac
+[ $# -le "$most" ] || fail "$command takes no ${*:most + 1}; $RUN help lists what there is"
+
+case $command in
 tour) tour ;;
-up) shift && up "$@" ;;
+up) up "$@" ;;
 down) down ;;
-status) built && dynamo status ;;
-kill) signal KILL "is killed" "${2:-}" ;;
-pause) signal STOP "is paused" "${2:-}" ;;
-resume) signal CONT "goes on" "${2:-}" ;;
-start) shift && start "$@" ;;
-wait) built && { await || incomplete; } ;;
-logs) shift && logs "$@" ;;
-shell) shift && built && dynamo shell "$@" ;;
-bench) shift && built && dynamo bench "$@" ;;
-plot) shift && need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
-soak) shift && need_cargo && cargo test --profile checked --quiet --test soak -- "$@" ;;
-grade) shift && grade "$@" ;;
-stress) shift && need_cargo && cargo test --profile checked --quiet --test stress -- "$@" ;;
+status) built && dynamo status "$@" ;;
+kill) signal KILL "is killed" "$@" ;;
+pause) signal STOP "is paused" "$@" ;;
+resume) signal CONT "goes on" "$@" ;;
+start) start "$@" ;;
+wait) built && need_tools && own_state && await ;;
+logs) logs "$@" ;;
+shell) built && dynamo shell "$@" ;;
+bench) built && dynamo bench "$@" ;;
+plot) need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
+soak) need_cargo && cargo test --profile checked --quiet --test soak -- "$@" ;;
+grade) grade "$@" ;;
+stress) need_cargo && cargo test --profile checked --quiet --test stress -- "$@" ;;
 test) check ;;
-clean) down && rm -rf "$STATE" && echo "deleted $STATE" ;;
-help | -h | --help) usage ;;
-*) usage >&2 && fail "there is no command $1" ;;
+clean) clean ;;
 esac
