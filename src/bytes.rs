@@ -1,15 +1,19 @@
 //! Byte strings, shared without copying: what keys and values are inside.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
 /// An immutable byte string; a clone shares the bytes.
 ///
-/// In JSON it is a string where it is UTF-8 and an array of numbers where it is not, so that
-/// what travels between nodes and what lies in the log can be read by people.
+/// In JSON it is a string if it is UTF-8, so that what travels between nodes and what lies in the log
+/// can be read by people. If it is not, or mostly of control characters, of which each takes six
+/// bytes there, it is an array of one string, in base64.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(Arc<[u8]>);
 
@@ -34,6 +38,13 @@ impl Bytes {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How many bytes it takes as JSON at the most, but for what stands around it.
+    pub fn json_bound(&self) -> usize {
+        // Up to the length of a key, each byte may take six. Of what is longer a quarter at most,
+        // and the others two, as a quotation mark does.
+        3 * self.len() + 3 * self.len().min(MAX_KEY)
     }
 }
 
@@ -70,10 +81,16 @@ impl fmt::Debug for Bytes {
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => serializer.collect_seq(self.0.iter()),
+            Ok(text) if is_readable(&self.0) => serializer.serialize_str(text),
+            _ => serializer.collect_seq([BASE64.encode(&self.0)]),
         }
     }
+}
+
+/// Whether few enough bytes are control characters: of keys any may be.
+fn is_readable(text: &[u8]) -> bool {
+    let control = |byte: &&u8| **byte < b' ';
+    text.len() <= MAX_KEY || text.iter().filter(control).count() < text.len() / 4
 }
 
 impl<'de> Deserialize<'de> for Bytes {
@@ -83,18 +100,16 @@ impl<'de> Deserialize<'de> for Bytes {
             type Value = Bytes;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of bytes")
+                f.write_str("a string, or an array of one in base64")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
                 Ok(text.into())
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = numbers.next_element::<u8>()? {
-                    bytes.push(byte);
-                }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Bytes, A::Error> {
+                let text: Cow<str> = array.next_element()?.unwrap_or_default();
+                let bytes = BASE64.decode(text.as_bytes()).map_err(A::Error::custom)?;
                 Ok(Bytes(bytes.into()))
             }
         }
@@ -107,17 +122,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_travels_as_text_and_other_bytes_as_numbers() {
+    fn text_travels_as_text_and_other_bytes_as_base64() {
         let cases: [(&[u8], &str); 4] = [
             (b"", r#""""#),
             ("gr\u{fc}n \"x\"\n".as_bytes(), "\"gr\u{fc}n \\\"x\\\"\\n\""),
             (b"\x00", r#""\u0000""#),
-            (b"\xff\x00", "[255,0]"),
+            (b"\xff\x00", r#"["/wA="]"#),
         ];
         for (bytes, json) in cases {
             let value = Bytes::from(bytes);
             assert_eq!(serde_json::to_string(&value).unwrap(), json);
             assert_eq!(serde_json::from_str::<Bytes>(json).unwrap(), value);
+        }
+        for wrong in ["[]x", r#"["/wA"]"#, r#"["?"]"#, "[255,0]", r#"["",""]"#] {
+            assert!(serde_json::from_str::<Bytes>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn control_characters_travel_in_less_than_their_escapes() {
+        let worst = ("\u{1}\"\"\"\"", 2.9);
+        for (text, most) in [("\u{1}", 1.4), ("\n", 1.4), ("\"", 2.1), worst] {
+            let value = Bytes::from(text.repeat(MAX_VALUE / text.len()));
+            let json = serde_json::to_string(&value).unwrap();
+            assert!(json.len() <= value.json_bound() + 4);
+            let ratio = json.len() as f64 / value.len() as f64;
+            assert!(ratio < most, "{text:?}: {ratio}");
+            assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap(), value);
         }
     }
 }

@@ -9,7 +9,7 @@ use simple_dynamo::register::{Accepted, Ballot, Promise, Record, State, VoteRepl
 use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Scan, Urgency};
 use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
 use support::witness::{
-    Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal,
+    Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal,
 };
 
 const READ: VoteRequest = VoteRequest::Read { state: true };
@@ -54,9 +54,9 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
         node.ask(&new, request);
     }
     let (tell, pages) = crossbeam_channel::unbounded();
-    for arc in 0..5 {
+    for range in 0..5 {
         let scan = Scan {
-            arc,
+            range,
             buckets: None,
             after: None,
             states: false,
@@ -74,7 +74,7 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
     node.ask(&old, READ);
     let heard = replies(node.heard());
     assert!(matches!(heard[..], [VoteReply::Seen(_)]), "{heard:?}");
-    // So are the arcs that the new key is not in.
+    // So are the ranges that the new key is not in.
     assert_eq!(pages.try_iter().count(), 4);
     disk.release();
     for _ in 0..4 {
@@ -207,6 +207,44 @@ fn a_full_disk_fails_a_snapshot_or_a_start_and_loses_nothing() {
 }
 
 #[test]
+fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let large = |round| {
+        let Accepted { ballot, state } = proposal(&"k".into(), ballot(round));
+        let mut state = State::clone(&state);
+        state.value = Some("x".repeat(MAX_VALUE).into());
+        let state = Arc::new(state);
+        VoteRequest::Accept(Accepted { ballot, state })
+    };
+    let mut round = 0;
+    let mut write_for_a_snapshot = |node: &Opened| {
+        for _ in 0..65 {
+            round += 1;
+            node.vote(&"k".into(), large(round));
+        }
+        round
+    };
+    write_for_a_snapshot(&node);
+    // The log, the folder, the file: that has no room.
+    disk.fail_at(3, Fault::NoSpace);
+    node.store.snapshot_if_due().unwrap();
+    disk.make_room();
+    let unfinished = |name: &String| name.ends_with(".tmp") || name.starts_with("snapshot");
+    assert!(!disk.names().iter().any(unfinished), "{:?}", disk.names());
+    // Not again at once, but once there is more to save.
+    let before = disk.names();
+    node.store.snapshot_if_due().unwrap();
+    assert_eq!(disk.names(), before);
+    let last = write_for_a_snapshot(&node);
+    node.store.snapshot_if_due().unwrap();
+    let names = ["identity.json", "log.000003", "snapshot.000003"];
+    assert_eq!(disk.names(), names);
+    let again = after_a_loss_of_power(&disk, &node);
+    assert_eq!(again.records()[&"k".into()].promised, ballot(last));
+}
+
+#[test]
 fn reserved_sequence_numbers_are_never_given_twice() {
     let disk = FaultyDisk::new(1);
     let mut node = opened(&disk);
@@ -301,7 +339,7 @@ fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog()
         ..State::default()
     };
     let mut asked = 1;
-    while node.store.has_room() {
+    while node.store.disk_keeps_up() {
         let (ballot, state) = (ballot(asked), Arc::new(state.clone()));
         let large = VoteRequest::Accept(Accepted { ballot, state });
         node.ask(&"large".into(), large);
@@ -312,7 +350,7 @@ fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog()
     for _ in 0..asked {
         assert!(matches!(node.hear(), Said::Reply { .. }));
     }
-    assert!(node.store.has_room());
+    assert!(node.store.disk_keeps_up());
 }
 
 /// Coordinators give their questions up after a while, and ask others.
@@ -329,7 +367,7 @@ fn a_disk_that_does_not_keep_up_lets_no_more_than_a_bounded_number_of_reads_wait
         asked += 1;
         assert!(asked <= MOST_WAITING, "no bound");
     }
-    assert!(!node.store.has_room());
+    assert!(!node.store.disk_keeps_up());
     disk.release();
     for _ in 0..asked {
         assert!(matches!(node.hear(), Said::Reply { .. }));

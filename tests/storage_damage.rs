@@ -3,7 +3,7 @@
 mod support;
 
 use simple_dynamo::bytes::Key;
-use support::faulty_disk::{FaultyDisk, Loss};
+use support::faulty_disk::{Fault, FaultyDisk, Loss};
 use support::witness::{Opened, accept, open, prepare};
 
 fn key() -> Key {
@@ -143,6 +143,59 @@ fn a_torn_log_is_damage_when_a_later_log_holds_votes() {
         text.contains(&format!("log.000001: torn frame at byte {last}")),
         "{text}"
     );
+}
+
+/// A repair of the file system may cut a file, where a frame ends or at its beginning.
+#[test]
+fn a_log_that_lost_its_end_is_damage_when_a_later_log_holds_votes() {
+    let (disk, log, frames) = log_of_votes();
+    end(&disk, &open(disk.power_on()).unwrap());
+    let opened = open(disk.power_on()).unwrap();
+    opened.vote(&key(), prepare(8));
+    // It has no room, and leaves the vote after it in a log of its own.
+    disk.fail_at(4, Fault::NoSpace);
+    assert!(opened.store.snapshot().is_err());
+    disk.make_room();
+    opened.vote(&key(), prepare(9));
+    end(&disk, &opened);
+    assert_eq!(promised(&disk), 9);
+    let (idle, third) = (disk.content("log.000002"), disk.content("log.000003"));
+    for (name, content, ends) in [
+        ("log.000001", &log, &frames[..]),
+        ("log.000002", &idle, &[0]),
+        ("log.000003", &third, &[0]),
+    ] {
+        let whole = disk.content(name);
+        for end in ends {
+            disk.put(name, &content[..*end]);
+            let text = refusal(&disk, &format!("that {name} ends at {end}"));
+            assert!(
+                text.contains(&format!("{name}: cut off at byte {end}")),
+                "{text}"
+            );
+        }
+        disk.put(name, &whole);
+    }
+    assert_eq!(promised(&disk), 9);
+}
+
+/// The first releases did not tell where a log ends.
+#[test]
+fn a_folder_of_an_earlier_release_opens_and_is_protected_from_then_on() {
+    let (disk, log, frames) = log_of_votes();
+    let mut identity: serde_json::Value =
+        serde_json::from_slice(&disk.content("identity.json")).unwrap();
+    let added = identity.as_object_mut().unwrap().remove("logs_end");
+    assert_eq!(added, Some(true.into()));
+    disk.put("identity.json", identity.to_string().as_bytes());
+    disk.put("log.000001", &log[..frames[3]]);
+    disk.put("log.000002", &log[frames[3]..]);
+    assert_eq!(promised(&disk), 5);
+    assert_eq!(promised(&disk), 5);
+    disk.put("log.000001", &log[..frames[3]]);
+    let text = refusal(&disk, "that the first log lost its end");
+    let told = format!("log.000001: cut off at byte {}", frames[3]);
+    assert!(text.contains(&told), "{text}");
 }
 
 /// A repair of the file system may take a whole file away.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::disk::{Disk, Folder};
-use simple_dynamo::storage::{Hooks, Identity, Standing, Store, Sync};
+use simple_dynamo::storage::{Hooks, Identity, Standing, Store, SyncMode};
 use support::faulty_disk::{Fault, FaultyDisk, LOSSES, Loss};
 use support::witness::{CLUSTER, NODE, Opened, accept, open, ring};
 
@@ -38,7 +38,7 @@ fn refusal(disk: &FaultyDisk, node: u32, cluster: &str) -> String {
         NodeId(node),
         cluster,
         ring(),
-        Sync::Always,
+        SyncMode::Always,
         hooks,
     );
     match opened {

@@ -44,9 +44,9 @@ pub fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 pub struct Blocks {
     /// Zeros that are written behind the end at a time, in bytes.
     ahead: usize,
-    /// Where the last block begins,
+    /// Where the last block begins.
     start: u64,
-    /// and what is in it.
+    /// What is in the last block.
     last: Vec<u8>,
     /// Up to here the file is written, with zeros at its end.
     written: u64,

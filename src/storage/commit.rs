@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::disk::Appender;
 use super::frame;
 use crate::faults::{self, Point};
-use crate::lock;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Instant, Mutex};
+use crate::{lock, wait};
 
 /// The number of an appended entry; entries become durable in the order of their numbers.
 pub type Lsn = u64;
@@ -43,7 +43,7 @@ pub enum Urgency {
 
 /// Whether the log waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sync {
+pub enum SyncMode {
     /// Each group is synced before it is told: survives the loss of power.
     Always,
     /// The operating system syncs when it likes: survives the end of the process only.
@@ -87,7 +87,7 @@ impl GroupCommit {
     /// Starts the commit thread on `log`, after `written` bytes in older logs.
     pub fn start(
         log: Box<dyn Appender>,
-        sync: Sync,
+        sync: SyncMode,
         hooks: Hooks,
         written: u64,
     ) -> io::Result<GroupCommit> {
@@ -185,14 +185,18 @@ impl GroupCommit {
     pub fn end(&self) {
         lock(&self.queue.0).ending = true;
         self.queue.1.notify_one();
-        if let Some(thread) = lock(&self.thread).take() {
-            // A panic of the commit thread has been reported by itself.
-            let _ = thread.join();
-        }
+        let thread = lock(&self.thread).take();
+        // A panic of the commit thread has been reported by itself.
+        drop(thread.map(|thread| thread.join()));
     }
 }
 
-fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync, hooks: &Hooks) {
+fn run(
+    shared: &(Mutex<Queue>, Condvar),
+    mut log: Box<dyn Appender>,
+    sync: SyncMode,
+    hooks: &Hooks,
+) {
     let queue = &shared.0;
     let mut payload = Vec::new();
     let mut frame = Vec::new();
@@ -203,10 +207,14 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
-        if let Some(next) = gathered.next_log.take() {
-            log = next;
-        }
+        let next = gathered.next_log.take();
         drop(gathered);
+        if let Some(next) = next {
+            let ended = std::mem::replace(&mut log, next);
+            if let Err(error) = close(ended) {
+                return fail(queue, error, hooks);
+            }
+        }
         frame::encode(&payload, &mut frame);
         if let Err(error) = write(log.as_mut(), &frame, sync) {
             return fail(queue, error, hooks);
@@ -236,9 +244,7 @@ fn run(shared: &(Mutex<Queue>, Condvar), mut log: Box<dyn Appender>, sync: Sync,
 fn gather((queue, wake): &(Mutex<Queue>, Condvar), crowd: usize, last: Instant) -> bool {
     let mut gathered = lock(queue);
     while gathered.urgent < gathered.enough && !gathered.ending {
-        gathered = wake
-            .wait(gathered)
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        gathered = wait(wake, gathered);
     }
     if gathered.ending && gathered.bytes.is_empty() {
         return false;
@@ -265,10 +271,19 @@ fn fail(queue: &Mutex<Queue>, error: io::Error, hooks: &Hooks) {
     drop(waiting);
 }
 
-fn write(log: &mut dyn Appender, frame: &[u8], sync: Sync) -> io::Result<()> {
+/// Ends a log that another follows. It is synced whatever the mode: a later start in another mode relies
+/// on it.
+fn close(mut log: Box<dyn Appender>) -> io::Result<()> {
+    let mut end = Vec::new();
+    frame::encode(frame::END, &mut end);
+    log.append(&end)?;
+    log.sync()
+}
+
+fn write(log: &mut dyn Appender, frame: &[u8], sync: SyncMode) -> io::Result<()> {
     log.append(frame)?;
     faults::pass(Point::LogAppended);
-    if sync == Sync::Always {
+    if sync == SyncMode::Always {
         log.sync()?;
     }
     faults::pass(Point::LogSynced);

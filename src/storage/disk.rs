@@ -1,8 +1,7 @@
 //! The disk as the storage sees it: a folder of files, each written from front to back.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -74,15 +73,15 @@ impl Folder {
     }
 }
 
-/// Creates a folder and those above it, each durably: its name is in the one above.
+/// Creates a folder and those above it, each durably: its name is in the one above. One that is there
+/// may have been made just now, and not be durable yet.
 fn create_durably(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
     let above = path.parent().filter(|above| *above != Path::new(""));
     let above = above.unwrap_or(Path::new("."));
-    create_durably(above)?;
-    fs::create_dir(path)?;
+    if !path.is_dir() {
+        create_durably(above)?;
+        fs::create_dir(path)?;
+    }
     File::open(above)?.sync_all()
 }
 
@@ -107,12 +106,10 @@ impl Disk for Folder {
         Ok(Box::new(match ahead {
             0 => FolderFile {
                 file: options.open(path)?,
-                length: 0,
                 blocks: None,
             },
             _ => FolderFile {
                 file: blocks::open(&options, &path)?,
-                length: 0,
                 blocks: Some(Blocks::new(ahead)),
             },
         }))
@@ -133,7 +130,6 @@ impl Disk for Folder {
 
 struct FolderFile {
     file: File,
-    length: u64,
     blocks: Option<Blocks>,
 }
 
@@ -143,9 +139,8 @@ impl Appender for FolderFile {
         let fits = if full { bytes.len() / 2 } else { bytes.len() };
         match &mut self.blocks {
             Some(blocks) => blocks.append(&self.file, &bytes[..fits])?,
-            None => self.file.write_all_at(&bytes[..fits], self.length)?,
+            None => (&self.file).write_all(&bytes[..fits])?,
         }
-        self.length += fits as u64;
         if full {
             return Err(Errno::NOSPC.into());
         }

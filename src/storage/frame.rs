@@ -3,7 +3,8 @@
 //! A frame is what one commit wrote, or a part of a snapshot: a header of 27 characters (the
 //! payload's length, its CRC-32, and the CRC-32 of these two, in hexadecimal) and the payload, lines
 //! of JSON. A log can be read with any pager. Behind the last frame there may be zeros, written
-//! ahead.
+//! ahead. A log that another follows ends with a frame without a payload, so that none can be missing
+//! from its end.
 //!
 //! A frame that a crash interrupted is *torn*: the file ends before it does, or sectors of it
 //! never reached the disk and read as zeros, which text never contains. Nothing in it was
@@ -15,6 +16,9 @@ use std::fmt;
 const HEADER: usize = 27;
 /// Disks write this many bytes whole or not at all.
 const SECTOR: usize = 512;
+
+/// The payload of the last frame of a log that another follows.
+pub const END: &[u8] = &[];
 
 /// Puts a header in front of a payload and appends both to `out`.
 pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
@@ -37,6 +41,8 @@ pub enum Broken {
     Torn { offset: u64 },
     /// The bytes are not what was written.
     Damaged { offset: u64 },
+    /// No frame follows, and one should: a log goes on after this one.
+    CutOff { offset: u64 },
     /// There is no such file, and there should be.
     Missing,
 }
@@ -46,6 +52,7 @@ impl fmt::Display for Broken {
         match self {
             Broken::Torn { offset } => write!(f, "torn frame at byte {offset}"),
             Broken::Damaged { offset } => write!(f, "damaged frame at byte {offset}"),
+            Broken::CutOff { offset } => write!(f, "cut off at byte {offset}"),
             Broken::Missing => f.write_str("the file is missing"),
         }
     }
@@ -94,7 +101,7 @@ impl<'a> Iterator for Frames<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = &self.bytes[self.offset..];
-        if self.ended || rest.iter().take(HEADER).all(|byte| *byte == 0) && all_zero(rest) {
+        if self.ended || all_zero(rest) {
             return None;
         }
         match parse_frame(rest) {

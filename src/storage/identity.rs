@@ -30,6 +30,10 @@ impl fmt::Display for StorageId {
     }
 }
 
+/// What to do about a folder that cannot be used.
+pub(super) const REBUILD: &str = "To discard the folder and copy everything from the other replicas, \
+                                  start the node once with --rebuild";
+
 /// The content of `identity.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
@@ -38,8 +42,12 @@ pub struct Identity {
     pub cluster: String,
     pub storage: StorageId,
     pub standing: Standing,
-    /// The storage id that each peer votes under, as far as this node was told.
+    /// The storage id that each peer told first, or votes under since.
     pub peers: BTreeMap<NodeId, StorageId>,
+    /// Whether each log that another follows ends with a [frame that says so](super::frame::END).
+    /// The first releases wrote none.
+    #[serde(default)]
+    pub logs_end: bool,
 }
 
 /// Whether this folder holds every vote that its node ever gave.
@@ -64,18 +72,12 @@ impl Identity {
         if names.iter().any(|name| name == FILE) {
             let content = disk.read(FILE)?;
             return serde_json::from_slice(&content).map_err(|error| {
-                let text = format!(
-                    "{FILE} cannot be read: {error}. To discard the folder and copy everything from \
-                     the other replicas, start the node once with --rebuild"
-                );
+                let text = format!("{FILE} cannot be read: {error}. {REBUILD}");
                 io::Error::new(io::ErrorKind::InvalidData, text)
             });
         }
-        if names.iter().any(|name| !name.ends_with(".tmp")) {
-            let text = format!(
-                "there are data here, but no {FILE}. To discard the folder and copy everything from \
-                 the other replicas, start the node once with --rebuild"
-            );
+        if names.iter().any(|name| recovery::is_data(name)) {
+            let text = format!("there are data here, but no {FILE}. {REBUILD}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let identity = Identity {
@@ -84,6 +86,7 @@ impl Identity {
             storage: StorageId::random(),
             standing: Standing::New,
             peers: BTreeMap::new(),
+            logs_end: true,
         };
         identity.save(disk)?;
         Ok(identity)
@@ -116,6 +119,7 @@ impl Identity {
             storage: StorageId::random(),
             standing: Standing::Lost,
             peers: before.map(|before| before.peers).unwrap_or_default(),
+            logs_end: true,
         };
         lost.save(disk)?;
         for name in names.iter().filter(|name| recovery::is_data(name)) {

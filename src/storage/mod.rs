@@ -23,13 +23,13 @@ mod tables;
 pub mod tombstones;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::bounded;
-use log::info;
+use log::{error, info, warn};
 
-pub use commit::{Hooks, Sync, Urgency};
+pub use commit::{Hooks, SyncMode, Urgency};
 pub use identity::{Identity, Standing, StorageId};
 pub use open::OpenError;
 pub use records::{Page, Scan};
@@ -51,12 +51,15 @@ const LOG_AHEAD: usize = 512 << 10;
 pub const MOST_BACKLOG: usize = 64 << 20;
 /// A replica where so many votes wait for the disk abstains from all that would wait, too.
 pub const MOST_WAITING: usize = 20_000;
+/// Where so many pages of records wait for the disk, no more are read.
+const MOST_PAGES: usize = 64;
 /// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
 /// since the start.
 const SNAPSHOT_AFTER: u64 = 64 << 20;
 
 /// The durable records of one node.
 pub struct Store {
+    node: NodeId,
     disk: Arc<dyn Disk>,
     records: Arc<Mutex<Records>>,
     commit: GroupCommit,
@@ -68,6 +71,8 @@ pub struct Store {
     /// Sequence numbers up to this one are reserved.
     sequences: AtomicU64,
     snapshot_bytes: AtomicU64,
+    /// How many pages of records wait for the disk.
+    pages: Arc<AtomicUsize>,
 }
 
 impl Store {
@@ -78,6 +83,14 @@ impl Store {
     {
         let mut records = lock(&self.records);
         let (update, vote, lsn) = records.vote(key, request);
+        if let (VoteReply::Rejected(_), VoteRequest::Accept(refused)) = (&vote, request)
+            && records.get(key).0.contradicts(refused)
+        {
+            error!(
+                "{}: BROKEN INVARIANT: two states at ballot {} of {key:?}: refused the version {}",
+                self.node, refused.ballot, refused.state.clock
+            );
+        }
         let lsn = match update {
             Some(update) => {
                 let rule = match update {
@@ -102,7 +115,7 @@ impl Store {
     }
 
     /// Whether little enough waits to be written for more votes.
-    pub fn has_room(&self) -> bool {
+    pub fn disk_keeps_up(&self) -> bool {
         let (bytes, waiting) = self.commit.backlog();
         bytes < MOST_BACKLOG && waiting < MOST_WAITING
     }
@@ -177,8 +190,23 @@ impl Store {
         F: FnOnce(Page) + Send + 'static,
     {
         let (page, lsn) = lock(&self.records).scan(scan);
-        self.commit
-            .when_durable(lsn, Urgency::Now, Box::new(move || reply(page)));
+        self.tell_page(lsn, move || reply(page));
+    }
+
+    /// Whether few enough pages of records wait for the disk for one more: each takes memory.
+    pub fn pages_may_wait(&self) -> bool {
+        self.pages.load(Ordering::Relaxed) < MOST_PAGES
+    }
+
+    /// Tells a page of records once all of it is durable.
+    fn tell_page(&self, lsn: Lsn, tell: impl FnOnce() + Send + 'static) {
+        let pages = self.pages.clone();
+        pages.fetch_add(1, Ordering::Relaxed);
+        let told = move || {
+            pages.fetch_sub(1, Ordering::Relaxed);
+            tell();
+        };
+        self.commit.when_durable(lsn, Urgency::Now, Box::new(told));
     }
 
     /// Gives up to `most` records after a key, once all of them are durable.
@@ -187,13 +215,12 @@ impl Store {
         F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
     {
         let (page, lsn) = lock(&self.records).page(after, most);
-        self.commit
-            .when_durable(lsn, Urgency::Now, Box::new(move || reply(page)));
+        self.tell_page(lsn, move || reply(page));
     }
 
-    /// The digests of an arc's buckets.
-    pub fn digests(&self, arc: usize) -> Vec<u64> {
-        lock(&self.records).digests(arc).to_vec()
+    /// The digests of a range's buckets.
+    pub fn digests(&self, range: usize) -> Vec<u64> {
+        lock(&self.records).digests(range).to_vec()
     }
 
     /// How many keys have a record.
@@ -260,24 +287,41 @@ impl Store {
         if self.commit.written() < due {
             return Ok(());
         }
-        self.snapshot()
+        match self.snapshot() {
+            // Whatever was promised is in the logs, and these go on while they have room.
+            Err(error) if is_without_room(&error) => {
+                warn!(
+                    "{}: no room for a snapshot: {error}. The log grows on, until there is",
+                    self.node
+                );
+                let later = self.commit.written() + least;
+                self.snapshot_bytes.store(later, Ordering::Relaxed);
+                Ok(())
+            }
+            ended => ended,
+        }
     }
 
     /// Puts a snapshot in the place of the logs so far. One thread at a time.
     pub fn snapshot(&self) -> io::Result<()> {
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
         let log = self
             .disk
             .create(&recovery::log_name(generation), self.log_ahead)?;
         faults::pass(Point::SnapshotLogCreated);
         self.disk.sync_folder()?;
+        self.generation.store(generation, Ordering::Relaxed);
         self.commit.switch_log(log);
         faults::pass(Point::SnapshotLogSwitched);
         let disk = self.disk.as_ref();
         let durable = || self.await_durable();
         let bytes = snapshot::write(disk, &self.records, self.sequences(), generation, durable)?;
         self.snapshot_bytes.store(bytes, Ordering::Relaxed);
-        info!("took a snapshot of {} keys, {bytes} bytes", self.count());
+        info!(
+            "{}: took a snapshot of {} records, {bytes} bytes",
+            self.node,
+            self.count()
+        );
         Ok(())
     }
 
@@ -285,4 +329,9 @@ impl Store {
     pub fn close(&self) {
         self.commit.end();
     }
+}
+
+fn is_without_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    [StorageFull, QuotaExceeded].contains(&error.kind())
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::commit::{GroupCommit, Hooks, Sync};
+use super::commit::{GroupCommit, Hooks, SyncMode};
 use super::disk::Disk;
 use super::frame::Broken;
-use super::identity::{Identity, Standing};
+use super::identity::{Identity, REBUILD, Standing};
 use super::{LOG_AHEAD, Store, recovery};
 use crate::ring::{NodeId, Ring};
 
@@ -46,9 +46,8 @@ impl fmt::Display for OpenError {
             OpenError::Foreign(text) => f.write_str(text),
             OpenError::Damaged { file, broken } => write!(
                 f,
-                "{file}: {broken}. This node may have forgotten votes, so it does not start. To \
-                 discard the folder and copy everything from the other replicas, start the node \
-                 once with --rebuild"
+                "{file}: {broken}. This node may have forgotten votes, so it does not start. \
+                 {REBUILD}"
             ),
         }
     }
@@ -63,10 +62,10 @@ impl Store {
         node: NodeId,
         cluster: &str,
         ring: Arc<Ring>,
-        sync: Sync,
+        sync: SyncMode,
         hooks: Hooks,
     ) -> Result<Store, OpenError> {
-        let identity = Identity::open(disk.as_ref(), node, cluster)?;
+        let mut identity = Identity::open(disk.as_ref(), node, cluster)?;
         if identity.node != node {
             let text = format!(
                 "this folder is node {}'s, not {node}'s: name its own with --data",
@@ -82,7 +81,11 @@ impl Store {
             );
             return Err(OpenError::Foreign(text));
         }
-        let recovered = recovery::recover(disk.as_ref(), ring)?;
+        let recovered = recovery::recover(disk.as_ref(), ring, &identity)?;
+        if !identity.logs_end {
+            identity.logs_end = true;
+            identity.save(disk.as_ref())?;
+        }
         let first = recovery::FIRST_GENERATION;
         if identity.standing == Standing::Whole && recovered.generation == first {
             // Whoever has voted has at least one log.
@@ -93,12 +96,13 @@ impl Store {
         }
         // What need not be synced is best left to the page cache.
         let log_ahead = match sync {
-            Sync::Always => LOG_AHEAD,
-            Sync::Os => 0,
+            SyncMode::Always => LOG_AHEAD,
+            SyncMode::Os => 0,
         };
         let log = disk.create(&recovery::log_name(recovered.generation), log_ahead)?;
         disk.sync_folder()?;
         Ok(Store {
+            node,
             records: Arc::new(Mutex::new(recovered.records)),
             commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
             identity: Mutex::new(identity),
@@ -106,6 +110,7 @@ impl Store {
             generation: AtomicU64::new(recovered.generation),
             sequences: AtomicU64::new(recovered.sequences),
             snapshot_bytes: AtomicU64::new(0),
+            pages: Arc::default(),
             disk,
         })
     }

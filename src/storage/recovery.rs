@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::OpenError;
 use super::disk::{self, Disk};
-use super::frame::{Broken, Frames};
+use super::frame::{self, Broken, Frames};
+use super::identity::Identity;
 use super::records::Records;
 use crate::bytes::Key;
+use crate::faults::{self, Point};
 use crate::register::{Ballot, Fence, Record, Update};
 use crate::ring::Ring;
 
@@ -84,8 +86,27 @@ fn generations(names: &[String], kind: &str) -> Vec<u64> {
     found
 }
 
+/// Removes the logs and snapshots that the snapshot of this generation stands for.
+pub fn remove_before(disk: &dyn Disk, generation: u64) -> io::Result<()> {
+    let names = disk.list()?;
+    let obsolete = |kind| {
+        let found = generations(&names, kind).into_iter();
+        found.filter(|old| *old < generation)
+    };
+    let logs = obsolete("log").map(log_name);
+    for name in logs.chain(obsolete("snapshot").map(snapshot_name)) {
+        disk.remove(&name)?;
+        faults::pass(Point::SnapshotOldRemoved);
+    }
+    Ok(())
+}
+
 /// Reads everything back, cuts a torn tail off, and removes what a crash left half done.
-pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError> {
+pub fn recover(
+    disk: &dyn Disk,
+    ring: Arc<Ring>,
+    identity: &Identity,
+) -> Result<Recovered, OpenError> {
     // A name that is seen here may not be durable yet, and what it replaces is removed below.
     disk.sync_folder()?;
     let (unfinished, names): (Vec<_>, Vec<_>) = disk
@@ -108,6 +129,7 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
     }
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
+    let last_used = last_used(disk, &current)?;
     // Each start and each snapshot begins the next log, so none between the first and the last may
     // be missing.
     for (place, &log) in current.iter().enumerate() {
@@ -115,20 +137,13 @@ pub fn recover(disk: &dyn Disk, ring: Arc<Ring>) -> Result<Recovered, OpenError>
         if log != expected {
             return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
         }
-        recovered.read_log(disk, log, &current[place + 1..])?;
+        let end = recovered.read_log(disk, identity, log, log >= last_used)?;
+        info!("{}: read {end} bytes of {}", identity.node, log_name(log));
     }
     if covered > 0 && current.is_empty() {
         return Err(OpenError::damaged(&log_name(covered), Broken::Missing));
     }
-    let obsolete = |generation: &&u64| **generation < covered;
-    let old_logs = logs.iter().filter(obsolete).map(|log| log_name(*log));
-    let old_snapshots = snapshots
-        .iter()
-        .filter(obsolete)
-        .map(|old| snapshot_name(*old));
-    for name in old_logs.chain(old_snapshots).collect::<Vec<_>>() {
-        disk.remove(&name)?;
-    }
+    remove_before(disk, covered)?;
     if let Some(last) = logs.last() {
         recovered.generation = last + 1;
     }
@@ -151,33 +166,49 @@ impl Recovered {
         Ok(())
     }
 
-    fn read_log(&mut self, disk: &dyn Disk, log: u64, later: &[u64]) -> Result<(), OpenError> {
+    /// Reads a log, and returns how long it is; `last` if nothing was written to any log after it.
+    fn read_log(
+        &mut self,
+        disk: &dyn Disk,
+        identity: &Identity,
+        log: u64,
+        last: bool,
+    ) -> Result<u64, OpenError> {
         let name = log_name(log);
         let content = disk.read(&name)?;
-        let mut end = 0;
+        let (mut end, mut ended) = (0, false);
         let mut frames = Frames::new(&content);
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(payload) => {
                     end = frames.offset();
+                    ended = payload == frame::END;
                     self.log_bytes += payload.len() as u64;
                     self.replay(&name, payload)?;
                 }
                 // What was not synced was not acknowledged: nobody has seen any of it.
-                Err(Broken::Torn { offset }) if all_empty(disk, later)? => {
-                    warn!("{name}: cut off at byte {offset}, where a crash interrupted a write");
+                Err(Broken::Torn { offset }) if last => {
+                    warn!(
+                        "{}: {name} is cut off at byte {offset}, where a crash interrupted a write",
+                        identity.node
+                    );
                 }
                 Err(broken) => return Err(OpenError::damaged(&name, broken)),
             }
         }
-        if all_empty(disk, later)? {
+        if last || !identity.logs_end {
             // The end of the process may have left the last frames with the operating system
             // alone, or a failed sync marked as written what is not. They are told from now on,
             // so they are written anew.
-            disk::replace(disk, &name, &content[..end as usize])?;
+            let mut whole = content[..end as usize].to_vec();
+            if !ended {
+                frame::encode(frame::END, &mut whole);
+            }
+            disk::replace(disk, &name, &whole)?;
+        } else if !ended {
+            return Err(OpenError::damaged(&name, Broken::CutOff { offset: end }));
         }
-        info!("{name}: read {end} bytes");
-        Ok(())
+        Ok(end)
     }
 
     /// Returns whether the payload ends a snapshot.
@@ -212,13 +243,12 @@ impl Recovered {
     }
 }
 
-/// Whether nothing was written to any of these logs: a log is written to only after the one
-/// before it is whole.
-fn all_empty(disk: &dyn Disk, logs: &[u64]) -> io::Result<bool> {
-    for log in logs {
-        if Frames::new(&disk.read(&log_name(*log))?).next().is_some() {
-            return Ok(false);
+/// The last log that anything was written to, or 0: all before it are whole.
+fn last_used(disk: &dyn Disk, logs: &[u64]) -> io::Result<u64> {
+    for &log in logs.iter().rev() {
+        if Frames::new(&disk.read(&log_name(log))?).next().is_some() {
+            return Ok(log);
         }
     }
-    Ok(true)
+    Ok(0)
 }

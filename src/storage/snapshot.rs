@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use super::disk::{Appender, Disk};
 use super::frame;
 use super::records::Records;
-use super::recovery::{Line, log_name, snapshot_name};
+use super::recovery::{self, Line, snapshot_name};
 use crate::faults::{self, Point};
 use crate::lock;
 
@@ -29,7 +29,28 @@ pub fn write(
 ) -> io::Result<u64> {
     let name = snapshot_name(generation);
     let temporary = format!("{name}.tmp");
-    let mut file = disk.create(&temporary, 0)?;
+    let written = write_temporary(disk, &temporary, records, sequences, log_is_durable);
+    if written.is_err() {
+        // It may be there or not, and a start removes it.
+        let _ = disk.remove(&temporary);
+    }
+    let bytes = written?;
+    disk.rename(&temporary, &name)?;
+    faults::pass(Point::SnapshotRenamed);
+    disk.sync_folder()?;
+    faults::pass(Point::SnapshotDurable);
+    recovery::remove_before(disk, generation)?;
+    Ok(bytes)
+}
+
+fn write_temporary(
+    disk: &dyn Disk,
+    name: &str,
+    records: &Mutex<Records>,
+    sequences: u64,
+    log_is_durable: impl FnOnce() -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut file = disk.create(name, 0)?;
     let mut bytes = append(file.as_mut(), &[Line::Sequences(sequences)])?;
     let mut last = None;
     let mut count = 0;
@@ -52,19 +73,6 @@ pub fn write(
     faults::pass(Point::SnapshotWritten);
     file.sync()?;
     faults::pass(Point::SnapshotSynced);
-    disk.rename(&temporary, &name)?;
-    faults::pass(Point::SnapshotRenamed);
-    disk.sync_folder()?;
-    faults::pass(Point::SnapshotDurable);
-    for old in 1..generation {
-        for name in [log_name(old), snapshot_name(old)] {
-            match disk.remove(&name) {
-                Ok(()) => faults::pass(Point::SnapshotOldRemoved),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
     Ok(bytes)
 }
 

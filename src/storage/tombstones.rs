@@ -7,8 +7,8 @@ use crate::bytes::Key;
 use crate::lock;
 use crate::register::{Accepted, Ballot, Fence, Record};
 
+use super::Store;
 use super::recovery::Line;
-use super::{Store, Urgency};
 
 impl Store {
     /// How many keys have a record, and how many of these hold no value.
@@ -24,8 +24,7 @@ impl Store {
         F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
     {
         let (found, lsn) = lock(&self.records).tombstones(after, most);
-        self.commit
-            .when_durable(lsn, Urgency::Now, Box::new(move || reply(found)));
+        self.tell_page(lsn, move || reply(found));
     }
 
     /// Tells for each of these tombstones whether this replica holds it, durably, or is past it.
@@ -42,8 +41,7 @@ impl Store {
         });
         let held = held.collect();
         drop(records);
-        self.commit
-            .when_durable(durable, Urgency::Now, Box::new(move || reply(held)));
+        self.tell_page(durable, move || reply(held));
     }
 
     /// Whether this replica has no record of the key, and needs none for this tombstone.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use shuttle::sync::mpsc;
 
-use crate::commit::{Callback, GroupCommit, Hooks, Lsn, Sync, Urgency};
+use crate::commit::{Callback, GroupCommit, Hooks, Lsn, SyncMode, Urgency};
 use crate::disk::Appender;
 use crate::frame::Frames;
 use crate::sync::thread::{self, JoinHandle};
@@ -89,7 +89,7 @@ impl World {
             deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
             failed: Box::new(move |_| seen.lock().unwrap().failed = true),
         };
-        Arc::new(GroupCommit::start(self.log(0), Sync::Always, hooks, 0).unwrap())
+        Arc::new(GroupCommit::start(self.log(0), SyncMode::Always, hooks, 0).unwrap())
     }
 
     fn append(&self, commit: &GroupCommit, entry: String) -> Lsn {

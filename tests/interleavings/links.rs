@@ -81,7 +81,7 @@ fn may_be_repeated(number: usize) -> bool {
 
 fn question(number: usize) -> Request {
     if may_be_repeated(number) {
-        return Request::Digests { arc: number };
+        return Request::Digests { range: number };
     }
     Request::Coordinate {
         key: number.to_string().as_str().into(),
@@ -92,7 +92,7 @@ fn question(number: usize) -> Request {
 
 fn number_of(request: &Request) -> Option<usize> {
     match request {
-        Request::Digests { arc } => Some(*arc),
+        Request::Digests { range } => Some(*range),
         Request::Coordinate { key, .. } => Some(key.to_string().parse().unwrap()),
         _ => None,
     }

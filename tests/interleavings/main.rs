@@ -26,7 +26,7 @@ use shuttle::{Config, Runner};
 // What the sources above find around them, below and beside what is replaced.
 use simple_dynamo::storage::{disk, frame};
 use simple_dynamo::{faults, ring};
-use sync::lock;
+use sync::{lock, wait};
 
 /// Schedules of the usual run of each scenario; `DYNAMO_SCHEDULES` asks for more.
 const SCHEDULES: usize = 10_000;

@@ -15,6 +15,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+pub fn wait<'a, T>(woken: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    woken.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A condition variable whose time-out may pass at any moment.
 #[derive(Default)]
 pub struct Condvar(shuttle::sync::Condvar);

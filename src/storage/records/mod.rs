@@ -17,7 +17,7 @@ use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Position, Ring};
 
-/// How many buckets the keys of an arc are spread over.
+/// How many buckets the keys of a range are spread over.
 pub const BUCKETS: usize = 1024;
 
 /// All records of this node.
@@ -36,7 +36,7 @@ pub struct Records {
     numbers: VectorClock,
     /// The record of every key that has none, and the log entry after which it is durable.
     absent: (Record, Lsn),
-    /// Per arc and bucket the exclusive or of the digests of its keys.
+    /// Per range and bucket the exclusive or of the digests of its keys.
     digests: Vec<Vec<u64>>,
 }
 
@@ -53,7 +53,7 @@ struct Slot {
 /// Where anti-entropy looks for a key.
 #[derive(Clone, Copy)]
 struct Place {
-    arc: u16,
+    range: u16,
     bucket: u16,
 }
 
@@ -108,7 +108,7 @@ impl Records {
         let slot = self.slots.get_or_insert_with(key, || {
             let position = Position::of(key.as_slice());
             let place = Place {
-                arc: self.ring.arc_at(position) as u16,
+                range: self.ring.range_at(position) as u16,
                 bucket: position.low_bits() % BUCKETS as u16,
             };
             self.order.insert(key.clone(), place);
@@ -135,9 +135,9 @@ impl Records {
             "no ballot ever decreases"
         );
         if after != before {
-            let Place { arc, bucket } = slot.place;
+            let Place { range, bucket } = slot.place;
             let digest = digest(key, after);
-            self.digests[arc as usize][bucket as usize] ^= slot.digest ^ digest;
+            self.digests[range as usize][bucket as usize] ^= slot.digest ^ digest;
             slot.digest = digest;
         }
         if slot.record.has_value() {
@@ -164,8 +164,8 @@ impl Records {
             self.tombstones.remove(key);
             self.order.remove(key);
             self.bytes -= memory(key, &slot.record);
-            let Place { arc, bucket } = slot.place;
-            self.digests[arc as usize][bucket as usize] ^= slot.digest;
+            let Place { range, bucket } = slot.place;
+            self.digests[range as usize][bucket as usize] ^= slot.digest;
         }
     }
 
@@ -207,9 +207,9 @@ impl Records {
         (found.into_iter().map(copy).collect(), lsn)
     }
 
-    /// The digests of an arc's buckets: equal on two replicas when all their accepted ballots are.
-    pub fn digests(&self, arc: usize) -> &[u64] {
-        &self.digests[arc]
+    /// The digests of a range's buckets: equal on two replicas when all their accepted ballots are.
+    pub fn digests(&self, range: usize) -> &[u64] {
+        &self.digests[range]
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
 
     fn all_digests(records: &Records) -> Vec<u64> {
         (0..3)
-            .flat_map(|arc| records.digests(arc).to_vec())
+            .flat_map(|range| records.digests(range).to_vec())
             .collect()
     }
 
@@ -293,9 +293,9 @@ mod tests {
             records.apply(&key.to_string().into(), accept(1), key);
         }
         let mut found = Vec::new();
-        for arc in 0..3 {
+        for range in 0..3 {
             let mut scan = Scan {
-                arc,
+                range,
                 buckets: None,
                 after: None,
                 states: true,

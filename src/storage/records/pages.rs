@@ -9,10 +9,10 @@ use crate::bytes::Key;
 use crate::register::{Ballot, Fence, Record};
 use crate::storage::commit::Lsn;
 
-/// A question for the records of one arc, in the order of the keys, page by page.
+/// A question for the records of one range, in the order of the keys, page by page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scan {
-    pub arc: usize,
+    pub range: usize,
     /// Only keys of these buckets, ascending; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buckets: Option<Vec<u16>>,
@@ -46,9 +46,9 @@ pub struct Entry {
     pub record: Option<Record>,
 }
 
-/// A page ends after this many entries,
+/// A page ends after this many entries.
 const PAGE_ENTRIES: usize = 1000;
-/// or once it may have this many bytes as a line of JSON: with one entry more, of whatever size, it
+/// A page ends once it may have this many bytes as a line of JSON: with one entry more, of whatever size, it
 /// fits the longest line between nodes.
 const PAGE_BYTES: usize = 4 << 20;
 /// A scan looks at this many records at the most before it lets others at them.
@@ -67,7 +67,7 @@ impl Records {
                 .buckets
                 .as_ref()
                 .is_none_or(|b| b.binary_search(&place.bucket).is_ok());
-            if place.arc as usize == scan.arc
+            if place.range as usize == scan.range
                 && wanted
                 && let Some(slot) = self.slots.get(key)
             {
@@ -115,8 +115,6 @@ impl Records {
 
 /// How many bytes an entry of a page takes as JSON at the most.
 fn size(key: &Key, record: Option<&Record>) -> usize {
-    /// Each byte of a string, as in `\u0000`.
-    const ESCAPED: usize = 6;
     /// Names, and ballots of up to 20 digits a number.
     const AROUND: usize = 512;
     /// An entry of a clock: an id, and a number of up to 20 digits.
@@ -126,5 +124,6 @@ fn size(key: &Key, record: Option<&Record>) -> usize {
     let clocks = state.map_or(0, |state| {
         state.clock.len() + state.refusals.len() + state.before.len()
     });
-    ESCAPED * (key.len() + value.map_or(0, |value| value.len())) + AROUND + OF_CLOCK * clocks
+    let value = value.map_or(0, |value| value.json_bound());
+    key.json_bound() + value + AROUND + OF_CLOCK * clocks
 }
