@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(filter)
         .format_target(false)
+        .format_timestamp_millis()
         .init();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,6 +44,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let command = match parser.next()? {
         Some(Arg::Value(word)) => word.to_string_lossy().into_owned(),
         Some(Arg::Long("help") | Arg::Short('h')) | None => "help".to_owned(),
+        Some(Arg::Long("version") | Arg::Short('V')) => "version".to_owned(),
         Some(other) => return Err(UsageError(other.unexpected().to_string()).into()),
     };
     if command != "node" {
@@ -58,6 +60,10 @@ fn run() -> Result<(), Box<dyn Error>> {
         "nodes" => cli::nodes::run(arguments),
         "help" => {
             print!("{HELP}");
+            Ok(())
+        }
+        "version" => {
+            println!("dynamo {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
         other => {

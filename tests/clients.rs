@@ -50,7 +50,8 @@ fn what_is_wrong_with_a_line_is_told_and_the_connection_stays_usable() {
         ),
         (
             b"PUT \"k v\n",
-            "ERROR SYNTAX a word that starts with a double quote must be a JSON string\n",
+            "ERROR SYNTAX what starts with a double quote must be a JSON string: EOF while parsing a \
+             string\n",
         ),
         (b"ping\n", "PONG\n"),
     ];
@@ -71,7 +72,7 @@ fn an_endless_line_and_a_web_browser_lose_their_connections() {
     let cluster = Cluster::start(&THREE);
     let mut client = raw(&cluster);
     client.send(vec![b'x'; 8 * MIB]);
-    client.expect("ERROR TOO_LARGE the line has over 6298624 bytes\n");
+    client.expect("ERROR TOO_LARGE the line has over 6302720 bytes\n");
     client.expect_end();
     let mut browser = raw(&cluster);
     browser.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nDEL *\r\n");
@@ -98,6 +99,21 @@ fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not(
     slow.expect("ERROR SYNTAX half a line, and no end of it within 300 ms\n");
     silent.send("PING\n");
     silent.expect("PONG\n");
+}
+
+/// A reply that came before that of an earlier request would be taken for it.
+#[test]
+fn what_is_told_of_half_a_line_comes_after_the_reply_to_the_request_before_it() {
+    let plan = Plan::of(&THREE).set("line_timeout_ms", 100);
+    let cluster = plan.set("request_deadline_ms", 1000).start();
+    let mut client = raw(&cluster);
+    cluster.pause(THREE[1]);
+    cluster.pause(THREE[2]);
+    client.send("PUT k v\nPUT ");
+    let reply = client.line();
+    assert!(reply.starts_with("ERROR UNKNOWN "), "{reply}");
+    client.expect("ERROR SYNTAX half a line, and no end of it within 100 ms\n");
+    client.expect_end();
 }
 
 #[test]

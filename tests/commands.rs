@@ -140,13 +140,14 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("is the cluster up?"), "{}", ended.err);
     let senseless = [
-        ("--reads", "101", "--reads is at most 100"),
-        ("--keys", "0", "--keys at least 1"),
-        ("--connections", "0", "--connections and"),
-        ("--value", "1048577", "--value is at most 1048576"),
-        ("--value", "many", "many"),
-        ("--secs", "-1", "--secs is from 0 to 86400"),
-        ("--secs", "1e19", "--secs is from 0 to 86400"),
+        ("--reads", "101", "--reads is from 0 to 100, and not 101"),
+        ("--keys", "0", "--keys is from 1 to "),
+        ("--connections", "0", "--connections is from 1 to 10000"),
+        ("--connections", "10001", "--connections is from 1 to 10000"),
+        ("--value", "1048577", "--value is from 0 to 1048576"),
+        ("--value", "many", "--value many: invalid digit"),
+        ("--secs", "-1", "--secs is from 0 to 86400 seconds"),
+        ("--secs", "1e19", "--secs is from 0 to 86400 seconds"),
         (
             "--colour",
             "red",

@@ -3,11 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::config::{Config, Member};
 use crate::ring::NodeId;
+
+/// A day, in seconds.
+const LONGEST: f64 = 86_400.0;
 
 /// The command line is wrong; the text says what to write instead.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl Arguments {
     pub fn next_own(&mut self) -> Result<Option<Argument>, UsageError> {
         loop {
             match self.parser.next()? {
-                Some(Arg::Long("cluster")) => self.cluster = Some(self.parser.value()?.into()),
+                Some(Arg::Long("cluster")) => self.cluster = Some(self.path()?),
                 Some(Arg::Long(name)) => return Ok(Some(Argument::Option(name.to_owned()))),
                 Some(Arg::Short('h')) => return Ok(Some(Argument::Option("help".to_owned()))),
                 Some(Arg::Short(name)) => return Ok(Some(Argument::Option(name.to_string()))),
@@ -63,12 +67,30 @@ impl Arguments {
         }
     }
 
-    /// The value of the option that came last.
-    pub fn value<T: FromStr>(&mut self) -> Result<T, UsageError>
+    /// The value of the option that came last, which is called `name`.
+    pub fn value<T: FromStr>(&mut self, name: &str) -> Result<T, UsageError>
     where
-        T::Err: std::error::Error + Send + Sync + 'static,
+        T::Err: fmt::Display,
     {
-        Ok(self.parser.value()?.parse()?)
+        let word = self.parser.value()?.string()?;
+        let wrong = |error| UsageError(format!("--{name} {word}: {error}"));
+        word.parse().map_err(wrong)
+    }
+
+    /// The same, as the name of a file or folder.
+    pub fn path(&mut self) -> Result<PathBuf, UsageError> {
+        Ok(self.parser.value()?.into())
+    }
+
+    /// The same, as a time in seconds.
+    pub fn seconds(&mut self, name: &str) -> Result<Duration, UsageError> {
+        let seconds: f64 = self.value(name)?;
+        if (0.0..=LONGEST).contains(&seconds) {
+            Ok(Duration::from_secs_f64(seconds))
+        } else {
+            let text = format!("--{name} is from 0 to {LONGEST} seconds, and not {seconds}");
+            Err(UsageError(text))
+        }
     }
 
     /// The cluster of `--cluster`, or the course's five nodes.

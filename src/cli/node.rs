@@ -14,7 +14,7 @@ use crate::node::Node;
 use crate::ring::NodeId;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
-use crate::storage::{Identity, Sync};
+use crate::storage::{Identity, SyncMode};
 #[cfg(debug_assertions)]
 use crate::{faults, rules};
 
@@ -44,7 +44,7 @@ line_timeout_ms, anti_entropy_ms, tombstone_age_ms, max_clients, client_memory_m
 struct Options {
     id: NodeId,
     data: PathBuf,
-    sync: Sync,
+    sync: SyncMode,
     rebuild: bool,
 }
 
@@ -70,7 +70,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if options.rebuild {
         Identity::discard(folder.as_ref(), id, &config.fingerprint())?;
     }
-    if options.sync == Sync::Os {
+    if options.sync == SyncMode::Os {
         warn!("{id}: --sync os: a loss of power may lose writes that were acknowledged");
     }
     let node = Node::start(id, config, folder, options.sync, peers)
@@ -101,12 +101,12 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
-    let (mut id, mut data, mut sync, mut rebuild) = (None, None, Sync::Always, false);
+    let (mut id, mut data, mut sync, mut rebuild) = (None, None, SyncMode::Always, false);
     while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) => match name.as_str() {
-                "data" => data = Some(arguments.value::<PathBuf>()?),
-                "sync" => sync = parse_sync(&arguments.value::<String>()?)?,
+                "data" => data = Some(arguments.path()?),
+                "sync" => sync = parse_sync(&arguments.value::<String>("sync")?)?,
                 "rebuild" => rebuild = true,
                 "help" => return Ok(None),
                 _ => return Err(argument.unknown("node")),
@@ -125,10 +125,10 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
     }))
 }
 
-fn parse_sync(word: &str) -> Result<Sync, UsageError> {
+fn parse_sync(word: &str) -> Result<SyncMode, UsageError> {
     match word {
-        "always" => Ok(Sync::Always),
-        "os" => Ok(Sync::Os),
+        "always" => Ok(SyncMode::Always),
+        "os" => Ok(SyncMode::Os),
         _ => Err(UsageError(format!("--sync is always or os, not {word:?}"))),
     }
 }

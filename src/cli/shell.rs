@@ -52,9 +52,12 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
             io::stdout().flush()?;
         }
         let Some(line) = lines.next() else {
+            if interactive {
+                println!();
+            }
             return Ok(());
         };
-        let line = line?;
+        let line = line.map_err(|error| format!("what is typed cannot be read: {error}"))?;
         if line.trim().is_empty() {
             continue;
         }

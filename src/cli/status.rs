@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::arguments::{Argument, Arguments, UsageError, member, node_id};
+use super::arguments::{Argument, Arguments, member, node_id};
 use crate::client::Client;
 use crate::config::Member;
 
@@ -37,7 +37,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let (mut wait, mut ids) = (None, Vec::new());
     while let Some(argument) = arguments.next_own()? {
         match &argument {
-            Argument::Option(name) if name == "wait" => wait = Some(arguments.value::<f64>()?),
+            Argument::Option(name) if name == "wait" => wait = Some(arguments.seconds("wait")?),
             Argument::Option(name) if name == "help" => {
                 print!("{HELP}");
                 return Ok(());
@@ -54,17 +54,15 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .map(|&id| member(&config, id))
             .collect::<Result<_, _>>()?,
     };
-    let wait_for = Duration::try_from_secs_f64(wait.unwrap_or(0.0))
-        .map_err(|_| UsageError("--wait takes seconds, from 0 on".to_owned()))?;
-    let until = Instant::now() + wait_for;
+    let until = Instant::now() + wait.unwrap_or_default();
     loop {
         let nodes = look(&members);
         let ready = nodes.iter().all(|node| node.ready);
         if ready || Instant::now() >= until {
             nodes.iter().for_each(|node| println!("{}", node.line));
             return match wait {
-                Some(seconds) if !ready => {
-                    Err(format!("not all were ready within {seconds} s").into())
+                Some(time) if !ready => {
+                    Err(format!("not all were ready within {} s", time.as_secs_f64()).into())
                 }
                 _ => Ok(()),
             };

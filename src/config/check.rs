@@ -1,6 +1,7 @@
 //! What a cluster file must fulfil.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use super::{Config, MOST_NODES};
 
@@ -12,6 +13,18 @@ const HOUR: u64 = 3_600_000;
 impl Config {
     /// What is wrong, and what would be right.
     pub(super) fn check(&self) -> Result<(), String> {
+        if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(is_plain) {
+            let name = &self.name;
+            return Err(format!(
+                "name is {name:?}: up to 64 letters, digits, dots, hyphens and underscores"
+            ));
+        }
+        self.check_quorums()?;
+        self.check_limits()?;
+        self.check_nodes()
+    }
+
+    fn check_quorums(&self) -> Result<(), String> {
         let (n, r, w) = (self.replicas, self.read_quorum, self.write_quorum);
         if n < 3 {
             return Err(format!(
@@ -49,11 +62,16 @@ impl Config {
                  other"
             ));
         }
-        self.check_times()?;
-        self.check_nodes()
+        if 2 * r <= n {
+            return Err(format!(
+                "twice read_quorum {r} is not more than replicas {n}: a coordinator that restarts \
+                 could have one ballot granted twice"
+            ));
+        }
+        Ok(())
     }
 
-    fn check_times(&self) -> Result<(), String> {
+    fn check_limits(&self) -> Result<(), String> {
         if !(10..=10_000).contains(&self.read_timeout_ms) {
             return Err(format!(
                 "read_timeout_ms is {}: from 10 to 10000",
@@ -109,7 +127,7 @@ impl Config {
             if !ids.insert(member.id) {
                 return Err(format!("nodes[{place}]: id {} is there twice", member.id));
             }
-            if member.host.is_empty() || member.host.contains(char::is_whitespace) {
+            if !is_host(&member.host) {
                 let host = &member.host;
                 return Err(format!("nodes[{place}]: {host:?} is no name of a host"));
             }
@@ -121,5 +139,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
+}
+
+/// A name or an IPv4 address; an IPv6 address stands in brackets, as before a port.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_plain),
     }
 }

@@ -23,7 +23,8 @@ pub const MOST_NODES: usize = 128;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Nodes of clusters with different names do not talk to each other.
+    /// Nodes of clusters with different names do not talk to each other. Up to 64 letters, digits,
+    /// dots, hyphens and underscores.
     #[serde(default = "default_name")]
     pub name: String,
     pub nodes: Vec<Member>,
@@ -35,7 +36,7 @@ pub struct Config {
     #[serde(default = "default_quorum")]
     pub read_quorum: usize,
     /// W: how many of them a write must reach. R + W > N, so that a read meets every write,
-    /// and 2 W > N, so that two writes meet each other.
+    /// 2 W > N, so that two writes meet each other, and 2 R > N, so that two prepares do.
     #[serde(default = "default_quorum")]
     pub write_quorum: usize,
     /// The read time-out of sockets between nodes: a peer that is silent for so long with a
@@ -54,7 +55,7 @@ pub struct Config {
     #[serde(default = "default_anti_entropy")]
     pub anti_entropy_ms: u64,
     /// How old a tombstone is at least when it is dropped: long enough for every request that it
-    /// absorbed to have ended. Five request deadlines where it is not given.
+    /// absorbed to have ended. Five request deadlines where it is not given, or 0.
     #[serde(default)]
     pub tombstone_age_ms: u64,
     /// Client connections, and so threads for them, at a time; one more is told `BUSY`.
@@ -79,10 +80,10 @@ pub struct Member {
     pub id: NodeId,
     #[serde(default = "default_host")]
     pub host: String,
-    /// Twice the id where it is not given.
+    /// Twice the id where it is not given, or 0.
     #[serde(default)]
     pub client_port: u16,
-    /// The client's port plus one where it is not given.
+    /// The client's port plus one where it is not given, or 0.
     #[serde(default)]
     pub peer_port: u16,
 }
@@ -155,8 +156,12 @@ impl Config {
 
     /// Reads the text of a cluster file.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let wrong = |error: &dyn fmt::Display| ConfigError(error.to_string());
+        // With the path to what is wrong, such as nodes[2].id.
         let mut config: Config =
-            serde_json::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+            serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
+        json.end().map_err(|error| wrong(&error))?;
         for (place, member) in config.nodes.iter_mut().enumerate() {
             member
                 .fill_in()
@@ -227,12 +232,8 @@ impl Member {
             let port = u16::try_from(2 * u64::from(self.id.0))
                 .ok()
                 .filter(|port| *port > 0);
-            self.client_port = port.ok_or_else(|| {
-                format!(
-                    "twice the id {} is no port: give client_port and peer_port",
-                    self.id
-                )
-            })?;
+            self.client_port = port
+                .ok_or_else(|| format!("twice the id {} is no port: give client_port", self.id))?;
         }
         if self.peer_port == 0 {
             self.peer_port = self
@@ -304,6 +305,20 @@ mod tests {
             (
                 r#"{"nodes":[{"id":70000}]}"#.to_owned(),
                 "nodes[0]: twice the id 70000 is no port",
+            ),
+            (
+                r#"{"nodes":[{"id":1},{"id":"2"}]}"#.to_owned(),
+                "nodes[1].id: invalid type: string \"2\"",
+            ),
+            (format!(r#"{{{three}}}}}"#), "trailing characters"),
+            (format!(r#"{{{three},"name":"a b"}}"#), "name is \"a b\""),
+            (
+                format!(r#"{{{three},"read_quorum":1,"write_quorum":3}}"#),
+                "one ballot granted twice",
+            ),
+            (
+                r#"{"nodes":[{"id":1},{"id":2,"host":"[::1]:80"},{"id":3}]}"#.to_owned(),
+                "nodes[1]: \"[::1]:80\" is no name of a host",
             ),
             (format!(r#"{{{three},"replicas":2}}"#), "replicas is 2"),
             (

@@ -12,9 +12,9 @@ pub struct Lines<R> {
     reader: R,
     longest: usize,
     buffer: Vec<u8>,
-    /// Where the next line starts,
+    /// Where the next line starts.
     start: usize,
-    /// and how far no line end has been found.
+    /// Up to here there is no line end.
     searched: usize,
     end: usize,
 }
@@ -98,12 +98,12 @@ impl<R: Read> Lines<R> {
         self.longest = longest;
     }
 
-    /// The reader below.
+    /// What the lines are read from.
     pub fn reader(&self) -> &R {
         &self.reader
     }
 
-    /// The reader below.
+    /// The same, to change it.
     pub fn reader_mut(&mut self) -> &mut R {
         &mut self.reader
     }

@@ -11,15 +11,15 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::debug;
 
 use super::budget::{Budget, Share};
 use super::socket::{TcpStream, send_without_waiting};
-use crate::lock;
 use crate::sync::{Condvar, Mutex, thread, thread_local};
+use crate::{lock, wait};
 
 /// A receiver that takes nothing for so long loses its connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -157,10 +157,7 @@ impl Outgoing {
         let mut queue = lock(&self.queue);
         queue.draining += 1;
         while !queue.drained() {
-            queue = self
-                .drained
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = wait(&self.drained, queue);
         }
         queue.draining -= 1;
     }

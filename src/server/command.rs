@@ -9,7 +9,7 @@ use crate::error::Failure;
 
 /// Longer than the version of any key, in bytes: it has an entry for each node at the most, of 32
 /// bytes at the most.
-const MAX_VERSION: usize = 32 * MOST_NODES;
+pub const MAX_VERSION: usize = 32 * MOST_NODES;
 
 /// A request line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,8 +61,8 @@ pub const HELP: [&str; 15] = [
     "STATS                    what this node has done",
     "PING   HELP   QUIT",
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
-    "A version such as 5554:12,5556:3 counts the writes that a key has seen, by the node they came through.",
-    "OK ? and CONFLICT ?: done, and refused, long enough ago that the version cannot be told any more.",
+    "A version such as 5554:12,5556:3 names the last write of the key that came through each node, by its number there.",
+    "OK ?: done, but overwritten since, and CONFLICT ?: refused in an earlier try; the version is not known any more.",
     "An ERROR UNAVAILABLE or BUSY: certainly not done. UNKNOWN: may or may not have been done; read to see.",
 ];
 
@@ -74,7 +74,7 @@ impl Command {
     pub fn parse(line: &[u8]) -> Result<Command, Failure> {
         let line = std::str::from_utf8(line)
             .map_err(|_| syntax("the line is not UTF-8; this protocol is text"))?;
-        let (word, rest) = split_word(line);
+        let (word, rest) = split_word(line.trim_start_matches(' '));
         let rest = rest.unwrap_or("");
         match word.to_ascii_uppercase().as_str() {
             "PUT" => Self::parse_put(rest),
@@ -102,7 +102,7 @@ impl Command {
             "POST" | "HOST:" => Err(Failure::Denied("this is no web server".to_owned())),
             "" => Err(syntax("an empty line; HELP lists the commands")),
             _ => {
-                let word: String = word.chars().take(20).collect();
+                let word = start_of(word);
                 Err(syntax(&format!(
                     "unknown command {word:?}; HELP lists the commands"
                 )))
@@ -132,6 +132,7 @@ impl Command {
                 )));
             }
             word => Some(word.parse().map_err(|_| {
+                let word = start_of(word);
                 syntax(&format!(
                     "{word:?} is not a version such as 5554:12,5556:3, or - for none"
                 ))
@@ -143,6 +144,11 @@ impl Command {
             value: value(rest, usage)?,
         })
     }
+}
+
+/// Enough of a word to know it again.
+fn start_of(word: &str) -> String {
+    word.chars().take(20).collect()
 }
 
 fn syntax(text: &str) -> Failure {
@@ -255,9 +261,15 @@ fn json_string(text: &str) -> Result<(String, &str), Failure> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
     match values.next() {
         Some(Ok(string)) => Ok((string, &text[values.byte_offset()..])),
-        _ => Err(syntax(
-            "a word that starts with a double quote must be a JSON string",
-        )),
+        Some(Err(error)) => {
+            let error = error.to_string();
+            // Where in the string is of no use to somebody who sees one line.
+            let what = error.split(" at line ").next().unwrap_or(&error);
+            Err(syntax(&format!(
+                "what starts with a double quote must be a JSON string: {what}"
+            )))
+        }
+        None => Err(syntax("expected a JSON string")),
     }
 }
 

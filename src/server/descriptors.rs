@@ -1,10 +1,13 @@
 //! Open files: each client takes some, and the rest of the node must not run out of them.
 
+use std::io;
+
 use log::warn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::peer::inbound::MOST_STRANGERS;
+use crate::ring::NodeId;
 
 /// A client's socket, to receive and to send.
 const PER_CLIENT: u64 = 2;
@@ -15,18 +18,21 @@ const OTHERS: u64 = 24;
 
 /// Raises the limit of open files, and returns how many clients there is room for: `max_clients`,
 /// unless that takes more than the system allows.
-pub fn clients(config: &Config) -> usize {
+pub fn allowed_clients(node: NodeId, config: &Config) -> usize {
     // Each peer has a connection to this node and one from it, and may be opening others anew.
     let peers = MOST_STRANGERS + 4 * config.nodes.len();
     let reserved = OTHERS + PER_PEER * peers as u64;
     let wanted = reserved + PER_CLIENT * config.max_clients as u64;
-    let allowed = allow(wanted);
+    let allowed = allow(wanted).unwrap_or_else(|error| {
+        warn!("{node}: the limit of open files cannot be raised: {error}");
+        getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    });
     if allowed >= wanted {
         return config.max_clients;
     }
     let most = (allowed.saturating_sub(reserved) / PER_CLIENT).max(1);
     warn!(
-        "room for {most} clients only: {} of them take {wanted} open files, and the limit is \
+        "{node}: room for {most} clients only: {} of them take {wanted} open files, and the limit is \
          {allowed} (ulimit -n)",
         config.max_clients
     );
@@ -34,22 +40,17 @@ pub fn clients(config: &Config) -> usize {
 }
 
 /// Raises the limit as far as wanted and possible; returns what it is.
-fn allow(wanted: u64) -> u64 {
+pub fn allow(wanted: u64) -> io::Result<u64> {
     let limit = getrlimit(Resource::Nofile);
     let allowed = limit.current.unwrap_or(u64::MAX);
     if allowed >= wanted {
-        return allowed;
+        return Ok(allowed);
     }
     let most = limit.maximum.map_or(wanted, |most| most.min(wanted));
     let raised = Rlimit {
         current: Some(most),
         ..limit
     };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => most,
-        Err(error) => {
-            warn!("the limit of {allowed} open files cannot be raised: {error}");
-            allowed
-        }
-    }
+    setrlimit(Resource::Nofile, raised)?;
+    Ok(most)
 }

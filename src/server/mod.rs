@@ -4,7 +4,7 @@
 //! understands, [`session`] has it done, [`text`] prints the reply.
 
 pub mod command;
-mod descriptors;
+pub mod descriptors;
 pub mod session;
 pub mod telnet;
 pub mod text;
@@ -48,7 +48,7 @@ pub struct Server {
 impl Server {
     pub fn new(node: Arc<Node>) -> Arc<Server> {
         let (idle, waiting) = bounded(0);
-        let most = descriptors::clients(&node.config);
+        let most = descriptors::allowed_clients(node.id, &node.config);
         let budget = Budget::new(node.config.client_memory_mib << 20);
         Arc::new(Server {
             node,
@@ -105,6 +105,7 @@ impl Server {
             return turn_away(stream, self.most);
         }
         self.threads.fetch_add(1, Ordering::Relaxed);
+        let unserved = stream.try_clone();
         let server = self.clone();
         let thread = std::thread::Builder::new().name("client".into());
         let spawned = thread.spawn(move || {
@@ -116,7 +117,10 @@ impl Server {
         });
         if let Err(error) = spawned {
             warn!("{}: no thread for a client: {error}", self.node.id);
-            self.threads.fetch_sub(1, Ordering::Relaxed);
+            let threads = self.threads.fetch_sub(1, Ordering::Relaxed) - 1;
+            if let Ok(stream) = unserved {
+                turn_away(stream, threads);
+            }
         }
     }
 

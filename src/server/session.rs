@@ -5,12 +5,13 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{Command, HELP};
+use super::command::{Command, HELP, MAX_VERSION};
 use super::telnet::{MARK, Telnet, VOID};
 use super::text;
 use super::turn::Turn;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
+use crate::net::socket::notice_vanished;
 use crate::net::{Budget, Lines, Outgoing, Received, Share};
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
@@ -18,8 +19,9 @@ use crate::node::router::Action;
 use crate::register::{Change, Outcome};
 use crate::ring::Position;
 
-/// The longest line: key and value with every byte escaped as `\u0000`, and what surrounds them.
-const MAX_LINE: usize = 6 * (MAX_KEY + MAX_VALUE) + 1024;
+/// The longest line: key and value with every byte escaped as `\u0000`, a version, and what
+/// surrounds them.
+const MAX_LINE: usize = 6 * (MAX_KEY + MAX_VALUE) + MAX_VERSION + 1024;
 /// Bytes that each byte of a line takes until its request has ended: twice for the buffer, which
 /// grows by doubling, once for the text and once for the value.
 const PER_BYTE: usize = 4;
@@ -37,6 +39,7 @@ pub fn run(
 ) -> io::Result<()> {
     let line_timeout = Duration::from_millis(node.config.line_timeout_ms);
     stream.set_read_timeout(Some(line_timeout))?;
+    notice_vanished(&stream)?;
     let mut session = Session {
         node,
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
@@ -91,7 +94,7 @@ impl Session<'_> {
             if partial > 0 && self.line_began.elapsed() >= self.line_timeout {
                 let millis = self.line_timeout.as_millis();
                 let text = format!("half a line, and no end of it within {millis} ms");
-                self.fail(&Failure::Syntax(text));
+                self.refuse(&Failure::Syntax(text));
                 return Ok(());
             }
             if self.share.holds_much() {
@@ -99,10 +102,16 @@ impl Session<'_> {
                 self.turn.wait();
             }
             if !self.share.hold(PER_BYTE * partial) {
-                self.fail(&busy("send long lines"));
+                self.refuse(&busy("send long lines"));
                 return Ok(());
             }
         }
+    }
+
+    /// Tells of a line that was never whole, after the reply to the one before it.
+    fn refuse(&self, failure: &Failure) {
+        self.turn.wait();
+        self.fail(failure);
     }
 
     /// Serves all whole lines that have come.
@@ -115,9 +124,8 @@ impl Session<'_> {
                 }
                 Ok(None) => return Next::Serve,
                 Err(_) => {
-                    self.turn.wait();
                     let text = format!("the line has over {MAX_LINE} bytes");
-                    self.fail(&Failure::TooLarge(text));
+                    self.refuse(&Failure::TooLarge(text));
                     return Next::Close;
                 }
             };

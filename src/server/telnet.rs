@@ -11,6 +11,9 @@ const INTERRUPT: u8 = 244;
 const SE: u8 = 240;
 const TIMING_MARK: u8 = 6;
 
+/// No client has so much to say of itself: what goes on for longer is none.
+const LONGEST_SUBNEGOTIATION: usize = 512;
+
 /// Stands where the person interrupted: all of the line before it is void. No UTF-8 contains it.
 pub const VOID: u8 = 0xFF;
 /// Stands for a byte 255 that is escaped, or begins no command. No UTF-8 contains it either.
@@ -23,6 +26,8 @@ pub const MARK: [u8; 3] = [IAC, 252, TIMING_MARK];
 pub struct Telnet<R> {
     reader: R,
     state: State,
+    /// Bytes of the subnegotiation so far.
+    subnegotiated: usize,
     marks: usize,
 }
 
@@ -41,6 +46,7 @@ impl<R> Telnet<R> {
         Telnet {
             reader,
             state: State::Data,
+            subnegotiated: 0,
             marks: 0,
         }
     }
@@ -74,7 +80,15 @@ impl<R> Telnet<R> {
                 (State::Subnegotiation, None)
             }
         };
-        self.state = state;
+        self.subnegotiated = match state {
+            State::Subnegotiation | State::SubnegotiationCommand => self.subnegotiated + 1,
+            _ => 0,
+        };
+        self.state = if self.subnegotiated > LONGEST_SUBNEGOTIATION {
+            State::Data
+        } else {
+            state
+        };
         data
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use crate::lock;
+use crate::{lock, wait};
 
 /// Whether a request of the connection is under way.
 #[derive(Default)]
@@ -39,10 +39,7 @@ impl Turn {
         let mut state = lock(&self.state);
         state.awaited = true;
         while state.taken {
-            state = self
-                .given
-                .wait(state)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            state = wait(&self.given, state);
         }
         state.awaited = false;
     }

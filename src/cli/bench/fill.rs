@@ -22,7 +22,7 @@ pub fn put_all(load: &Load) -> Result<(), Box<dyn Error>> {
         let mut ends = all.into_iter().map(|thread| thread.join());
         ends.try_for_each(|end| end.unwrap_or_else(|_| Err("a client panicked".to_owned())))
     });
-    put.map_err(|error| format!("while keys were put to be read: {error}").into())
+    put.map_err(|error| format!("putting the keys that will be read: {error}").into())
 }
 
 /// Puts one client's share of the keys, through its node, or the next ones if that ends.

@@ -4,7 +4,7 @@ mod fill;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -13,17 +13,19 @@ use super::arguments::{Argument, Arguments, UsageError};
 use crate::bytes::MAX_VALUE;
 use crate::client::Client;
 use crate::lock;
+use crate::server::descriptors;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
 next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
 the next one. Where anything will be read, every key is put first, which is not measured. The keys are
-bench:0, bench:1 and so on, and they stay. What ends with an error is counted apart.
+bench:0, bench:1 and so on, and they stay. The time begins when all are connected. What ends with an
+error is counted apart.
 
 usage: dynamo bench [options]
 
   --reads PERCENT      how many of the requests are GET, the others PUT; 50 by default
-  --connections N      32 by default
+  --connections N      32 by default, at most 10000
   --keys N             keys are drawn evenly from so many; 10000 by default
   --value BYTES        length of the values, from 0; 100 by default
   --secs SECONDS       5 by default
@@ -36,8 +38,13 @@ examples:
 ";
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A day, in seconds.
-const LONGEST: f64 = 86_400.0;
+/// How long to leave a node alone that says that it is busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+const MOST_CONNECTIONS: usize = 10_000;
+/// Of a client of ours: to send and to receive.
+const FILES_PER_CONNECTION: u64 = 2;
+/// Of all else.
+const OTHER_FILES: u64 = 32;
 
 struct Load {
     /// Percent.
@@ -61,7 +68,7 @@ impl Load {
 }
 
 /// What the clients have seen; times in microseconds.
-struct Seen {
+struct Tally {
     reads: Histogram<u64>,
     writes: Histogram<u64>,
     errors: u64,
@@ -72,10 +79,10 @@ struct Seen {
     first_error: Option<String>,
 }
 
-impl Seen {
-    fn new() -> Result<Seen, Box<dyn Error>> {
+impl Tally {
+    fn new() -> Result<Tally, Box<dyn Error>> {
         let (reads, writes) = (Histogram::new(3)?, Histogram::new(3)?);
-        Ok(Seen {
+        Ok(Tally {
             reads,
             writes,
             errors: 0,
@@ -90,7 +97,7 @@ impl Seen {
         self.first_error.get_or_insert(error);
     }
 
-    fn add(&mut self, other: Seen) -> Result<(), Box<dyn Error>> {
+    fn add(&mut self, other: Tally) -> Result<(), Box<dyn Error>> {
         self.reads.add(other.reads)?;
         self.writes.add(other.writes)?;
         self.errors += other.errors;
@@ -133,31 +140,41 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         print!("{HELP}");
         return Ok(());
     };
+    let files = OTHER_FILES + FILES_PER_CONNECTION * load.connections as u64;
+    if descriptors::allow(files)? < files {
+        let text = "--connections takes more open files than the system allows (ulimit -n)";
+        return Err(text.into());
+    }
     if load.reads > 0 {
         let began = Instant::now();
         fill::put_all(&load)?;
         let elapsed = began.elapsed().as_secs_f64();
         println!("put {} keys first, in {elapsed:.1} s", load.keys);
     }
-    let began = Instant::now();
-    let total = measure(&load, began)?;
-    total.print(began.elapsed().as_secs_f64());
+    let (total, elapsed) = measure(&load)?;
+    total.print(elapsed.as_secs_f64());
     match total.first_error {
         Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
         None => Ok(()),
     }
 }
 
-/// Runs all clients to their end, and adds up what they have seen.
-fn measure(load: &Load, began: Instant) -> Result<Seen, Box<dyn Error>> {
-    let done = Arc::new(AtomicU64::new(0));
-    let total = Mutex::new(Seen::new()?);
-    let until = began + load.duration;
-    std::thread::scope(|scope| {
-        for client in 0..load.connections {
-            let (done, total) = (&done, &total);
-            scope.spawn(move || {
-                let seen = drive(load, client, until, done).map_err(|error| error.to_string());
+/// Runs all clients to their end, adds up what they have seen, and tells how long that took.
+fn measure(load: &Load) -> Result<(Tally, Duration), Box<dyn Error>> {
+    let clients: Vec<Client> = (0..load.connections)
+        .map(|client| connect(load, client))
+        .collect::<Result<_, _>>()?;
+    let done = AtomicU64::new(0);
+    let total = Mutex::new(Tally::new()?);
+    let gate = RwLock::new(());
+    let elapsed = std::thread::scope(|scope| -> Result<_, Box<dyn Error>> {
+        // Nobody begins before all are there. An error that ends this lets them go, too.
+        let closed = gate.write();
+        for (client, connection) in clients.into_iter().enumerate() {
+            let (done, total, gate) = (&done, &total, &gate);
+            let run = move || {
+                drop(gate.read());
+                let seen = drive(load, client, connection, done).map_err(|error| error.to_string());
                 let mut total = lock(total);
                 match seen {
                     Ok(seen) => total
@@ -165,13 +182,19 @@ fn measure(load: &Load, began: Instant) -> Result<Seen, Box<dyn Error>> {
                         .unwrap_or_else(|e| total.failed(e.to_string())),
                     Err(error) => total.failed(error),
                 }
-            });
+            };
+            std::thread::Builder::new().spawn_scoped(scope, run)?;
         }
+        drop(closed);
+        let began = Instant::now();
         report_progress(load, &done, began);
-    });
-    Ok(total
+        Ok(began)
+    })?
+    .elapsed();
+    let total = total
         .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner()))
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    Ok((total, elapsed))
 }
 
 fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
@@ -189,30 +212,33 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             return Err(argument.unknown("bench"));
         };
         match name.as_str() {
-            "reads" => load.reads = arguments.value()?,
-            "connections" => load.connections = arguments.value()?,
-            "keys" => load.keys = arguments.value()?,
-            "value" => load.value = arguments.value()?,
+            "reads" => load.reads = arguments.value("reads")?,
+            "connections" => load.connections = arguments.value("connections")?,
+            "keys" => load.keys = arguments.value("keys")?,
+            "value" => load.value = arguments.value("value")?,
             "secs" => {
-                let seconds = arguments.value::<f64>()?;
-                if !(0.0..=LONGEST).contains(&seconds) {
-                    let text = format!("--secs is from 0 to {LONGEST}, and not {seconds}");
-                    return Err(UsageError(text));
-                }
-                load.duration = Duration::from_secs_f64(seconds);
+                load.duration = arguments.seconds("secs")?;
             }
-            "seed" => load.seed = arguments.value()?,
+            "seed" => load.seed = arguments.value("seed")?,
             "help" => return Ok(None),
             _ => return Err(argument.unknown("bench")),
         }
     }
-    if load.reads > 100 || load.connections == 0 || load.keys == 0 {
-        let text = "--reads is at most 100, --connections and --keys at least 1";
-        return Err(UsageError(text.to_owned()));
-    }
-    if load.value > MAX_VALUE {
-        let text = format!("--value is at most {MAX_VALUE}");
-        return Err(UsageError(text));
+    for (name, value, least, most) in [
+        ("reads", load.reads, 0, 100),
+        (
+            "connections",
+            load.connections as u64,
+            1,
+            MOST_CONNECTIONS as u64,
+        ),
+        ("keys", load.keys, 1, u64::MAX),
+        ("value", load.value as u64, 0, MAX_VALUE as u64),
+    ] {
+        if !(least..=most).contains(&value) {
+            let text = format!("--{name} is from {least} to {most}, and not {value}");
+            return Err(UsageError(text));
+        }
     }
     let config = arguments.config()?;
     load.addresses = config
@@ -227,13 +253,13 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
 fn drive(
     load: &Load,
     client: usize,
-    until: Instant,
+    mut connection: Client,
     done: &AtomicU64,
-) -> Result<Seen, Box<dyn Error>> {
-    let mut seen = Seen::new()?;
-    let mut connection = connect(load, client)?;
+) -> Result<Tally, Box<dyn Error>> {
+    let mut seen = Tally::new()?;
     let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
     let value = load.written_value();
+    let until = Instant::now() + load.duration;
     while Instant::now() < until {
         let key = random.u64(0..load.keys);
         let read = random.u64(0..100) < load.reads;
@@ -249,7 +275,13 @@ fn drive(
             continue;
         };
         let micros = asked.elapsed().as_micros() as u64;
-        if reply.starts_with("ERROR") {
+        if reply.starts_with("ERROR BUSY") {
+            // The node may have closed the connection with it, and has enough to do.
+            seen.failed(reply);
+            std::thread::sleep(BUSY_PAUSE);
+            connection = connect(load, client)?;
+            continue;
+        } else if reply.starts_with("ERROR") {
             seen.failed(reply);
             continue;
         } else if reply == "NOT_FOUND" {
@@ -272,10 +304,12 @@ fn connect(load: &Load, client: usize) -> Result<Client, String> {
         let address = &load.addresses[place % load.addresses.len()];
         match Client::connect(address, PATIENCE) {
             Ok(connection) => return Ok(connection),
-            Err(error) => trouble = format!("{address}: {error}; is the cluster up?"),
+            Err(error) => trouble = format!("{address}: {error}"),
         }
     }
-    Err(trouble)
+    Err(format!(
+        "no node can be reached, the last: {trouble}; is the cluster up?"
+    ))
 }
 
 /// One line a second.
