@@ -46,7 +46,7 @@ impl Position {
         Position::of(node.to_string().as_bytes())
     }
 
-    /// The last bits of the position: spread evenly over the keys of any arc.
+    /// The last bits of the position: spread evenly over the keys of any range.
     pub fn low_bits(&self) -> u16 {
         u16::from_be_bytes([self.0[18], self.0[19]])
     }
@@ -64,7 +64,7 @@ impl fmt::Debug for Position {
     }
 }
 
-/// All nodes in ring order, and the preference list of each arc.
+/// All nodes in ring order, and the preference list of each range.
 #[derive(Clone, Debug)]
 pub struct Ring {
     /// Ascending by position.
@@ -103,28 +103,28 @@ impl Ring {
         &self.members
     }
 
-    /// The arc that `position` falls into, as the index of its successor in [`Ring::members`].
-    pub fn arc_at(&self, position: Position) -> usize {
+    /// The range that `position` falls into, as the index of its successor in [`Ring::members`].
+    pub fn range_at(&self, position: Position) -> usize {
         let place = self
             .members
             .partition_point(|(member, _)| *member < position);
         place % self.members.len()
     }
 
-    /// The nodes that hold the keys of an arc: its successor first.
-    pub fn replicas_of_arc(&self, arc: usize) -> &[NodeId] {
-        &self.lists[arc]
+    /// The nodes that hold the keys of a range: its successor first.
+    pub fn replicas_of_range(&self, range: usize) -> &[NodeId] {
+        &self.lists[range]
     }
 
     /// The nodes that hold `key`: the coordinator first, then who takes over, in order.
     pub fn preference_list(&self, key: &Key) -> &[NodeId] {
-        self.replicas_of_arc(self.arc_at(Position::of(key.as_slice())))
+        self.replicas_of_range(self.range_at(Position::of(key.as_slice())))
     }
 
-    /// The arcs that `node` holds, in ring order.
-    pub fn arcs_of(&self, node: NodeId) -> Vec<usize> {
+    /// The ranges that `node` holds, in ring order.
+    pub fn ranges_of(&self, node: NodeId) -> Vec<usize> {
         (0..self.members.len())
-            .filter(|&arc| self.lists[arc].contains(&node))
+            .filter(|&range| self.lists[range].contains(&node))
             .collect()
     }
 }
@@ -202,9 +202,9 @@ mod tests {
         ];
         for (node, [first, second]) in predecessors {
             let mut owners: Vec<_> = ring
-                .arcs_of(NodeId(node))
+                .ranges_of(NodeId(node))
                 .into_iter()
-                .map(|arc| ring.replicas_of_arc(arc)[0].0)
+                .map(|range| ring.replicas_of_range(range)[0].0)
                 .collect();
             owners.sort_unstable();
             let mut expected = [node, first, second];
@@ -217,7 +217,7 @@ mod tests {
     fn with_as_many_nodes_as_replicas_every_node_holds_everything() {
         let ring = Ring::new([1, 2, 3].map(NodeId), 3);
         for node in [1, 2, 3] {
-            assert_eq!(ring.arcs_of(NodeId(node)).len(), 3);
+            assert_eq!(ring.ranges_of(NodeId(node)).len(), 3);
         }
     }
 }

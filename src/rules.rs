@@ -41,9 +41,9 @@ pub enum Rule {
     LostFolderCopied,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
     TombstoneEverywhere,
-    /// Of what is dropped the ballots stay fenced off,
+    /// Of what is dropped the ballots stay fenced off.
     DroppedBallotsFenced,
-    /// and so do the requests.
+    /// Of what is dropped the requests stay fenced off.
     DroppedRequestsFenced,
 }
 

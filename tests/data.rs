@@ -155,6 +155,29 @@ fn the_largest_value_is_written_and_read_through_every_node() {
 }
 
 #[test]
+fn every_node_knows_every_node_and_where_it_stands() {
+    let cluster = Cluster::start(&FIVE);
+    cluster.await_all_ready();
+    let ring = [
+        (5562, "177ccecaec32c54b82d5aaafc18a2dadb753e3b1"),
+        (5556, "208f7f72b198dadd244e61801abe1ec3a4857bc9"),
+        (5554, "33d6357cfaaf0f72991b0ecd8c56da066613c089"),
+        (5558, "abf0fd8db03e5ecb199a9b82929e9db79b909643"),
+        (5560, "c25ddd596aa7c81fa12378fa725f706d54325d12"),
+    ];
+    for asked in FIVE {
+        for (id, _) in ring.iter().filter(|(id, _)| *id != asked) {
+            cluster.await_sight(asked, *id, "up");
+        }
+        let told = ring.map(|(id, position)| {
+            let state = if id == asked { "self" } else { "up" };
+            format!("NODE {id} {position} {} {state}", cluster.address(id))
+        });
+        assert_eq!(cluster.list(asked, "RING").unwrap(), told);
+    }
+}
+
+#[test]
 fn a_key_that_stands_where_a_node_stands_is_coordinated_by_it() {
     let cluster = Cluster::start(&FIVE);
     let places = [

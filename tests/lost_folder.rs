@@ -47,7 +47,7 @@ fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
             .unwrap_or_else(|| panic!("no {text:?} in the log"))
     };
     let copying = place("an older data folder was lost: copying everything before voting");
-    let copied = place("keys from both other replicas");
+    let copied = place("copied from both other replicas");
     let votes = place(&format!("{lost}: votes"));
     assert!(copying < copied && copied < votes);
     assert_eq!(cluster.own_keys(lost), before);

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use simple_dynamo::bytes::MAX_VALUE;
 use simple_dynamo::clock::VectorClock;
+use simple_dynamo::peer::message::{Reply, Request};
+use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
+use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::MOST_BACKLOG;
 use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use support::impostor::Impostor;
 
 #[test]
 fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
@@ -32,6 +36,34 @@ fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
         assert_eq!(pairs.len(), 3 + round, "{pairs:?}");
     }
     assert_eq!(cluster.own_pairs(5558), cluster.own_pairs(5554));
+}
+
+/// A proposal that comes to nothing leaves a promise behind, here one that no other node has heard of.
+#[test]
+fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
+    let plan = Plan::of(&THREE).set("anti_entropy_ms", 3_600_000);
+    let cluster = plan.start();
+    let [coordinator, other, refusing] = cluster.replicas("k")[..] else {
+        unreachable!("three nodes hold it")
+    };
+    cluster.done(coordinator, "PUT k 1");
+    cluster.kill(other);
+    let mut impostor = Impostor::greet(&cluster, other, refusing);
+    let vote = VoteRequest::Prepare(Ballot::first(1000, NodeId(other)));
+    let (key, spare) = ("k".into(), false);
+    impostor.ask(Request::Vote { key, vote, spare });
+    let promised = |(_, reply)| matches!(reply, Reply::Vote(VoteReply::Promised(_)));
+    eventually("the promise", || {
+        impostor.replies().into_iter().any(promised).then_some(())
+    });
+    drop(impostor);
+    cluster.restart(other);
+    cluster.await_all_ready();
+    let version = cluster.done(coordinator, "PUT k 2");
+    eventually("the replica has what it refused", || {
+        let own = cluster.own_pairs(refusing);
+        (own == [format!("PAIR k {version} 2")]).then_some(())
+    });
 }
 
 #[test]

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::Node;
 use super::router::Action;
+use super::waiting::outcome;
 use crate::bytes::{Key, Value};
 use crate::clock::VectorClock;
 use crate::error::Failure;
 use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Ballot, Change, Outcome, Record, Verdict, Why};
+use crate::register::{Accepted, Ballot, Outcome, Record, Why};
+use crate::ring::NodeId;
 use crate::storage::{Page, Scan};
 
 /// Records that are taken from the own store at a time.
 const OWN_PAGE: usize = 500;
-/// Keys that are deleted at a time: they share messages and the disk's syncs.
-const DELETES_AT_A_TIME: usize = 64;
 /// How long to wait before the replicas of a range are asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -62,19 +62,23 @@ impl Node {
                  see STATS",
                 self.id,
                 self.anti_entropy.doubted(),
-                self.ring.arcs_of(self.id).len()
+                self.ring.ranges_of(self.id).len()
             )));
         }
+        let slow_disk = || {
+            let text = format!("the disk of node {} does not keep up", self.id);
+            Failure::Unavailable(text)
+        };
         let mut last = None;
         loop {
+            if !self.store.pages_may_wait() {
+                return Err(slow_disk());
+            }
             let (told, page) = bounded(1);
             self.store
                 .page(last.as_ref(), OWN_PAGE, move |page| drop(told.send(page)));
             let page = page.recv_timeout(self.config.request_deadline());
-            let page = page.map_err(|_| {
-                let text = format!("the disk of node {} does not keep up", self.id);
-                Failure::Unavailable(text)
-            })?;
+            let page = page.map_err(|_| slow_disk())?;
             let Some((key, _)) = page.last() else {
                 return Ok(());
             };
@@ -92,10 +96,10 @@ impl Node {
     /// # Errors
     /// `UNAVAILABLE` if too few replicas of a range answer within the request deadline.
     pub fn list_all(self: &Arc<Node>, emit: Emit) -> Result<(), Failure> {
-        for arc in 0..self.ring.members().len() {
+        for range in 0..self.ring.members().len() {
             let mut after = None;
             loop {
-                let pages = self.scan_replicas(arc, after.as_ref())?;
+                let pages = self.scan_replicas(range, after.as_ref())?;
                 let next = pages.iter().filter_map(|page| page.next.clone()).min();
                 self.merge(&pages, next.as_ref(), emit)?;
                 match next {
@@ -107,33 +111,38 @@ impl Node {
         Ok(())
     }
 
-    /// One page of an arc from every replica that answers, enough of them for a read. As long as
+    /// One page of a range from every replica that answers, enough of them for a read. As long as
     /// there are not enough they are asked again: one that has just come back may not be
     /// connected yet.
-    fn scan_replicas(&self, arc: usize, after: Option<&Key>) -> Result<Vec<Page>, Failure> {
+    fn scan_replicas(&self, range: usize, after: Option<&Key>) -> Result<Vec<Page>, Failure> {
         let needed = self.config.quorums().agreeing();
         let until = Instant::now() + self.config.request_deadline();
+        let mut most = 0;
         loop {
-            let pages = self.ask_for_pages(arc, after, until);
+            let pages = self.ask_for_pages(range, after, until);
             if pages.len() >= needed {
                 return Ok(pages);
             }
+            // The last time there is hardly any time for an answer.
+            most = most.max(pages.len());
             if Instant::now() >= until || self.ending() {
+                let replicas = self.ring.replicas_of_range(range);
+                let ids: Vec<_> = replicas.iter().map(NodeId::to_string).collect();
                 return Err(Failure::Unavailable(format!(
-                    "only {} of the {needed} replicas needed of {}'s range answered",
-                    pages.len(),
-                    self.ring.replicas_of_arc(arc)[0]
+                    "only {most} of the {needed} replicas needed of {}'s range answered, which are {}",
+                    replicas[0],
+                    ids.join(", ")
                 )));
             }
             self.pause(ASK_AGAIN);
         }
     }
 
-    /// One page of an arc from every replica that answers until then.
-    fn ask_for_pages(&self, arc: usize, after: Option<&Key>, until: Instant) -> Vec<Page> {
-        let replicas = self.ring.replicas_of_arc(arc);
+    /// One page of a range from every replica that answers until then.
+    fn ask_for_pages(&self, range: usize, after: Option<&Key>, until: Instant) -> Vec<Page> {
+        let replicas = self.ring.replicas_of_range(range);
         let scan = Scan {
-            arc,
+            range,
             buckets: None,
             after: after.cloned(),
             states: true,
@@ -207,7 +216,7 @@ impl Node {
 
     /// Reads one key and waits for it.
     fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
-        match wait(&self.begin(key.clone(), Action::Get))? {
+        match outcome(&self.begin(key.clone(), Action::Get))? {
             Outcome::Found { value, version } => Ok(Some(Pair {
                 key: key.clone(),
                 version,
@@ -216,65 +225,6 @@ impl Node {
             _ => Ok(None),
         }
     }
-
-    /// Deletes each key that `find` hands out, some at a time; returns how many there still were.
-    ///
-    /// # Errors
-    /// Those of `find`; `UNKNOWN` once any key has been deleted, or may have been.
-    pub fn delete_found(
-        self: &Arc<Node>,
-        find: impl FnOnce(Emit) -> Result<(), Failure>,
-    ) -> Result<u64, Failure> {
-        let (mut some, mut deleted) = (Vec::new(), 0);
-        find(&mut |pair| {
-            some.push(pair.key);
-            if some.len() < DELETES_AT_A_TIME {
-                return Ok(());
-            }
-            self.delete(std::mem::take(&mut some), &mut deleted)
-        })
-        .and_then(|()| self.delete(some, &mut deleted))
-        .map_err(|failure| match failure {
-            Failure::Unavailable(_) | Failure::Busy(_) if deleted == 0 => failure,
-            _ => Failure::Unknown(format!(
-                "{deleted} keys are deleted, others may be; repeat it to be sure. What went wrong: {}",
-                failure.text()
-            )),
-        })?;
-        Ok(deleted)
-    }
-
-    /// Deletes these keys together, and counts those that there still were.
-    fn delete(self: &Arc<Node>, keys: Vec<Key>, deleted: &mut u64) -> Result<(), Failure> {
-        let delete = |key| self.begin(key, Action::Change(Change::Delete));
-        let begun: Vec<_> = net::batch(|| keys.into_iter().map(delete).collect());
-        let mut failed = None;
-        for result in begun {
-            match wait(&result) {
-                Ok(Outcome::Decided(Verdict::Applied(_))) => *deleted += 1,
-                Ok(_) => {}
-                Err(failure) => failed = Some(failure),
-            }
-        }
-        match failed {
-            // Others of them may have ended otherwise.
-            Some(failure) => Err(Failure::Unknown(failure.text().to_owned())),
-            None => Ok(()),
-        }
-    }
-
-    /// Starts a request of this node itself.
-    fn begin(self: &Arc<Node>, key: Key, action: Action) -> Receiver<Result<Outcome, Failure>> {
-        let (told, result) = bounded(1);
-        self.submit(key, action, Box::new(move |result| drop(told.send(result))));
-        result
-    }
-}
-
-/// Waits for a request of this node itself: only on threads that no other node waits for.
-fn wait(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
-    let ended = |_| Failure::Unavailable("the node is ending".to_owned());
-    result.recv().map_err(ended)?
 }
 
 fn pair(key: Key, accepted: Option<&Accepted>) -> Option<Pair> {

@@ -1,9 +1,8 @@
 //! Whether this node may vote.
 //!
 //! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
-//! just what made a state chosen. So each data folder has a random storage id, and peers
-//! remember the id that a node votes under. A node with an empty folder asks all
-//! other nodes. If none of them knew an older folder it is new and votes. If one did, the
+//! just what made a state chosen. So each data folder has a random storage id, which peers note.
+//! A node with an empty folder asks all other nodes. If none of them knew an older folder it is new and votes. If one did, the
 //! node first copies every key of its ranges, promises included, from *both* other replicas:
 //! each quorum that it was ever part of has left its trace on one of them.
 //!
@@ -79,15 +78,12 @@ fn make_whole(node: &Arc<Node>) -> bool {
             "{}: an older data folder was lost: copying everything before voting",
             node.id
         );
-        while !copy_everything(node) {
-            if node.ending() {
-                return false;
-            }
-            node.pause(ASK_AGAIN);
+        if copy_everything(node).is_none() {
+            return false;
         }
         node.set_standing(Standing::Whole);
         info!(
-            "{}: copied {} keys from both other replicas",
+            "{}: copied from both other replicas, holds {} records",
             node.id,
             node.store.count()
         );
@@ -129,33 +125,47 @@ fn ask_all(node: &Arc<Node>) -> Result<Known, NodeId> {
     Ok(known)
 }
 
-fn copy_everything(node: &Arc<Node>) -> bool {
+/// Asks until there is an answer; none if the node ends.
+fn insist<T>(node: &Arc<Node>, ask: impl Fn() -> Option<T>) -> Option<T> {
+    while !node.ending() {
+        let answer = ask();
+        if answer.is_some() {
+            return answer;
+        }
+        node.pause(ASK_AGAIN);
+    }
+    None
+}
+
+/// Copies all that this node may have held; none if the node ends before.
+fn copy_everything(node: &Arc<Node>) -> Option<()> {
     // The others must have ended what they counted on the lost votes before they are copied.
-    let Ok(known) = ask_all(node) else {
-        return false;
-    };
+    let known = insist(node, || ask_all(node).ok())?;
     node.number_writes(known.highest_number + STILL_ON_THEIR_WAY);
-    for arc in node.ring.arcs_of(node.id) {
-        for &from in node.ring.replicas_of_arc(arc) {
-            if from != node.id && !copy(node, arc, from) {
-                return false;
+    for range in node.ring.ranges_of(node.id) {
+        for &from in node.ring.replicas_of_range(range) {
+            if from != node.id {
+                copy(node, range, from)?;
             }
         }
     }
-    node.store.await_durable().is_ok()
+    node.store.await_durable().ok()
 }
 
-fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
+/// Copies a range page by page. A silence in between costs one page, and not what came before.
+fn copy(node: &Arc<Node>, range: usize, from: NodeId) -> Option<()> {
     let mut scan = Scan {
-        arc,
+        range,
         buckets: None,
         after: None,
         states: true,
     };
     loop {
-        let Some(Reply::Page(page)) = node.ask_and_wait(from, Request::Scan(scan.clone())) else {
-            return false;
+        let ask = || match node.ask_and_wait(from, Request::Scan(scan.clone()))? {
+            Reply::Page(page) => Some(page),
+            _ => None,
         };
+        let page = insist(node, ask)?;
         node.store.absorb_fence(&page.fence);
         node.stats.copied.add(page.entries.len() as u64);
         for entry in page.entries {
@@ -164,11 +174,11 @@ fn copy(node: &Arc<Node>, arc: usize, from: NodeId) -> bool {
             }
         }
         // No faster than the disk.
-        if !node.store.has_room() && node.store.await_durable().is_err() {
-            return false;
+        if !node.store.disk_keeps_up() {
+            node.store.await_durable().ok()?;
         }
         if page.next.is_none() {
-            return true;
+            return Some(());
         }
         scan.after = page.next;
     }
@@ -211,6 +221,9 @@ impl Node {
                 "{}: {peer} has lost its data folder; its old votes count no more",
                 self.id
             );
+        }
+        // Also for the first that is heard of it: what was counted may be of a life before.
+        if known.as_ref() != Some(&storage) && is_news {
             self.lost_folders.fetch_add(1, Ordering::SeqCst);
             self.abandon_coordinated();
         }

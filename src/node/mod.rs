@@ -4,11 +4,11 @@
 //! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Router and
 //! coordinator are state machines without I/O; [`drive`] carries their effects out. Whichever
 //! thread brings an answer takes the request one step further: no thread waits for another node,
-//! but for those in [`listing`], [`anti_entropy`], [`tombstones`] and [`membership`], which nobody
-//! waits for.
+//! but for those of [`waiting`], which no other node waits for.
 
 pub mod anti_entropy;
 pub mod coordinator;
+pub mod deleting;
 pub mod drive;
 pub mod listing;
 pub mod membership;
@@ -18,6 +18,7 @@ pub mod router;
 pub mod stats;
 pub mod timer;
 pub mod tombstones;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{error, info};
 
 use crate::config::{Config, Member};
@@ -40,7 +41,7 @@ use crate::peer::{Link, Respond, link};
 use crate::register::Outcome;
 use crate::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
-use crate::storage::{Hooks, OpenError, StorageId, Store, Sync};
+use crate::storage::{Hooks, OpenError, StorageId, Store, SyncMode};
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
 use drive::pace::Pace;
@@ -70,7 +71,7 @@ pub enum Origin {
 pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
 /// Called when a peer may have missed what this node sent; see [`link::Settings`].
-type Returned = Arc<dyn Fn(NodeId) + Send + std::marker::Sync>;
+type Returned = Arc<dyn Fn(NodeId) + Send + Sync>;
 
 /// One node of the cluster.
 pub struct Node {
@@ -90,7 +91,7 @@ pub struct Node {
     votes: AtomicBool,
     /// Whether what waits to ride along to other nodes will be sent soon.
     flushing: AtomicBool,
-    /// How often a peer has told that it lost its folder.
+    /// How often a peer has told of a folder that this node did not know.
     lost_folders: AtomicU64,
     /// Under which storage id each peer last told that it is there.
     told: Mutex<BTreeMap<NodeId, StorageId>>,
@@ -100,9 +101,9 @@ pub struct Node {
     timer: OnceLock<Timer>,
     inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Dropped when the node ends,
+    /// Dropped when the node ends.
     alive: Mutex<Option<Sender<Infallible>>>,
-    /// which is noticed here.
+    /// Tells that it was dropped.
     ending: Receiver<Infallible>,
 }
 
@@ -112,7 +113,7 @@ impl Node {
         id: NodeId,
         config: Config,
         disk: Arc<dyn Disk>,
-        sync: Sync,
+        sync: SyncMode,
         peer_listener: TcpListener,
     ) -> Result<Arc<Node>, OpenError> {
         let ring = Arc::new(config.ring());
@@ -121,7 +122,7 @@ impl Node {
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
         let store = Store::open(disk, id, &config.fingerprint(), ring.clone(), sync, hooks)?;
-        info!("{id}: holds {} keys", store.count());
+        info!("{id}: holds {} records", store.count());
         let node = Arc::new_cyclic(|node| {
             let node = node.clone();
             let returned = move |peer| {
@@ -164,7 +165,7 @@ impl Node {
             flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
             told: Mutex::default(),
-            room: Room::new(&ring),
+            room: Room::new(&ring, Duration::from_millis(config.anti_entropy_ms)),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),
@@ -230,16 +231,6 @@ impl Node {
             let _ = thread.join();
         }
         self.store.close();
-    }
-
-    fn ending(&self) -> bool {
-        self.ending.try_recv() == Err(TryRecvError::Disconnected)
-    }
-
-    /// Waits on a thread that nobody waits for; less when the node ends.
-    fn pause(&self, time: Duration) {
-        // Nothing is ever sent: it ends with the time, or with the node.
-        let _ = self.ending.recv_timeout(time);
     }
 
     fn tick(self: &Arc<Node>, now: Instant, last: Instant) {

@@ -1,16 +1,20 @@
 //! The replica's part: answers the questions of other nodes, and never waits for any.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::error;
 
 use super::{Node, Origin};
 use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
-use crate::register::{Seen, VoteRequest};
-use crate::ring::NodeId;
+use crate::register::{Seen, VoteReply, VoteRequest};
+use crate::ring::{NodeId, Position};
 use crate::rules::{self, Rule};
 use crate::storage::Urgency;
+
+/// What is accepted at all is accepted everywhere by then.
+const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
 
 impl Service for Node {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond) {
@@ -39,10 +43,14 @@ impl Service for Node {
                 let seen = seen.map(|seen| (from, seen));
                 self.coordinate(Origin::Peer(respond), key, operation, seen);
             }
-            Request::Digests { arc } if arc < self.ring.members().len() => {
-                respond.reply(Reply::Digests(self.store.digests(arc)));
+            Request::Digests { range } if range < self.ring.members().len() => {
+                respond.reply(Reply::Digests(self.store.digests(range)));
             }
             Request::Digests { .. } => respond.reply(Reply::Abstain),
+            // Who asks does so again.
+            Request::Tombstones(_) | Request::Scan(_) if !self.store.pages_may_wait() => {
+                respond.reply(Reply::Abstain);
+            }
             Request::Tombstones(tombstones) => {
                 let reply = move |held| respond.reply(Reply::Held(held));
                 self.store.hold_tombstones(&tombstones, reply);
@@ -67,27 +75,28 @@ impl Node {
     /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
     /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
     /// state that is refused so is missed, as if this node had been away.
-    pub(super) fn has_room(&self, key: &Key, vote: &VoteRequest) -> bool {
-        let has_room = match vote {
+    pub(super) fn disk_keeps_up(&self, key: &Key, vote: &VoteRequest) -> bool {
+        let disk_keeps_up = match vote {
             VoteRequest::Read { .. } => self.store.may_wait() || self.store.seen(key).is_some(),
-            VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.has_room(),
+            VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.disk_keeps_up(),
         };
-        if !has_room && matches!(vote, VoteRequest::Accept(_)) {
+        if !disk_keeps_up && matches!(vote, VoteRequest::Accept(_)) {
             self.anti_entropy.doubt_all(&self.ring);
         }
-        has_room
+        disk_keeps_up
     }
 
     /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.
     fn vote(
-        &self,
+        self: &Arc<Node>,
         from: NodeId,
         key: &Key,
         vote: &VoteRequest,
         urgency: Urgency,
         respond: Respond,
     ) {
-        let own = self.ring.preference_list(key).contains(&self.id);
+        let range = self.ring.range_at(Position::of(key.as_slice()));
+        let own = self.ring.replicas_of_range(range).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(
                 "{}: {from} wants a vote on {key:?}, which is not held here",
@@ -95,11 +104,25 @@ impl Node {
             );
             return respond.reply(Reply::Abstain);
         }
-        if !self.has_room(key, vote) {
+        if !self.disk_keeps_up(key, vote) {
             return respond.reply(Reply::Abstain);
         }
+        let node = self.clone();
+        let accepts = matches!(vote, VoteRequest::Accept(_));
         self.store.vote(key, vote, urgency, move |reply| {
-            respond.reply(Reply::Vote(reply))
+            node.look_after(accepts, &reply, range);
+            respond.reply(Reply::Vote(reply));
         });
+    }
+
+    /// A replica that refused to accept, since it had promised a higher ballot to a proposal that came
+    /// to nothing, may have missed what the others chose: it compares, once they have had the time.
+    pub(super) fn look_after(self: &Arc<Node>, accepts: bool, reply: &VoteReply, range: usize) {
+        if accepts && matches!(reply, VoteReply::Rejected(_)) {
+            let node = self.clone();
+            self.later(OTHERS_HAVE_IT, move || {
+                node.anti_entropy.refused(&node.ring, range);
+            });
+        }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -24,10 +24,18 @@ use crate::ring::{NodeId, Ring};
 /// tell one thing and the other in turn.
 const FREE_AGAIN: usize = 16;
 
+/// A full node that has not told so again for as many times as it should have is not counted any more: it
+/// is there, and what it tells does not come here.
+const MISSED: u32 = 3;
+
 /// Which nodes hold as much as they may, this one too.
 pub struct Room {
-    full: BTreeMap<NodeId, AtomicBool>,
+    /// Until when each counts as full, in milliseconds since `began`; 0 if it is not.
+    full: BTreeMap<NodeId, AtomicU64>,
     telling: Mutex<Telling>,
+    /// How often all are told again.
+    period: Duration,
+    began: Instant,
 }
 
 /// Who is to be told how it is here.
@@ -38,12 +46,15 @@ struct Telling {
 }
 
 impl Room {
-    pub fn new(ring: &Ring) -> Room {
+    /// A full node tells so every `period`.
+    pub fn new(ring: &Ring, period: Duration) -> Room {
         let members = ring.members().iter();
         Room {
             full: members
-                .map(|(_, node)| (*node, AtomicBool::new(false)))
+                .map(|(_, node)| (*node, AtomicU64::new(0)))
                 .collect(),
+            period,
+            began: Instant::now(),
             telling: Mutex::new(Telling {
                 untold: BTreeSet::new(),
                 last: Instant::now(),
@@ -58,19 +69,19 @@ impl Room {
 
     /// A node has told whether it is full.
     pub fn heard(&self, node: NodeId, full: bool) {
-        self.full[&node].store(full, Ordering::Relaxed);
+        let until = if full {
+            (self.began.elapsed() + MISSED * self.period).as_millis() as u64
+        } else {
+            0
+        };
+        self.full[&node].store(until, Ordering::Relaxed);
     }
 
     /// Whom to tell now: everybody after a change, and now and then, since a message may be read
     /// late, after those on a newer connection.
-    fn take_untold(
-        &self,
-        changed: bool,
-        every: Duration,
-        all: impl Iterator<Item = NodeId>,
-    ) -> BTreeSet<NodeId> {
+    fn take_untold(&self, changed: bool, all: impl Iterator<Item = NodeId>) -> BTreeSet<NodeId> {
         let mut telling = lock(&self.telling);
-        if changed || telling.last.elapsed() >= every {
+        if changed || telling.last.elapsed() >= self.period {
             telling.last = Instant::now();
             telling.untold.extend(all);
         }
@@ -78,11 +89,12 @@ impl Room {
     }
 
     fn is_full(&self, node: NodeId) -> bool {
-        self.full[&node].load(Ordering::Relaxed)
+        self.began.elapsed().as_millis() < u128::from(self.full[&node].load(Ordering::Relaxed))
     }
 
     fn none_full(&self) -> bool {
-        !self.full.values().any(|full| full.load(Ordering::Relaxed))
+        let mut until = self.full.values().map(|full| full.load(Ordering::Relaxed));
+        until.all(|until| until == 0)
     }
 }
 
@@ -98,8 +110,8 @@ impl Node {
         let (bytes, limit) = (self.store.data_bytes(), self.config.data_memory());
         let before = self.is_full();
         let full = bytes >= limit || before && bytes >= limit - limit / FREE_AGAIN;
+        self.room.heard(self.id, full);
         if full != before {
-            self.room.heard(self.id, full);
             let (held, limit) = (bytes >> 20, limit >> 20);
             if full {
                 warn!(
@@ -114,9 +126,8 @@ impl Node {
                 );
             }
         }
-        let every = Duration::from_millis(self.config.anti_entropy_ms);
         let peers = self.links.keys().copied();
-        for peer in self.room.take_untold(full != before, every, peers) {
+        for peer in self.room.take_untold(full != before, peers) {
             self.links[&peer].tell(Request::Full(full));
         }
     }
@@ -124,10 +135,7 @@ impl Node {
     /// How an operation ends for which there is no room, before this node coordinates it.
     pub(super) fn turn_away(&self, key: &Key, operation: &Operation) -> Option<Outcome> {
         let full = self.without_room(key, operation)?;
-        Some(Outcome::Failed {
-            accept_sent: false,
-            why: Why::Full(full),
-        })
+        Some(Outcome::not_done(Why::Full(full)))
     }
 
     /// The replica that has no room for what an operation may add, if there is one. One without a
@@ -150,9 +158,9 @@ impl Node {
         let full = self.ring.preference_list(key).iter().find(lacks)?;
         let adds_nothing = match self.store.state(key) {
             // A retry of what was done is told so.
-            Some(state) if state.decided().get(dot.origin) >= dot.sequence => true,
+            Some(state) if state.decided_of(dot.origin) >= dot.sequence => true,
             Some(_) => *change == Change::Delete,
-            // A range in doubt may lack just what is to be deleted.
+            // With any range in doubt, what is to be deleted may be just what is missing here.
             None => *change == Change::Delete && self.anti_entropy.doubted() > 0,
         };
         (!adds_nothing).then_some(*full)
@@ -166,16 +174,30 @@ mod tests {
     #[test]
     fn peers_are_told_when_they_return_all_after_a_change_and_now_and_then() {
         let ids = [1, 2, 3].map(NodeId);
-        let room = Room::new(&Ring::new(ids, 3));
-        let (peers, seldom) = (&ids[1..], Duration::from_secs(3600));
-        let told = |changed, every| {
-            Vec::from_iter(room.take_untold(changed, every, peers.iter().copied()))
-        };
-        assert_eq!(told(false, seldom), []);
+        let peers = &ids[1..];
+        let ring = Ring::new(ids, 3);
+        let mut room = Room::new(&ring, Duration::from_secs(3600));
+        let told =
+            |room: &Room, changed| Vec::from_iter(room.take_untold(changed, peers.iter().copied()));
+        assert_eq!(told(&room, false), []);
         room.returned(NodeId(3));
-        assert_eq!(told(false, seldom), [NodeId(3)]);
-        assert_eq!(told(false, seldom), []);
-        assert_eq!(told(true, seldom), peers);
-        assert_eq!(told(false, Duration::ZERO), peers);
+        assert_eq!(told(&room, false), [NodeId(3)]);
+        assert_eq!(told(&room, false), []);
+        assert_eq!(told(&room, true), peers);
+        room.period = Duration::ZERO;
+        assert_eq!(told(&room, false), peers);
+    }
+
+    #[test]
+    fn a_node_that_does_not_tell_again_that_it_is_full_is_not_counted_any_more() {
+        let ring = Ring::new([1, 2, 3].map(NodeId), 3);
+        let mut room = Room::new(&ring, Duration::from_secs(3600));
+        room.heard(NodeId(2), true);
+        assert!(room.is_full(NodeId(2)) && !room.is_full(NodeId(1)));
+        room.heard(NodeId(2), false);
+        assert!(!room.is_full(NodeId(2)));
+        room.period = Duration::ZERO;
+        room.heard(NodeId(2), true);
+        assert!(!room.is_full(NodeId(2)));
     }
 }

@@ -71,11 +71,11 @@ impl Node {
             Standing::New => "new",
             Standing::Lost => "copying",
         };
-        let arcs = self.ring.arcs_of(self.id).len();
+        let ranges = self.ring.ranges_of(self.id).len();
         let doubted = if self.votes() {
             self.anti_entropy.doubted()
         } else {
-            arcs
+            ranges
         };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
@@ -92,8 +92,8 @@ impl Node {
             ("data_bytes", &self.store.data_bytes()),
             ("full", &if self.is_full() { "yes" } else { "no" }),
             ("log_bytes", &self.store.log_bytes()),
-            ("ranges", &arcs),
-            ("ranges_up_to_date", &(arcs - doubted)),
+            ("ranges", &ranges),
+            ("ranges_up_to_date", &(ranges - doubted)),
             ("ranges_compared", &stats.compared.get()),
             ("keys_pulled", &stats.pulled.get()),
             ("keys_restored", &stats.restored.get()),

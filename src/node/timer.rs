@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::lock;
 use crate::net;
+use crate::{lock, wait_for};
 
 /// What the timer runs.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -82,8 +82,7 @@ fn keep_time(shared: &Shared, period: Duration, tick: &dyn Fn(Instant, Instant))
             if now >= next {
                 break now;
             }
-            let woken = shared.sooner.wait_timeout(current, next - now);
-            current = woken.unwrap_or_else(PoisonError::into_inner).0;
+            current = wait_for(&shared.sooner, current, next - now);
         };
         let later = current.jobs.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut current.jobs, later);

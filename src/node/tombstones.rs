@@ -22,12 +22,12 @@ use crate::ring::{NodeId, Position};
 const BATCH: usize = 256;
 
 /// Since when this node has seen a tombstone.
-type Seen = BTreeMap<Key, (Ballot, Instant)>;
+type FirstSeen = BTreeMap<Key, (Ballot, Instant)>;
 
 /// The thread: ends with the node.
 pub fn run(node: &Arc<Node>) {
     let age = Duration::from_millis(node.config.tombstone_age_ms);
-    let mut seen = Seen::new();
+    let mut seen = FirstSeen::new();
     while !node.ending() {
         node.pause(age / 4);
         if node.votes() {
@@ -38,9 +38,9 @@ pub fn run(node: &Arc<Node>) {
 }
 
 /// Looks at every tombstone, and drops those that are old enough.
-fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
+fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     let now = Instant::now();
-    let mut seen = Seen::new();
+    let mut seen = FirstSeen::new();
     let mut due: BTreeMap<usize, Vec<(Key, Accepted)>> = BTreeMap::new();
     let mut promises = Vec::new();
     let mut after = None;
@@ -52,23 +52,23 @@ fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (key, record) in page {
-            let arc = node.ring.arc_at(Position::of(key.as_slice()));
+            let range = node.ring.range_at(Position::of(key.as_slice()));
             let accepted = record.accepted_ballot();
             let since = match before.get(&key) {
                 Some((ballot, since)) if *ballot == accepted => *since,
                 _ => now,
             };
             seen.insert(key.clone(), (accepted, since));
-            let wait = age * (1 + 2 * rank(node, arc));
+            let wait = age * (1 + 2 * rank(node, range));
             if now.saturating_duration_since(since) >= wait {
                 let Some(tombstone) = record.accepted else {
                     promises.push((key, accepted));
                     continue;
                 };
-                let batch = due.entry(arc).or_default();
+                let batch = due.entry(range).or_default();
                 batch.push((key, tombstone));
                 if batch.len() >= BATCH {
-                    settle(node, arc, std::mem::take(batch));
+                    settle(node, range, std::mem::take(batch));
                 }
             }
         }
@@ -78,24 +78,24 @@ fn look(node: &Arc<Node>, before: &Seen, age: Duration) -> Seen {
     }
     // Whose proposal never came. Nobody need be asked: the fence promises the same.
     node.store.drop_tombstones(promises);
-    for (arc, batch) in due {
-        settle(node, arc, batch);
+    for (range, batch) in due {
+        settle(node, range, batch);
     }
     seen
 }
 
 /// 0 for the coordinator of the range, 1 for its successor, and so on.
-fn rank(node: &Node, arc: usize) -> u32 {
-    let replicas = node.ring.replicas_of_arc(arc);
+fn rank(node: &Node, range: usize) -> u32 {
+    let replicas = node.ring.replicas_of_range(range);
     let place = replicas.iter().position(|replica| *replica == node.id);
     place.unwrap_or(replicas.len()) as u32
 }
 
 /// Drops those of a range's tombstones that all replicas hold, if all of them answer. While one
 /// is silent nobody is asked: it would be in vain.
-fn settle(node: &Arc<Node>, arc: usize, tombstones: Vec<(Key, Accepted)>) {
+fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     let others = || {
-        let replicas = node.ring.replicas_of_arc(arc).iter().copied();
+        let replicas = node.ring.replicas_of_range(range).iter().copied();
         replicas.filter(|replica| *replica != node.id)
     };
     if others().any(|other| node.links[&other].suspect()) {

@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
+use crate::bytes::Key;
 use crate::net::Outgoing;
 use crate::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::storage::{Page, Scan, StorageId};
 
 /// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
-/// The longest line, in bytes: a page of records, or the largest key and value with every byte
-/// escaped, and what surrounds them.
-pub const MAX_LINE: usize = 2 * 6 * (MAX_KEY + MAX_VALUE);
+/// The longest line, in bytes: a page of 4 MiB of records and one more, with the largest key and
+/// value, which take some 3 MiB.
+pub const MAX_LINE: usize = 8 << 20;
 
 /// How much of the buffer for outgoing messages each thread keeps, in bytes.
 const KEPT_SCRATCH: usize = 64 << 10;
@@ -58,6 +58,7 @@ pub struct Tell {
     pub tell: Reply,
 }
 
+/// A question of one node to another, or what it tells it without a question ([`Ask`] with number 0).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -79,9 +80,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<Seen>,
     },
-    /// Anti-entropy: the digests of an arc's buckets.
-    Digests { arc: usize },
-    /// Anti-entropy, and listing all pairs: the records of an arc.
+    /// Anti-entropy: the digests of a range's buckets.
+    Digests { range: usize },
+    /// Anti-entropy, and listing all pairs: the records of a range.
     Scan(Scan),
     /// Do you hold these very tombstones, or are you past them?
     Tombstones(Vec<(Key, Accepted)>),
@@ -95,6 +96,7 @@ pub enum Request {
     Ping,
 }
 
+/// The answer to a [`Request`]; each variant belongs to that of the same name, if there is one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -120,6 +122,14 @@ impl Request {
     /// Whether the answer is not waited for as long as all goes well.
     pub fn is_spare(&self) -> bool {
         matches!(self, Request::Vote { spare: true, .. })
+    }
+
+    /// Whether it has a state to take.
+    pub fn is_accept(&self) -> bool {
+        let Request::Vote { vote, .. } = self else {
+            return false;
+        };
+        matches!(vote, VoteRequest::Accept(_))
     }
 }
 
@@ -162,6 +172,7 @@ fn with_line<T: Serialize>(message: &T, send: impl FnOnce(&[u8]) -> bool) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bytes::{MAX_KEY, MAX_VALUE};
     use crate::clock::Dot;
     use crate::config::MOST_NODES;
     use crate::register::{Change, State, Update};
@@ -304,8 +315,9 @@ mod tests {
         let clock: Vec<_> = (0..MOST_NODES as u32)
             .map(|id| format!("{}:{}", u32::MAX - id, u64::MAX))
             .collect();
+        // As long in JSON as can be.
         let state = |value: usize| State {
-            value: Some(vec![0x01; value].as_slice().into()),
+            value: Some("\u{1}\"\"\"\"".repeat(value / 5).into()),
             clock: clock.join(",").parse().unwrap(),
             ..State::default()
         };
@@ -325,9 +337,9 @@ mod tests {
                     put(filled("\u{2}"), MAX_VALUE);
                 }
             }
-            for arc in 0..3 {
+            for range in 0..3 {
                 let mut scan = Scan {
-                    arc,
+                    range,
                     buckets: None,
                     after: None,
                     states: true,
@@ -349,7 +361,7 @@ mod tests {
     #[test]
     fn the_largest_record_fits_into_a_line() {
         let state = State {
-            value: Some([0x01; MAX_VALUE][..].into()),
+            value: Some("\u{1}\"\"\"\"".repeat(MAX_VALUE / 5).into()),
             ..State::default()
         };
         let accepted = Accepted {

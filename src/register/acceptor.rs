@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use log::error;
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Fence, State};
@@ -46,7 +45,7 @@ pub enum VoteReply {
     Promised(Promise),
     /// The state is accepted.
     Taken,
-    /// Neither: this higher ballot was promised.
+    /// Neither: this ballot was promised, which forbids it.
     Rejected(Ballot),
     Seen(Seen),
 }
@@ -78,6 +77,11 @@ pub struct Seen {
 pub enum Update {
     Promise(Ballot),
     Accept(Accepted),
+}
+
+/// The ballot of what is accepted, [`Ballot::ZERO`] if that is nothing.
+pub fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
+    accepted.as_ref().map_or(Ballot::ZERO, |own| own.ballot)
 }
 
 impl Record {
@@ -116,18 +120,17 @@ impl Record {
             return (None, VoteReply::Rejected(self.promised));
         }
         match &self.accepted {
-            Some(own) if own.ballot == proposal.ballot && own.state == proposal.state => {
-                (None, VoteReply::Taken)
-            }
-            Some(own) if own.ballot == proposal.ballot => {
-                error!(
-                    "BROKEN INVARIANT: two states at ballot {}: kept {:?}, refused {:?}",
-                    own.ballot, own.state, proposal.state
-                );
-                (None, VoteReply::Rejected(self.promised))
-            }
+            Some(_) if self.contradicts(proposal) => (None, VoteReply::Rejected(self.promised)),
+            Some(own) if own.ballot == proposal.ballot => (None, VoteReply::Taken),
             _ => (Some(Update::Accept(proposal.clone())), VoteReply::Taken),
         }
+    }
+
+    /// Whether another state was accepted at the very ballot of this one, which no proposer that
+    /// keeps the rules ever proposes.
+    pub fn contradicts(&self, proposal: &Accepted) -> bool {
+        let own = self.accepted.as_ref();
+        own.is_some_and(|own| own.ballot == proposal.ballot && own.state != proposal.state)
     }
 
     /// What a read sees: the accepted ballot, and the state on request.
@@ -177,9 +180,7 @@ impl Record {
 
     /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none.
     pub fn accepted_ballot(&self) -> Ballot {
-        self.accepted
-            .as_ref()
-            .map_or(Ballot::ZERO, |accepted| accepted.ballot)
+        ballot_of(&self.accepted)
     }
 }
 

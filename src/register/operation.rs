@@ -1,5 +1,7 @@
 //! What an origin asks of a coordinator, and what it is told.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Change, State, Verdict};
@@ -31,7 +33,7 @@ pub enum Outcome {
     },
     Missing,
     Decided(Verdict),
-    /// The origin gave this request up before.
+    /// Over, and perhaps done: see [`Absorbed::Superseded`](super::state::Absorbed::Superseded).
     Superseded,
     /// Not done here. Without an accept sent it has left no trace; with one it may yet be done.
     Failed {
@@ -45,7 +47,9 @@ pub enum Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// Too few replicas answered.
-    NoQuorum,
+    NoQuorum { needed: usize, got: usize },
+    /// A replica has lost its folder, and with it votes that were counted.
+    StartedOver,
     /// Another coordinator was faster, again and again.
     Contended,
     /// No room for one more request.
@@ -62,9 +66,12 @@ pub enum Why {
 
 impl Why {
     /// A few words for people.
-    pub fn text(self) -> &'static str {
-        match self {
-            Why::NoQuorum => "reached too few replicas",
+    pub fn text(self) -> Cow<'static, str> {
+        let text = match self {
+            Why::NoQuorum { needed, got } => {
+                return format!("reached {got} of the {needed} replicas needed").into();
+            }
+            Why::StartedOver => "started over, since a replica has lost its folder",
             Why::Contended => "lost to other writers again and again",
             Why::Overloaded => "is overloaded",
             Why::Congested => "has too many large replies waiting",
@@ -74,11 +81,20 @@ impl Why {
                  a lost store (see its STATS)"
             }
             Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
-        }
+        };
+        text.into()
     }
 }
 
 impl Outcome {
+    /// Failed without a trace.
+    pub fn not_done(why: Why) -> Outcome {
+        Outcome::Failed {
+            accept_sent: false,
+            why,
+        }
+    }
+
     /// What a read tells of a chosen state.
     pub fn of_read(state: Option<&State>) -> Outcome {
         match state.and_then(|state| Some((state.value.clone()?, state))) {

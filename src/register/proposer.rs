@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::acceptor::ballot_of;
 use super::state::Absorbed;
 use super::{Accepted, Ballot, Change, Promise, Quorums, State, Verdict, VoteReply, VoteRequest};
 use crate::clock::{Dot, VectorClock};
@@ -28,10 +29,10 @@ pub enum Step {
     Backoff,
     /// Enough replicas hold this state. It is chosen and may be told.
     Chosen(Accepted, Verdict),
-    /// The request's origin has given it up: nothing to do, nothing to tell.
+    /// The request is over, and perhaps done: nothing to do, nothing to tell of it.
     Superseded,
     /// Too few replicas answered.
-    NoQuorum,
+    NoQuorum { needed: usize, got: usize },
 }
 
 /// One attempt after another to get an intent chosen.
@@ -159,7 +160,6 @@ impl Proposer {
     }
 
     fn advance(&mut self) -> Step {
-        let outstanding = self.quorums.replicas - self.heard.len();
         match &mut self.phase {
             Phase::Preparing {
                 promises,
@@ -176,8 +176,8 @@ impl Proposer {
                     };
                     return self.propose(self.ballot, &state);
                 }
-                let possible = *promises + outstanding >= self.quorums.read;
-                self.unless_possible(possible)
+                let got = *promises;
+                self.unless_possible(got, self.quorums.read)
             }
             Phase::Accepting {
                 proposal,
@@ -187,17 +187,19 @@ impl Proposer {
                 if *taken >= self.quorums.write {
                     return Step::Chosen(proposal.clone(), verdict.clone());
                 }
-                let possible = *taken + outstanding >= self.quorums.write;
-                self.unless_possible(possible)
+                let got = *taken;
+                self.unless_possible(got, self.quorums.write)
             }
         }
     }
 
-    fn unless_possible(&self, possible: bool) -> Step {
-        match (possible, self.rejections) {
-            (true, _) => Step::Wait,
-            (false, 0) => Step::NoQuorum,
-            (false, _) => Step::Backoff,
+    /// Waits while those that are still to be heard could make up the number.
+    fn unless_possible(&self, got: usize, needed: usize) -> Step {
+        let outstanding = self.quorums.replicas - self.heard.len();
+        match self.rejections {
+            _ if got + outstanding >= needed => Step::Wait,
+            0 => Step::NoQuorum { needed, got },
+            _ => Step::Backoff,
         }
     }
 
@@ -248,12 +250,6 @@ impl Phase {
             before: VectorClock::default(),
         }
     }
-}
-
-fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
-    accepted
-        .as_ref()
-        .map_or(Ballot::ZERO, |accepted| accepted.ballot)
 }
 
 #[cfg(test)]
@@ -382,7 +378,8 @@ mod tests {
     fn silence_of_two_replicas_ends_a_proposal() {
         let (mut proposer, _) = start(write(1, "x"), None);
         assert_eq!(proposer.reply(B, None), Step::Wait);
-        assert_eq!(proposer.reply(C, None), Step::NoQuorum);
+        let (needed, got) = (2, 0);
+        assert_eq!(proposer.reply(C, None), Step::NoQuorum { needed, got });
     }
 
     #[test]

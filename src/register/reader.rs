@@ -23,7 +23,7 @@ pub enum Step {
     /// A replica promised a higher ballot: only a full round can tell what is chosen.
     FullRound,
     /// Too few replicas answered.
-    NoQuorum,
+    NoQuorum { needed: usize, got: usize },
 }
 
 /// One read, from the first question to the last repair.
@@ -60,9 +60,14 @@ impl Reader {
         }
     }
 
+    /// Whether what is chosen is known: further replies are of use for repairs alone.
+    pub fn answered(&self) -> bool {
+        matches!(self.phase, Phase::Answered(_))
+    }
+
     /// Whether every replica has been heard and nothing is left to do.
     pub fn finished(&self) -> bool {
-        matches!(self.phase, Phase::Answered(_)) && self.heard.len() == self.quorums.replicas
+        self.answered() && self.heard.len() == self.quorums.replicas
     }
 
     /// Takes the answer of one replica to the last question; `None` is its silence. A second
@@ -100,11 +105,12 @@ impl Reader {
             return self.agreed(ballot);
         }
         if self.heard.len() < self.quorums.replicas {
-            Step::Wait
-        } else if self.replies().count() < needed {
-            Step::NoQuorum
-        } else {
-            self.disagreed()
+            return Step::Wait;
+        }
+        let got = self.replies().count();
+        match self.replies().map(|seen| seen.ballot).max() {
+            Some(highest) if got >= needed => self.disagreed(highest),
+            _ => Step::NoQuorum { needed, got },
         }
     }
 
@@ -120,12 +126,9 @@ impl Reader {
         }
     }
 
-    /// All have answered and no two alike: the highest state may or may not be chosen. Held by
-    /// enough replicas it is.
-    fn disagreed(&mut self) -> Step {
-        let Some(ballot) = self.replies().map(|seen| seen.ballot).max() else {
-            return Step::NoQuorum;
-        };
+    /// Nobody is left to hear, and no ballot has enough holders: the highest state may or may not
+    /// be chosen. Held by enough replicas it is.
+    fn disagreed(&mut self, ballot: Ballot) -> Step {
         let Some(state) = self.state_of(ballot) else {
             return self.ask_states();
         };
@@ -169,14 +172,15 @@ impl Reader {
             Some(VoteReply::Rejected(_)) => *rejected = true,
             _ => {}
         }
-        if *holders >= self.quorums.agreeing() {
+        let (needed, got) = (self.quorums.agreeing(), *holders);
+        if got >= needed {
             let highest = highest.clone();
             return self.answer(highest);
         }
         match (waiting.is_empty(), *rejected) {
             (false, _) => Step::Wait,
             (true, true) => Step::FullRound,
-            (true, false) => Step::NoQuorum,
+            (true, false) => Step::NoQuorum { needed, got },
         }
     }
 
@@ -323,7 +327,7 @@ mod tests {
         reader.reply(A, seen(3, true));
         reader.reply(B, seen(2, false));
         assert_eq!(reader.reply(C, None), Step::WriteBack(accepted(3), vec![B]));
-        assert_eq!(reader.reply(B, None), Step::NoQuorum);
+        assert_eq!(reader.reply(B, None), Step::NoQuorum { needed: 2, got: 1 });
     }
 
     #[test]
@@ -341,6 +345,6 @@ mod tests {
         let mut reader = Reader::start(QUORUMS);
         reader.reply(A, seen(3, true));
         reader.reply(B, None);
-        assert_eq!(reader.reply(C, None), Step::NoQuorum);
+        assert_eq!(reader.reply(C, None), Step::NoQuorum { needed: 2, got: 1 });
     }
 }

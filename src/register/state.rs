@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Value;
 use crate::clock::{Dot, VectorClock};
+use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 
 /// The content of a key: value or tombstone, with what it has absorbed.
@@ -63,7 +64,8 @@ pub enum Verdict {
 pub enum Absorbed {
     /// Propose this state; once it is chosen, answer this verdict.
     Into(State, Verdict),
-    /// Its origin gave this request up and has made later ones since: drop it.
+    /// Over: its origin gave it up and has made later ones since, or it is [`State::before`] the
+    /// key, and perhaps done. Drop it, and do not tell that it was not done.
     Superseded,
 }
 
@@ -80,6 +82,15 @@ impl State {
         decided
     }
 
+    /// Up to which of an origin's requests everything is [decided](State::decided).
+    pub fn decided_of(&self, origin: NodeId) -> u64 {
+        let clocks = [&self.clock, &self.refusals, &self.before];
+        clocks
+            .map(|clock| clock.get(origin))
+            .into_iter()
+            .fold(0, u64::max)
+    }
+
     /// Adds to a clock what is [decided](State::decided).
     pub fn add_decided(&self, clock: &mut VectorClock) {
         for decided in [&self.clock, &self.refusals, &self.before] {
@@ -93,7 +104,7 @@ impl State {
             let absorbed = self.clock.get(dot.origin);
             let refused = self.refusals.get(dot.origin);
             let over = self.before.get(dot.origin) >= dot.sequence;
-            if over || absorbed.max(refused) > dot.sequence {
+            if over || self.decided_of(dot.origin) > dot.sequence {
                 return Absorbed::Superseded;
             }
             if absorbed == dot.sequence {

@@ -46,8 +46,8 @@ pub fn run(node: &Arc<Node>) {
                 node.stats.compared.add(1);
                 node.anti_entropy.compared(comparison, doubts);
                 if pulled > 0 {
-                    let Comparison { arc, with } = comparison;
-                    let owner = node.ring.replicas_of_arc(arc)[0];
+                    let Comparison { range, with } = comparison;
+                    let owner = node.ring.replicas_of_range(range)[0];
                     info!(
                         "{}: pulled {pulled} keys of {owner}'s range from {with}",
                         node.id
@@ -70,23 +70,23 @@ pub fn run(node: &Arc<Node>) {
 
 fn all_comparisons(node: &Node) -> Vec<Comparison> {
     let mut all = Vec::new();
-    for arc in node.ring.arcs_of(node.id) {
+    for range in node.ring.ranges_of(node.id) {
         let others = node
             .ring
-            .replicas_of_arc(arc)
+            .replicas_of_range(range)
             .iter()
             .filter(|other| **other != node.id);
-        all.extend(others.map(|&with| Comparison { arc, with }));
+        all.extend(others.map(|&with| Comparison { range, with }));
     }
     all
 }
 
 /// Pulls what the other replica has newer; `None` if it did not answer to the end.
-fn compare(node: &Arc<Node>, Comparison { arc, with }: Comparison) -> Option<u64> {
-    let Some(Reply::Digests(theirs)) = node.ask_and_wait(with, Request::Digests { arc }) else {
+fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u64> {
+    let Some(Reply::Digests(theirs)) = node.ask_and_wait(with, Request::Digests { range }) else {
         return None;
     };
-    let own = node.store.digests(arc);
+    let own = node.store.digests(range);
     let differing: Vec<u16> = (0..)
         .zip(own.iter().zip(&theirs))
         .filter(|(_, (a, b))| a != b)
@@ -96,7 +96,7 @@ fn compare(node: &Arc<Node>, Comparison { arc, with }: Comparison) -> Option<u64
         return Some(0);
     }
     let mut scan = Scan {
-        arc,
+        range,
         buckets: Some(differing),
         after: None,
         states: false,
@@ -158,7 +158,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
         }
     }
     let pulled = states.len() as u64;
-    complete &= take_over(node, &states);
+    complete &= accept_pulled(node, &states);
     node.stats.pulled.add(pulled);
     complete.then_some(pulled)
 }
@@ -168,7 +168,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 /// replica holds each of them now, or what came after it.
 ///
 /// All votes are on their way before one is waited for: they share the disk's syncs.
-fn take_over(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
+fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     let (told, votes) = bounded(states.len());
     for (key, accepted) in states {
         let (told, asked) = (told.clone(), key.clone());
@@ -193,18 +193,4 @@ fn take_over(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
         node.store.accepted(key) >= accepted.ballot || node.store.is_past(key, accepted)
     };
     states.iter().all(held)
-}
-
-impl Node {
-    /// Asks a peer and waits for the answer: only on threads that no other node waits for.
-    pub(in crate::node) fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
-        let (told, answer) = bounded(1);
-        self.links.get(&peer)?.ask(request, move |answer| {
-            let _ = told.send(answer);
-        });
-        match answer.recv() {
-            Ok(Answer::Reply(reply)) => Some(reply),
-            _ => None,
-        }
-    }
 }

@@ -1,11 +1,11 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
-//! It runs after a restart, after a pause of this process, after it refused a state, whenever this
-//! node hears a peer again after a silence or a peer hears this node again, after a peer dropped
+//! It runs after a restart, after a pause of this process, after its disk did not keep up, whenever
+//! this node hears a peer again after a silence or a peer hears this node again, after a peer dropped
 //! messages to this node, and slowly all the time. A restarted node votes at once, since its log
 //! is whole; what it missed comes in the background. Until then it is *in doubt* about the ranges
 //! concerned, and `GET @` waits. A peer that falls silent is no doubt, but a reason to compare with
-//! the others.
+//! the others, and so is a state that this node refused since it had promised a higher ballot.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::lock;
 use crate::register::Quorums;
 use crate::ring::{NodeId, Ring};
+use crate::{lock, wait_for};
 
 /// Which ranges are to be compared with whom.
 pub struct AntiEntropy {
@@ -47,7 +47,7 @@ struct Work {
 /// A range, and the replica to compare it with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Comparison {
-    arc: usize,
+    range: usize,
     with: NodeId,
 }
 
@@ -55,9 +55,9 @@ impl AntiEntropy {
     /// All ranges of `node` are in doubt at first.
     pub fn new(node: NodeId, ring: &Ring, quorums: Quorums) -> AntiEntropy {
         let doubted = ring
-            .arcs_of(node)
+            .ranges_of(node)
             .into_iter()
-            .map(|arc| (arc, BTreeSet::new()))
+            .map(|range| (range, BTreeSet::new()))
             .collect();
         let queue = VecDeque::new();
         let work = Work {
@@ -76,7 +76,7 @@ impl AntiEntropy {
         }
     }
 
-    /// Any range may lack writes: this process did not run for a while, or refused a state.
+    /// Any range may lack writes: this process did not run for a while, or its disk not keep up.
     pub fn doubt_all(&self, ring: &Ring) {
         self.doubt(ring, |_| true);
     }
@@ -90,14 +90,12 @@ impl AntiEntropy {
     fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
         let mut work = lock(&self.work);
         let doubts = work.doubts + 1;
-        for arc in ring.arcs_of(self.node) {
-            let replicas = ring.replicas_of_arc(arc);
+        for range in ring.ranges_of(self.node) {
+            let replicas = ring.replicas_of_range(range);
             if concerned(replicas) {
                 work.doubts = doubts;
-                work.doubted.insert(arc, BTreeSet::new());
-                for &with in replicas.iter().filter(|replica| **replica != self.node) {
-                    work.enqueue(Comparison { arc, with });
-                }
+                work.doubted.insert(range, BTreeSet::new());
+                work.enqueue_all(range, replicas, &[self.node]);
             }
         }
         self.woken.notify_all();
@@ -107,13 +105,20 @@ impl AntiEntropy {
     /// never come back to say so.
     fn peer_fell_silent(&self, ring: &Ring, peer: NodeId) {
         let mut work = lock(&self.work);
-        for arc in ring.arcs_of(self.node) {
-            let replicas = ring.replicas_of_arc(arc);
+        for range in ring.ranges_of(self.node) {
+            let replicas = ring.replicas_of_range(range);
             if replicas.contains(&peer) {
-                let others = replicas.iter().filter(|it| ![self.node, peer].contains(it));
-                others.for_each(|&with| work.enqueue(Comparison { arc, with }));
+                work.enqueue_all(range, replicas, &[self.node, peer]);
             }
         }
+    }
+
+    /// A state for a key of this range was refused. It may be chosen all the same, by the others, and
+    /// is not sent again.
+    pub fn refused(&self, ring: &Ring, range: usize) {
+        let replicas = ring.replicas_of_range(range);
+        lock(&self.work).enqueue_all(range, replicas, &[self.node]);
+        self.woken.notify_all();
     }
 
     /// How many of this node's ranges may lack writes.
@@ -137,11 +142,8 @@ impl AntiEntropy {
             if now >= until {
                 return false;
             }
-            let wait = (until - now).min(Duration::from_millis(10));
-            work = match self.woken.wait_timeout(work, wait) {
-                Ok((work, _)) => work,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            let tick = Duration::from_millis(10);
+            work = wait_for(&self.woken, work, tick.min(until - now));
         }
     }
 
@@ -156,14 +158,10 @@ impl AntiEntropy {
 
     /// The next comparison that is due, if one is due in time, and the number of doubts so far.
     fn next(&self, within: Duration) -> (Option<Comparison>, u64) {
-        let work = lock(&self.work);
-        let mut work = match self
-            .woken
-            .wait_timeout_while(work, within, |w| w.queue.is_empty())
-        {
-            Ok((work, _)) => work,
-            Err(poisoned) => poisoned.into_inner().0,
-        };
+        let mut work = lock(&self.work);
+        if work.queue.is_empty() {
+            work = wait_for(&self.woken, work, within);
+        }
         (work.take_next(), work.doubts)
     }
 
@@ -185,10 +183,10 @@ impl AntiEntropy {
             // It may have looked before what is now in doubt happened: once more.
             return work.enqueue(done);
         }
-        if let Some(compared) = work.doubted.get_mut(&done.arc) {
+        if let Some(compared) = work.doubted.get_mut(&done.range) {
             compared.insert(done.with);
             if compared.len() >= self.enough {
-                work.doubted.remove(&done.arc);
+                work.doubted.remove(&done.range);
             }
         }
         self.woken.notify_all();
@@ -199,6 +197,12 @@ impl Work {
     fn enqueue(&mut self, comparison: Comparison) {
         if !self.queue.contains(&comparison) {
             self.queue.push_back(comparison);
+        }
+    }
+
+    fn enqueue_all(&mut self, range: usize, replicas: &[NodeId], but: &[NodeId]) {
+        for &with in replicas.iter().filter(|replica| !but.contains(replica)) {
+            self.enqueue(Comparison { range, with });
         }
     }
 

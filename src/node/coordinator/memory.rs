@@ -6,9 +6,9 @@ use crate::bytes::Key;
 use crate::register::Accepted;
 use crate::rules::{self, Rule};
 
-/// How many keys one generation holds,
+/// How many keys a generation holds, at the most; two generations are kept.
 const GENERATION: usize = 4096;
-/// and how many bytes of keys and values, at the most; two generations are kept.
+/// How many bytes of keys and values a generation holds, at the most.
 const GENERATION_BYTES: usize = 16 << 20;
 
 /// Per key the last state that this coordinator got chosen, for as many keys as were written

@@ -42,8 +42,8 @@ pub enum Effect<H> {
         to: NodeId,
         ticket: Ticket,
         key: Key,
-        /// The arc of the key.
-        arc: usize,
+        /// The range of the key.
+        range: usize,
         request: VoteRequest,
         /// A replica that has given its vote already, and is not asked.
         told: Option<NodeId>,
@@ -78,9 +78,12 @@ pub struct Coordinator<H> {
 
 struct Request<H> {
     key: Key,
-    arc: usize,
+    range: usize,
     /// Taken when the request is answered.
     handle: Option<H>,
+    /// Of other reads of the key that need a full round, too, and came before this one had begun:
+    /// what it gets chosen is as fresh as theirs would be.
+    sharing: Vec<H>,
     /// A ballot that the proposal must be above to have a chance: the own replica's promise when a
     /// write came, or the last ballot of the proposal before it. A read has none at first.
     promised: Ballot,
@@ -95,7 +98,20 @@ enum Task {
     Propose(Proposer),
 }
 
+impl<H> Request<H> {
+    /// Whom to answer, once.
+    fn take_handles(&mut self) -> impl Iterator<Item = H> {
+        let own = self.handle.take();
+        own.into_iter().chain(std::mem::take(&mut self.sharing))
+    }
+}
+
 impl Task {
+    /// Whether a full round of a read waits for its turn.
+    fn waits_to_write_back(&self) -> bool {
+        matches!(self, Task::Queued(Intent::WriteBack))
+    }
+
     /// The dot of a write that waits for its turn.
     fn queued_dot(&self) -> Option<Dot> {
         match self {
@@ -121,11 +137,6 @@ impl<H> Coordinator<H> {
         }
     }
 
-    /// How many requests are under way.
-    pub fn in_flight(&self) -> usize {
-        self.requests.len()
-    }
-
     /// A new request; `promised` is what this node's own replica has promised for the key
     /// ([`Ballot::ZERO`] for a read, which seldom proposes), and `seen` what a replica that sends a
     /// read has seen itself since the client asked for it: its vote, told before it is asked.
@@ -138,8 +149,8 @@ impl<H> Coordinator<H> {
         seen: Option<(NodeId, Seen)>,
         effects: &mut Vec<Effect<H>>,
     ) {
-        let arc = self.ring.arc_at(Position::of(key.as_slice()));
-        let refusal = if !self.ring.replicas_of_arc(arc).contains(&self.node) {
+        let range = self.ring.range_at(Position::of(key.as_slice()));
+        let refusal = if !self.ring.replicas_of_range(range).contains(&self.node) {
             Some(Why::NotReplica)
         } else if self.requests.len() >= self.capacity {
             Some(Why::Overloaded)
@@ -147,10 +158,7 @@ impl<H> Coordinator<H> {
             None
         };
         if let Some(why) = refusal {
-            let outcome = Outcome::Failed {
-                accept_sent: false,
-                why,
-            };
+            let outcome = Outcome::not_done(why);
             return effects.push(Effect::Answer { handle, outcome });
         }
         self.last_request += 1;
@@ -163,8 +171,9 @@ impl<H> Coordinator<H> {
         let handle = Some(handle);
         let request = Request {
             key,
-            arc,
+            range,
             handle,
+            sharing: Vec::new(),
             promised,
             question: 0,
             attempt: 0,
@@ -233,23 +242,22 @@ impl<H> Coordinator<H> {
                 Task::Propose(proposer) => proposer.accept_sent(),
                 Task::Read(_) | Task::Queued(_) => false,
             };
-            if let Some(handle) = request.handle.take() {
-                let outcome = Outcome::Failed {
-                    accept_sent,
-                    why: Why::NoQuorum,
-                };
-                effects.push(Effect::Answer { handle, outcome });
-            }
+            let why = Why::StartedOver;
+            let answer = |handle| Effect::Answer {
+                handle,
+                outcome: Outcome::Failed { accept_sent, why },
+            };
+            effects.extend(request.take_handles().map(answer));
         }
     }
 
     fn answer(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
-        let handle = self
-            .requests
-            .get_mut(&id)
-            .and_then(|request| request.handle.take());
-        if let Some(handle) = handle {
-            effects.push(Effect::Answer { handle, outcome });
+        if let Some(request) = self.requests.get_mut(&id) {
+            let answer = |handle| Effect::Answer {
+                handle,
+                outcome: outcome.clone(),
+            };
+            effects.extend(request.take_handles().map(answer));
         }
     }
 
@@ -271,7 +279,7 @@ impl<H> Coordinator<H> {
             request: id,
             question: request.question,
         };
-        let mut replicas = replicas.unwrap_or_else(|| self.ring.replicas_of_arc(request.arc));
+        let mut replicas = replicas.unwrap_or_else(|| self.ring.replicas_of_range(request.range));
         if !rules::holds(Rule::EveryReplicaAsked) {
             replicas = &replicas[..replicas.len().min(self.quorums.write)];
         }
@@ -280,7 +288,7 @@ impl<H> Coordinator<H> {
             to,
             ticket,
             key: request.key.clone(),
-            arc: request.arc,
+            range: request.range,
             request: question(to),
             told,
         }));

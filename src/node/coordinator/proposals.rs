@@ -42,7 +42,9 @@ impl<H> Coordinator<H> {
                 self.end_proposal(id, outcome, effects);
             }
             Step::Superseded => self.end_proposal(id, Outcome::Superseded, effects),
-            Step::NoQuorum => self.fail_proposal(id, Why::NoQuorum, effects),
+            Step::NoQuorum { needed, got } => {
+                self.fail_proposal(id, Why::NoQuorum { needed, got }, effects);
+            }
         }
     }
 
@@ -74,7 +76,8 @@ impl<H> Coordinator<H> {
         self.propose(next, effects);
     }
 
-    /// At most one proposal per key is in flight: starts this one, or lets it wait its turn.
+    /// At most one proposal per key is in flight: starts this one, or lets it wait its turn. For each
+    /// origin one write of a key waits, and for all reads together one full round.
     pub(super) fn queue(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
         let request = &self.requests[&id];
         let key = request.key.clone();
@@ -84,26 +87,39 @@ impl<H> Coordinator<H> {
             waiting.push_back(id);
             return self.propose(id, effects);
         }
+        if request.task.waits_to_write_back() {
+            let same = |old: &&u64| self.requests[*old].task.waits_to_write_back();
+            match waiting.iter().find(same).copied() {
+                Some(same) => self.share(id, same),
+                None => waiting.push_back(id),
+            }
+            return;
+        }
         // An origin has one write of a key in flight at a time: of two that wait here of the same
         // origin the one with the lower number is given up, or an earlier try of the other.
         let requests = &self.requests;
-        let rival = |waiting: &u64| {
-            let queued = requests[waiting].task.queued_dot()?;
-            dot.filter(|new| new.origin == queued.origin)
-                .map(|new| new.sequence < queued.sequence)
-        };
-        let dropped = if waiting.iter().filter_map(rival).any(|is_newer| is_newer) {
-            vec![id]
-        } else {
-            let outdated = |waiting: &&u64| rival(waiting).is_some();
-            let outdated = waiting.iter().filter(outdated).copied().collect();
+        let rival = dot.and_then(|new| {
+            waiting.iter().find_map(|&old| {
+                let queued = requests[&old].task.queued_dot()?;
+                (queued.origin == new.origin).then_some((old, queued.sequence > new.sequence))
+            })
+        });
+        let outdated = rival.map(|(old, is_newer)| if is_newer { id } else { old });
+        if outdated != Some(id) {
             waiting.push_back(id);
-            outdated
-        };
-        waiting.retain(|waiting| !dropped.contains(waiting));
-        for old in dropped {
-            self.answer(old, Outcome::Superseded, effects);
-            self.requests.remove(&old);
+        }
+        if let Some(outdated) = outdated {
+            waiting.retain(|waiting| *waiting != outdated);
+            self.answer(outdated, Outcome::Superseded, effects);
+            self.requests.remove(&outdated);
+        }
+    }
+
+    /// Lets a request that has not begun be answered with another one.
+    fn share(&mut self, id: u64, with: u64) {
+        let shared = self.requests.remove(&id);
+        if let (Some(mut shared), Some(with)) = (shared, self.requests.get_mut(&with)) {
+            with.sharing.extend(shared.take_handles());
         }
     }
 
@@ -193,6 +209,48 @@ mod tests {
             let lower = if first <= second { "first" } else { "second" };
             assert_eq!(dropped, [(lower, Outcome::Superseded)]);
         }
+    }
+
+    #[test]
+    fn reads_that_wait_for_a_full_round_share_one() {
+        let mut coordinator = coordinator();
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        let mut sort = |effects: Vec<Effect<u32>>| {
+            let mut last = None;
+            for effect in effects {
+                match effect {
+                    Effect::Ask {
+                        ticket, request, ..
+                    } => last = Some((ticket, request)),
+                    Effect::Answer { handle, outcome } => answered.push((handle, outcome)),
+                    _ => panic!("{effect:?}"),
+                }
+            }
+            asked.extend(last.clone());
+            last
+        };
+        let mut begun = None;
+        for handle in 1..=4 {
+            let mut effects = Vec::new();
+            let (restore, zero) = (Operation::Restore, Ballot::ZERO);
+            coordinator.request(handle, "k".into(), restore, zero, None, &mut effects);
+            begun = begun.or(sort(effects));
+        }
+        // The first goes through both its phases, and then the next.
+        while let Some((ticket, request)) = begun {
+            let reply = match request {
+                VoteRequest::Prepare(_) => VoteReply::Promised(Promise::default()),
+                _ => VoteReply::Taken,
+            };
+            let mut effects = Vec::new();
+            for from in [1, 2] {
+                coordinator.reply(ticket, NodeId(from), Some(reply.clone()), &mut effects);
+            }
+            begun = sort(effects);
+        }
+        let missing = [1, 2, 3, 4].map(|handle| (handle, Outcome::Missing));
+        assert_eq!(answered, missing);
+        assert_eq!(asked.len(), 3, "{asked:?}");
     }
 
     /// A replica with a higher fence refuses every new key: it must not be left behind with each

@@ -16,7 +16,7 @@ impl<H> Coordinator<H> {
         effects: &mut Vec<Effect<H>>,
     ) {
         let node = self.node;
-        let replicas = self.ring.replicas_of_arc(self.requests[&id].arc);
+        let replicas = self.ring.replicas_of_range(self.requests[&id].range);
         let seen = seen.filter(|(teller, _)| replicas.contains(teller));
         let told = seen.as_ref().map(|(teller, _)| *teller);
         let question = |to| VoteRequest::Read { state: to == node };
@@ -62,20 +62,20 @@ impl<H> Coordinator<H> {
                 request.task = Task::Queued(Intent::WriteBack);
                 return self.queue(id, effects);
             }
-            Step::NoQuorum => {
-                let outcome = Outcome::Failed {
-                    accept_sent: false,
-                    why: Why::NoQuorum,
-                };
+            Step::NoQuorum { needed, got } => {
+                let outcome = Outcome::not_done(Why::NoQuorum { needed, got });
                 self.answer(id, outcome, effects);
                 self.requests.remove(&id);
             }
         }
+        // What is answered takes no place that others need: what would be repaired once the last
+        // replica has been heard, anti-entropy finds.
+        let crowded = self.requests.len() > self.capacity / 2;
         if let Some(Request {
             task: Task::Read(reader),
             ..
         }) = self.requests.get(&id)
-            && reader.finished()
+            && (reader.finished() || reader.answered() && crowded)
         {
             self.requests.remove(&id);
         }
@@ -167,6 +167,26 @@ mod tests {
             state: None,
         };
         assert_eq!(read(next, nothing), (vec![NODE, last], false));
+    }
+
+    #[test]
+    fn what_is_answered_takes_no_place_that_others_need() {
+        let mut coordinator = coordinator();
+        for number in 0..20 {
+            let mut effects = Vec::new();
+            let (zero, key) = (Ballot::ZERO, Key::from("foo"));
+            coordinator.request((), key, Operation::Get, zero, None, &mut effects);
+            let Some(&Effect::Ask { ticket, .. }) = effects.first() else {
+                panic!("read {number}: {effects:?}")
+            };
+            // The third replica is not heard for long.
+            for from in [NODE, OTHERS[0]] {
+                let reply = VoteReply::Seen(seen(7, from == NODE));
+                coordinator.reply(ticket, from, Some(reply), &mut effects);
+            }
+            let answered = |effect: &Effect<()>| matches!(effect, Effect::Answer { .. });
+            assert!(effects.iter().any(answered), "read {number}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Carries out what the coordinator wants: asks replicas, and answers origins.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,14 +35,7 @@ impl Node {
         seen: Option<(NodeId, Seen)>,
     ) {
         if !self.votes() {
-            let why = Why::Recovering;
-            return self.tell(
-                origin,
-                Outcome::Failed {
-                    accept_sent: false,
-                    why,
-                },
-            );
+            return self.tell(origin, Outcome::not_done(Why::Recovering));
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,
@@ -63,27 +57,28 @@ impl Node {
     }
 
     fn carry_out(self: &Arc<Node>, effects: Vec<Effect<Origin>>) {
-        for effect in effects {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Ask {
                     to,
                     ticket,
                     key,
-                    request,
-                    ..
-                } if to == self.id => {
-                    self.ask_own_replica(ticket, &key, &request);
-                }
-                Effect::Ask {
-                    to,
-                    ticket,
-                    key,
-                    arc,
+                    range,
                     request: vote,
                     told,
                 } => {
-                    let spare = self.is_spare(to, arc, &vote, told);
-                    self.ask_replica(to, ticket, Request::Vote { key, vote, spare });
+                    let asked = if to == self.id {
+                        self.ask_own_replica(ticket, &key, range, &vote)
+                    } else {
+                        let spare = self.is_spare(to, range, &vote, told);
+                        self.ask_replica(to, ticket, Request::Vote { key, vote, spare })
+                    };
+                    if !asked {
+                        // With the request that ends so the next one of its key begins, which may
+                        // end just so: one after the other, and not one within the other.
+                        effects.extend(self.hear(ticket, to, None));
+                    }
                 }
                 Effect::Repair { to, key, accepted } => {
                     self.stats.read_repairs.add(1);
@@ -91,7 +86,7 @@ impl Node {
                     if to != self.id {
                         let spare = true;
                         self.links[&to].tell(Request::Vote { key, vote, spare });
-                    } else if self.has_room(&key, &vote) {
+                    } else if self.disk_keeps_up(&key, &vote) {
                         self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
                     }
                 }
@@ -123,28 +118,41 @@ impl Node {
         }
     }
 
-    fn ask_own_replica(self: &Arc<Node>, ticket: Ticket, key: &Key, request: &VoteRequest) {
-        if !self.has_room(key, request) {
+    /// False if this node's own replica has no vote to give.
+    fn ask_own_replica(
+        self: &Arc<Node>,
+        ticket: Ticket,
+        key: &Key,
+        range: usize,
+        request: &VoteRequest,
+    ) -> bool {
+        if !self.disk_keeps_up(key, request) {
             lock(&self.paces[&self.id]).missed(self.began.elapsed());
-            return self.voted(ticket, self.id, None);
+            return false;
         }
         let node = self.clone();
         let asked = self.began.elapsed();
         lock(&self.paces[&self.id]).asked(asked);
+        let accepts = matches!(request, VoteRequest::Accept(_));
         self.store.vote(key, request, Urgency::Now, move |vote| {
             lock(&node.paces[&node.id]).answered(asked, node.began.elapsed());
+            node.look_after(accepts, &vote, range);
             node.voted(ticket, node.id, Some(vote));
         });
+        true
     }
 
-    /// Asks another replica. A suspect is asked too, so that it keeps up if it is there, but not
-    /// waited for: its failure has cost a time-out once, and does not again on every request.
-    fn ask_replica(self: &Arc<Node>, to: NodeId, ticket: Ticket, request: Request) {
+    /// Asks another replica; false if it is a suspect. It is told what it would have to take, so
+    /// that it keeps up if it is there, but not waited for: its failure has cost a time-out once, and
+    /// does not again on every request.
+    fn ask_replica(self: &Arc<Node>, to: NodeId, ticket: Ticket, request: Request) -> bool {
         let link = &self.links[&to];
         let spare = request.is_spare();
         if link.suspect() {
-            link.tell(request);
-            return self.voted(ticket, to, None);
+            if request.is_accept() {
+                link.tell(request);
+            }
+            return false;
         }
         let node = self.clone();
         let asked = self.began.elapsed();
@@ -168,26 +176,27 @@ impl Node {
         if spare {
             self.flush_soon();
         }
+        true
     }
 
-    /// Whether a question about a key of this arc is usually decided without this replica's vote,
+    /// Whether a question about a key of this range is usually decided without this replica's vote,
     /// by those that are there sooner: one that was told already, then those of the replicas that
     /// are least [late](super::pace), this node's own before others', and these in the order of
     /// the preference list.
     fn is_spare(
         &self,
         replica: NodeId,
-        arc: usize,
+        range: usize,
         vote: &VoteRequest,
         told: Option<NodeId>,
     ) -> bool {
         match vote {
             VoteRequest::Prepare(_) => return false,
-            VoteRequest::Accept(_) if !self.store.has_room() => return false,
+            VoteRequest::Accept(_) if !self.store.disk_keeps_up() => return false,
             VoteRequest::Accept(_) | VoteRequest::Read { .. } => {}
         }
         let now = self.began.elapsed();
-        let replicas = self.ring.replicas_of_arc(arc);
+        let replicas = self.ring.replicas_of_range(range);
         // None for a suspect: its vote is not waited for.
         let rank = |node: &NodeId| {
             let suspect = self.links.get(node).is_some_and(|link| link.suspect());
@@ -222,6 +231,12 @@ impl Node {
     }
 
     fn voted(self: &Arc<Node>, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) {
+        let effects = self.hear(ticket, from, vote);
+        self.carry_out(effects);
+    }
+
+    /// Lets the coordinator hear a vote, or that there is none.
+    fn hear(&self, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) -> Vec<Effect<Origin>> {
         match vote {
             Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
             Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),
@@ -229,6 +244,6 @@ impl Node {
         }
         let mut effects = Vec::new();
         lock(&self.coordinator).reply(ticket, from, vote, &mut effects);
-        self.carry_out(effects);
+        effects
     }
 }

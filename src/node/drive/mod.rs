@@ -10,7 +10,7 @@ use super::Node;
 
 impl Node {
     /// Runs a job after a while, on the timer's thread.
-    fn later(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+    pub(super) fn later(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
         if let Some(timer) = self.timer.get() {
             timer.after(delay, Box::new(job));
         }

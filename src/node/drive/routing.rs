@@ -147,11 +147,7 @@ impl Node {
             let answer = match answer {
                 Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
                 Answer::Reply(Reply::Abstain) => {
-                    let why = Why::Recovering;
-                    router::Answer::Outcome(Outcome::Failed {
-                        accept_sent: false,
-                        why,
-                    })
+                    router::Answer::Outcome(Outcome::not_done(Why::Recovering))
                 }
                 Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
                 Answer::Unreached => router::Answer::Unreached,

@@ -1,12 +1,34 @@
 //! What clients are told of requests that failed.
 
+use std::fmt;
+
 use super::{Action, Request, Router};
 use crate::error::Failure;
 use crate::register::Why;
 use crate::ring::NodeId;
 
+/// How a try at one replica ended.
+pub(super) enum Trouble {
+    Failed(Why),
+    /// It takes the request for over.
+    Over,
+    Silent,
+    Unreached,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Failed(why) => f.write_str(&why.text()),
+            Trouble::Over => f.write_str("takes it for over"),
+            Trouble::Silent => f.write_str("was silent"),
+            Trouble::Unreached => f.write_str("could not be reached"),
+        }
+    }
+}
+
 impl<H> Router<H> {
-    /// Certainly not done only if every coordinator that was tried said so.
+    /// Certainly not done only if every coordinator that was tried said so, or could not be sent it.
     pub(super) fn failure(&self, request: &Request<H>) -> Failure {
         let writes = matches!(request.action, Action::Change(_));
         if writes && request.dot.is_none() && self.last_sequence == self.reserved {
@@ -16,7 +38,7 @@ impl<H> Router<H> {
                 self.node
             ));
         }
-        let replicas = self.ring.replicas_of_arc(request.arc);
+        let replicas = self.ring.replicas_of_range(request.range);
         let story: Vec<String> = replicas
             .iter()
             .map(

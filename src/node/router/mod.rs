@@ -12,6 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use failure::Trouble;
+
 use crate::bytes::Key;
 use crate::clock::Dot;
 use crate::error::Failure;
@@ -78,7 +80,7 @@ pub struct Router<H> {
 
 struct Request<H> {
     key: Key,
-    arc: usize,
+    range: usize,
     action: Action,
     handle: H,
     dot: Option<Dot>,
@@ -91,7 +93,7 @@ struct Request<H> {
     /// Whether any earlier try may have sent an accept.
     doubtful: bool,
     /// What became of the last tries, for people: one entry per node.
-    story: Vec<(NodeId, &'static str)>,
+    story: Vec<(NodeId, Trouble)>,
 }
 
 impl<H> Router<H> {
@@ -139,7 +141,7 @@ impl<H> Router<H> {
         let id = self.last_request;
         let writes = matches!(action, Action::Change(_));
         let request = Request {
-            arc: self.ring.arc_at(Position::of(key.as_slice())),
+            range: self.ring.range_at(Position::of(key.as_slice())),
             key: key.clone(),
             action,
             handle,
@@ -189,22 +191,22 @@ impl<H> Router<H> {
             }
             Answer::Outcome(Outcome::Failed { accept_sent, why }) => {
                 request.doubtful |= accept_sent;
-                why.text()
+                Trouble::Failed(why)
             }
             // This origin makes no later write of the key while this one is under way. But a
             // tombstone may have absorbed an earlier try, and be dropped since.
             Answer::Outcome(Outcome::Superseded) => {
                 request.doubtful = true;
-                "takes it for over"
+                Trouble::Over
             }
             Answer::Outcome(outcome) => {
                 return self.end(ticket.request, Ok(outcome), suspects, effects);
             }
             Answer::Silent => {
                 request.doubtful = true;
-                "was silent"
+                Trouble::Silent
             }
-            Answer::Unreached => "could not be reached",
+            Answer::Unreached => Trouble::Unreached,
         };
         request.story.retain(|(node, _)| *node != from);
         request.story.push((from, trouble));
@@ -260,7 +262,7 @@ impl<H> Router<H> {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        let replicas = self.ring.replicas_of_arc(request.arc);
+        let replicas = self.ring.replicas_of_range(request.range);
         let untried = || replicas.iter().filter(|node| !request.tried.contains(node));
         let next = untried()
             .find(|node| !suspects.contains(node))
@@ -464,7 +466,7 @@ mod tests {
         let failed = |accept_sent| {
             Answer::Outcome(Outcome::Failed {
                 accept_sent,
-                why: Why::NoQuorum,
+                why: Why::NoQuorum { needed: 2, got: 1 },
             })
         };
         let cases = [
@@ -499,10 +501,7 @@ mod tests {
 
     #[test]
     fn a_write_for_which_there_is_no_room_is_busy_unless_it_may_have_been_done() {
-        let full = Answer::Outcome(Outcome::Failed {
-            accept_sent: false,
-            why: Why::Full(NodeId(3)),
-        });
+        let full = Answer::Outcome(Outcome::not_done(Why::Full(NodeId(3))));
         let mut router = router();
         let sent = submit(&mut router, "x", put("1"));
         let ended = tell(&mut router, &sent[0], full.clone());

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
@@ -19,13 +19,19 @@ use crate::ring::NodeId;
 
 /// How many bytes of replies may wait for a peer that does not read them.
 const QUEUE_LIMIT: usize = 64 << 20;
-/// A value longer than this, in bytes, is not told
+/// A value longer than this, in bytes, waits for no others: see [`MOST_BEFORE_LARGE`].
 const LARGE: usize = 64 << 10;
-/// while so many bytes wait for the same peer: many small replies would wait behind it.
+/// A large value is not told while so many bytes wait for the same peer: many small replies would wait
+/// behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
 /// How many connections may not have said yet who they are; one more takes the place of the
 /// oldest, so that a peer gets in, which says so at once.
 pub const MOST_STRANGERS: usize = 64;
+
+/// How many connections that are refused are logged within [`TELL_WITHIN`].
+const MOST_TOLD: usize = 10;
+/// See [`MOST_TOLD`].
+const TELL_WITHIN: Duration = Duration::from_secs(10);
 
 /// After several urgent questions at once the thread yields before each of so many reads: whoever
 /// is ready to run may have more questions, and they are then taken with one system call, without
@@ -50,19 +56,18 @@ impl Respond {
         if self.id == 0 {
             return;
         }
-        let votes = matches!(reply, Reply::Vote(_) | Reply::Page(_));
+        let awaited = matches!(reply, Reply::Vote(_) | Reply::Page(_));
         let told = match &reply {
             Reply::Outcome(Outcome::Found { value, .. })
                 if value.len() > LARGE && self.connection.waiting() > MOST_BEFORE_LARGE =>
             {
-                let (accept_sent, why) = (false, Why::Congested);
-                self.tell(Reply::Outcome(Outcome::Failed { accept_sent, why }))
+                self.tell(Reply::Outcome(Outcome::not_done(Why::Congested)))
             }
             _ => self.tell(reply),
         };
         // If the connection is gone, the asker asks again on a new one. If too much waits on it,
         // the asker need not wait for what does not come.
-        if !told && votes {
+        if !told && awaited {
             self.tell(Reply::Abstain);
         }
     }
@@ -81,6 +86,8 @@ pub struct Inbound {
     service: Arc<dyn Service>,
     connections: Mutex<BTreeMap<u64, Connection>>,
     last_connection: AtomicU64,
+    /// When connections that were refused were logged lately.
+    refusals_told: Mutex<Vec<Instant>>,
     ending: AtomicBool,
 }
 
@@ -111,6 +118,7 @@ impl Inbound {
             service,
             connections: Mutex::default(),
             last_connection: AtomicU64::new(0),
+            refusals_told: Mutex::default(),
             ending: AtomicBool::new(false),
         })
     }
@@ -161,10 +169,12 @@ impl Inbound {
             }
             lock(&inbound.connections).remove(&id);
         };
-        std::thread::Builder::new()
-            .name("votes".into())
-            .spawn(run)?;
-        Ok(())
+        let thread = std::thread::Builder::new().name("votes".into()).spawn(run);
+        if thread.is_err() {
+            // Closed, the peer opens another one at once.
+            lock(&self.connections).remove(&id);
+        }
+        thread.map(drop)
     }
 
     fn converse(&self, id: u64, stream: TcpStream) -> io::Result<()> {
@@ -175,10 +185,7 @@ impl Inbound {
         let peer = match self.await_hello(&mut lines) {
             Ok(peer) => peer,
             Err(why) => {
-                warn!(
-                    "{}: refused a connection on the port for peers: {why}",
-                    self.node
-                );
+                self.note_refusal(&why);
                 return (&sending).write_all(&message::line(&Welcome::Refused(why)));
             }
         };
@@ -192,6 +199,19 @@ impl Inbound {
         let ended = self.answer(peer, lines, &connection);
         connection.close();
         ended
+    }
+
+    fn note_refusal(&self, why: &str) {
+        let mut told = lock(&self.refusals_told);
+        told.retain(|told| told.elapsed() < TELL_WITHIN);
+        if told.len() >= MOST_TOLD {
+            return debug!("{}: refused a connection, too: {why}", self.node);
+        }
+        told.push(Instant::now());
+        warn!(
+            "{}: refused a connection on the port for peers: {why}",
+            self.node
+        );
     }
 
     /// A peer has one connection, which it opened last: older ones are gone, even if nobody said

@@ -16,6 +16,8 @@ use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
 
 /// How often overdue questions are looked for while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How often trouble with one peer is logged while it lasts.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 impl Link {
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
@@ -69,7 +71,7 @@ impl Link {
     }
 
     fn connected(&self, connection: Arc<Outgoing>) {
-        net::batch(|| self.take_over(connection));
+        net::batch(|| self.ask_again(connection));
         info!(
             "{}: connected to {}",
             self.settings.node, self.settings.peer
@@ -79,7 +81,7 @@ impl Link {
     }
 
     /// Sends again what is still outstanding: a reset is no evidence of failure.
-    fn take_over(&self, connection: Arc<Outgoing>) {
+    fn ask_again(&self, connection: Arc<Outgoing>) {
         let mut state = lock(&self.state);
         for (&id, question) in &mut state.outstanding {
             if question.sent && matches!(question.request, Request::Coordinate { .. }) {
@@ -95,7 +97,7 @@ impl Link {
             question.sent |= message::send(&connection, &ask);
         }
         state.connection = Some(connection);
-        state.trouble.clear();
+        state.trouble_told = None;
         state.dropped = false;
     }
 
@@ -147,15 +149,15 @@ impl Link {
     pub(super) fn note_trouble(&self, trouble: &str) {
         let mut state = lock(&self.state);
         let (node, peer) = (self.settings.node, self.settings.peer);
-        if state.trouble != trouble && !self.ending.load(Ordering::Relaxed) {
-            info!(
-                "{node}: connection to {peer} at {}: {trouble}",
-                self.settings.address
-            );
-            state.trouble = trouble.to_owned();
-        } else {
-            debug!("{node}: connection to {peer}: {trouble}");
+        let told_lately = |told| self.now() < told + TELL_AGAIN;
+        if state.trouble_told.is_some_and(told_lately) || self.ending.load(Ordering::Relaxed) {
+            return debug!("{node}: connection to {peer}: {trouble}");
         }
+        info!(
+            "{node}: connection to {peer} at {}: {trouble}",
+            self.settings.address
+        );
+        state.trouble_told = Some(self.now());
     }
 }
 

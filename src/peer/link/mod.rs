@@ -13,6 +13,7 @@ mod connection;
 mod silence;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,8 @@ const QUEUE_LIMIT: usize = 64 << 20;
 const MOST_OUTSTANDING: usize = 20_000;
 /// How long to wait before a connection is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// The same where the other side does not want it, or makes no sense.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a question ended.
 #[derive(Debug)]
@@ -82,8 +85,8 @@ struct State {
     renewals: u32,
     /// Whether a message was dropped, and the peer has not been told that it may have missed it.
     dropped: bool,
-    /// What was logged last about the connection, so that it is logged once.
-    trouble: String,
+    /// When trouble with the connection was logged, if it still lasts.
+    trouble_told: Option<Duration>,
 }
 
 struct Outstanding {
@@ -191,8 +194,12 @@ impl Link {
     /// Connects, receives answers and watches for silence until [`Link::end`].
     pub fn run(&self) {
         while !self.ending.load(Ordering::Relaxed) {
+            let mut pause = RECONNECT_PAUSE;
             if let Err(error) = self.connect().and_then(|lines| self.receive(lines)) {
                 self.note_trouble(&error.to_string());
+                if error.kind() == io::ErrorKind::InvalidData {
+                    pause = REFUSED_PAUSE;
+                }
             }
             if let Some(connection) = lock(&self.state).connection.take() {
                 connection.close();
@@ -200,7 +207,7 @@ impl Link {
             self.watch();
             let state = lock(&self.state);
             if !self.ending.load(Ordering::Relaxed) {
-                drop(self.paused.wait_timeout(state, RECONNECT_PAUSE));
+                drop(self.paused.wait_timeout(state, pause));
             }
         }
         self.give_up_all();

@@ -1,0 +1,60 @@
+//! Waiting for other nodes: only on threads that no other node waits for.
+//!
+//! These are the threads of clients in a listing, and those of anti-entropy, of tombstones, of
+//! snapshots and of joining the cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use super::Node;
+use super::router::Action;
+use crate::bytes::Key;
+use crate::error::Failure;
+use crate::peer::link::Answer;
+use crate::peer::{Reply, Request};
+use crate::register::Outcome;
+use crate::ring::NodeId;
+
+impl Node {
+    /// Whether the node is ending: what waits gives up.
+    pub(super) fn ending(&self) -> bool {
+        self.ending.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits for so long; less when the node ends.
+    pub(super) fn pause(&self, time: Duration) {
+        // Nothing is ever sent: it ends with the time, or with the node.
+        let _ = self.ending.recv_timeout(time);
+    }
+
+    /// Asks a peer and waits for the answer.
+    pub(super) fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
+        let (told, answer) = bounded(1);
+        self.links.get(&peer)?.ask(request, move |answer| {
+            let _ = told.send(answer);
+        });
+        match answer.recv() {
+            Ok(Answer::Reply(reply)) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// Starts a request of this node itself.
+    pub(super) fn begin(
+        self: &Arc<Node>,
+        key: Key,
+        action: Action,
+    ) -> Receiver<Result<Outcome, Failure>> {
+        let (told, result) = bounded(1);
+        self.submit(key, action, Box::new(move |result| drop(told.send(result))));
+        result
+    }
+}
+
+/// How a request ends that was begun.
+pub(super) fn outcome(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+    let ended = |_| Failure::Unavailable("the node is ending".to_owned());
+    result.recv().map_err(ended)?
+}
