@@ -3,13 +3,16 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crossbeam_channel::unbounded;
 use simple_dynamo::bytes::MAX_VALUE;
 use simple_dynamo::register::{Accepted, Ballot, Promise, Record, State, VoteReply, VoteRequest};
-use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Scan, Urgency};
+use simple_dynamo::ring::Position;
+use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Page, Scan, Urgency};
 use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
 use support::witness::{
-    Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal,
+    Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
 };
 
 const READ: VoteRequest = VoteRequest::Read { state: true };
@@ -373,4 +376,34 @@ fn a_disk_that_does_not_keep_up_lets_no_more_than_a_bounded_number_of_reads_wait
         assert!(matches!(node.hear(), Said::Reply { .. }));
     }
     assert!(node.store.may_wait());
+}
+
+#[test]
+fn a_disk_that_hangs_lets_no_more_than_a_bounded_number_of_pages_wait() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    disk.hold(Call::Sync);
+    node.ask(&"k".into(), accept(&"k".into(), 1));
+    let scan = |range| Scan {
+        range,
+        buckets: None,
+        after: None,
+        states: true,
+    };
+    let range = ring().range_at(Position::of(b"k"));
+    let (tell, told) = unbounded();
+    let mut waiting = 0;
+    while node.store.pages_may_wait() {
+        let tell = tell.clone();
+        let reply = move |page: Page| tell.send(page.entries.len()).unwrap();
+        node.store.scan(&scan(range), reply);
+        waiting += 1;
+        assert!(waiting < 1000);
+    }
+    assert!(told.is_empty(), "told before the disk had it");
+    disk.release();
+    for _ in 0..waiting {
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(1));
+    }
+    assert!(node.store.pages_may_wait());
 }
