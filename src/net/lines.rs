@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use memchr::memchr;
+
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
 /// A buffer larger than this is at most twice as large as the unfinished line in it, in bytes.
@@ -67,7 +69,7 @@ impl<R: Read> Lines<R> {
     /// The next whole line of what was received, without `\n` or `\r\n`.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, TooLong> {
         let unread = &self.buffer[self.searched..self.end];
-        let Some(place) = unread.iter().position(|byte| *byte == b'\n') else {
+        let Some(place) = memchr(b'\n', unread) else {
             self.searched = self.end;
             let partial = self.end - self.start;
             return if partial > self.longest + 1 {

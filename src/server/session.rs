@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memchr::memrchr;
+
 use super::command::{Command, HELP, MAX_VERSION};
 use super::telnet::{MARK, Telnet, VOID};
 use super::text;
@@ -119,8 +121,8 @@ impl Session<'_> {
         loop {
             let command = match self.lines.next_line() {
                 Ok(Some(line)) => {
-                    let valid = line.rsplit(|byte| *byte == VOID).next().unwrap_or(line);
-                    Command::parse(valid)
+                    let void = memrchr(VOID, line).map_or(0, |mark| mark + 1);
+                    Command::parse(&line[void..])
                 }
                 Ok(None) => return Next::Serve,
                 Err(_) => {

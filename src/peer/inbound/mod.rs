@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 
 use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
+use crate::bytes::LARGE;
 use crate::lock;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::register::{Outcome, Why};
@@ -19,9 +20,7 @@ use crate::ring::NodeId;
 
 /// How many bytes of replies may wait for a peer that does not read them.
 const QUEUE_LIMIT: usize = 64 << 20;
-/// A value longer than this, in bytes, waits for no others: see [`MOST_BEFORE_LARGE`].
-const LARGE: usize = 64 << 10;
-/// A large value is not told while so many bytes wait for the same peer: many small replies would wait
+/// A [large](LARGE) value is not told while so many bytes wait for the same peer: many small replies would wait
 /// behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
 /// How many connections may not have said yet who they are; one more takes the place of the
