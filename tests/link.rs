@@ -7,9 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use simple_dynamo::clock::Dot;
 use simple_dynamo::peer::link::{Answer, Settings};
 use simple_dynamo::peer::{Link, Request};
-use simple_dynamo::register::{Operation, VoteRequest};
+use simple_dynamo::register::{Change, Operation, VoteRequest};
 use simple_dynamo::ring::NodeId;
 
 /// Long enough that a busy machine does not turn a reset into a silence.
@@ -127,6 +128,35 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     assert!(matches!(forwarded.recv().unwrap(), Answer::Silent));
     assert!(!link.suspect(), "a reset is no silence");
 
+    link.end();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let time_out = Duration::from_millis(100);
+    let link = link_that_tells(&listener, time_out, |_| {});
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    let mut peer = welcome(&listener);
+    let dot = Dot {
+        origin: NodeId(1),
+        sequence: 1,
+    };
+    let change = Change::Put(vec![b'v'; 1 << 20].as_slice().into());
+    let operation = Operation::Write { dot, change };
+    let request = Request::Coordinate {
+        key: "k".into(),
+        operation,
+        seen: None,
+    };
+    let (told, answer) = mpsc::channel();
+    let began = Instant::now();
+    link.ask(request, move |answer| told.send(answer).unwrap());
+    assert!(next(&mut peer).len() > 1 << 20);
+    assert!(matches!(answer.recv().unwrap(), Answer::Silent));
+    assert!(began.elapsed() >= time_out + Duration::from_millis(250));
     link.end();
     thread.join().unwrap();
 }

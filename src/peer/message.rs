@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::Key;
+use crate::bytes::{Bytes, Key};
 use crate::net::Outgoing;
 use crate::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use crate::ring::NodeId;
@@ -122,6 +122,22 @@ impl Request {
     /// Whether the answer is not waited for as long as all goes well.
     pub fn is_spare(&self) -> bool {
         matches!(self, Request::Vote { spare: true, .. })
+    }
+
+    /// How long the value in it is, in bytes.
+    pub fn size(&self) -> usize {
+        let value = match self {
+            Request::Vote {
+                vote: VoteRequest::Accept(accepted),
+                ..
+            } => accepted.state.value.as_ref(),
+            Request::Coordinate {
+                operation: Operation::Write { change, .. },
+                ..
+            } => change.value(),
+            _ => None,
+        };
+        value.map_or(0, Bytes::len)
     }
 
     /// Whether it has a state to take.

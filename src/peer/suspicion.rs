@@ -3,8 +3,17 @@
 //! The only evidence of failure is silence: a question has been outstanding for the read time-out
 //! and no byte has come in that time. A refused or reset connection is none. A suspect is not
 //! dead: the first byte from it clears the suspicion.
+//!
+//! A peer that was sent a large value has to read all of it before it can say a word, with others
+//! perhaps before it: that is no silence. Taken for one, it would have the value sent once more, to
+//! the next replica, and the more so the more there is to do.
 
 use std::time::Duration;
+
+use crate::bytes::LARGE;
+
+/// How many bytes of large values a node takes in a millisecond, at the least.
+const TAKEN_PER_MS: usize = 4 << 10;
 
 /// What is known of a peer's silence. Times are since any fixed moment.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +29,12 @@ pub enum Judgement {
     Patience(Duration),
     /// Silent for as long as the read time-out.
     Silent,
+}
+
+/// How much longer than usual a peer may be silent that was sent values of these sizes.
+pub fn time_to_take(sizes: impl Iterator<Item = usize>) -> Duration {
+    let large: usize = sizes.filter(|size| *size > LARGE).sum();
+    Duration::from_millis((large / TAKEN_PER_MS) as u64)
 }
 
 impl Suspicion {
@@ -92,6 +107,13 @@ mod tests {
             );
             assert_eq!(suspicion.suspect(), patience == 0);
         }
+    }
+
+    #[test]
+    fn large_values_take_time_and_many_small_ones_do_not() {
+        let took = |sizes: &[usize]| time_to_take(sizes.iter().copied());
+        assert_eq!(took(&[LARGE; 1000]), Duration::ZERO);
+        assert_eq!(took(&[1 << 20, 0, 1 << 19]), ms(256 + 128));
     }
 
     #[test]

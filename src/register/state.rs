@@ -45,6 +45,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The value that it writes, if any.
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
+            Change::Delete => None,
+        }
+    }
+}
+
 /// How the replicas decided a change.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

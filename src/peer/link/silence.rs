@@ -10,7 +10,7 @@ use super::{Link, MOST_OUTSTANDING, Outstanding, QUEUE_LIMIT, State};
 use crate::lock;
 use crate::net;
 use crate::peer::message::{self, Ask, Request};
-use crate::peer::suspicion::Judgement;
+use crate::peer::suspicion::{Judgement, time_to_take};
 
 /// A peer that was asked nothing for so long is asked whether it is there.
 const PING_AFTER: Duration = Duration::from_millis(500);
@@ -45,9 +45,9 @@ impl Link {
     /// long to wait before the next look.
     pub(super) fn watch(&self) -> Duration {
         let now = self.now();
-        let time_out = self.settings.read_timeout;
         let mut state = lock(&self.state);
         self.ping_if_quiet(&mut state, now);
+        let time_out = self.settings.read_timeout + time_to_take(state.outstanding_sizes());
         // That nobody answers what a reset took away is no silence.
         let mut asked = state.outstanding.values().filter(|it| !it.orphaned);
         let oldest = asked.next().map(|question| question.asked);
@@ -129,6 +129,11 @@ impl Link {
 }
 
 impl State {
+    /// How many bytes of values the questions have whose answers are waited for.
+    fn outstanding_sizes(&self) -> impl Iterator<Item = usize> {
+        self.outstanding.values().map(|it| it.request.size())
+    }
+
     /// Takes out the questions that were asked longer than `limit` ago; `time_out` for those
     /// that nobody can answer any more.
     fn take_overdue(
