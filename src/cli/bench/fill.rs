@@ -2,8 +2,9 @@
 
 use std::error::Error;
 use std::thread;
+use std::time::Instant;
 
-use super::{Load, connect};
+use super::{BUSY_PAUSE, Load, PATIENCE, connect};
 
 /// Connections that put keys, if the load itself has fewer: a node works on one request of each
 /// at a time.
@@ -12,7 +13,7 @@ const LEAST_CONNECTIONS: usize = 32;
 /// Puts all keys once.
 ///
 /// # Errors
-/// The first refusal, or why no node could be reached.
+/// The first refusal, but for a node that is `BUSY` for a while only, or why no node could be reached.
 pub fn put_all(load: &Load) -> Result<(), Box<dyn Error>> {
     let clients = load.connections.max(LEAST_CONNECTIONS);
     let put = thread::scope(|scope| {
@@ -32,13 +33,18 @@ fn put_share(load: &Load, client: usize, clients: usize) -> Result<(), String> {
         return Ok(());
     }
     let value = load.written_value();
-    let mut lost = 0;
+    let (mut lost, mut began) = (0, Instant::now());
     let mut connection = connect(load, client)?;
     while let Some(&key) = keys.peek() {
         match connection.call(&format!("PUT bench:{key} {value}")) {
+            Ok(reply) if reply.starts_with("ERROR BUSY") && began.elapsed() < PATIENCE => {
+                thread::sleep(BUSY_PAUSE);
+                connection = connect(load, client + lost)?;
+            }
             Ok(reply) if reply.starts_with("ERROR") => return Err(reply),
             Ok(_) => {
                 keys.next();
+                began = Instant::now();
             }
             // A put is the same twice.
             Err(error) if lost == load.addresses.len() => return Err(error.to_string()),
