@@ -26,7 +26,8 @@
 //! 10. [`node::anti_entropy`]: a node that returns copies what it missed. [`node::membership`]: one
 //!     that lost its disk does not vote before it has.
 //! 11. [`node::listing`] and [`node::deleting`]: `@` and `*`. [`node::tombstones`] and
-//!     [`node::room`]: what keeps memory bounded. [`node::timer`], [`node::stats`].
+//!     [`node::room`]: what keeps memory bounded; [`node::admission`]: what keeps large values from
+//!     holding up all others. [`node::timer`], [`node::stats`].
 //! 12. [`server`]: clients, and the text protocol.
 //! 13. [`config`], [`error`], [`client`], [`cli`]: what is around that.
 //!

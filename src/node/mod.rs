@@ -6,6 +6,7 @@
 //! thread brings an answer takes the request one step further: no thread waits for another node,
 //! but for those of [`waiting`], which no other node waits for.
 
+pub mod admission;
 pub mod anti_entropy;
 pub mod coordinator;
 pub mod deleting;
@@ -42,6 +43,7 @@ use crate::register::Outcome;
 use crate::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
 use crate::storage::{Hooks, OpenError, StorageId, Store, SyncMode};
+use admission::Admission;
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
 use drive::pace::Pace;
@@ -85,6 +87,8 @@ pub struct Node {
     paces: BTreeMap<NodeId, Mutex<Pace>>,
     coordinator: Mutex<Coordinator<Origin>>,
     router: Mutex<Router<Ended>>,
+    /// Of the large values that clients of this node write.
+    admission: Arc<Admission>,
     /// Whether numbers for writes are being reserved: the first of them by [`membership`].
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
@@ -160,6 +164,7 @@ impl Node {
                 config.request_deadline(),
                 first_sequence,
             )),
+            admission: Admission::new(admission::AT_A_TIME),
             reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
             flushing: AtomicBool::new(false),

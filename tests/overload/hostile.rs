@@ -200,6 +200,33 @@ fn big_values_from_many_at_once_are_written_or_told_busy_and_none_is_lost() {
 }
 
 #[test]
+fn a_big_value_waits_for_another_that_hangs_and_is_told_busy_and_a_small_one_does_not_wait() {
+    let (cluster, _alone) = start(plan());
+    let put = |key: &str, length: usize| {
+        let mut client = Raw::connect(&cluster.address(VICTIM));
+        client.send(format!("PUT {key} {}\n", "v".repeat(length)));
+        client
+    };
+    THREE[1..].iter().for_each(|id| cluster.kill(*id));
+    // Not both at a time: whichever comes second gives up before the first does.
+    let mut big = ["one", "other"].map(|key| put(key, MIB * 2 / 3));
+    let mut small = put("small", 9);
+    let mut told = big.each_mut().map(Raw::line);
+    told.sort();
+    let busy = "ERROR BUSY too many large values are written at once; try again later\n";
+    assert_eq!(told[0], busy);
+    let not_done = |reply: &str| !reply.starts_with("OK") && !reply.starts_with("ERROR BUSY");
+    assert!(not_done(&told[1]), "{}", told[1]);
+    assert!(not_done(&small.line()));
+    THREE[1..].iter().for_each(|id| cluster.restart(*id));
+    for client in &mut big {
+        client.send(format!("PUT again {}\n", "v".repeat(MIB)));
+        let reply = client.line();
+        assert!(reply.starts_with("OK "), "{reply}");
+    }
+}
+
+#[test]
 fn strangers_on_the_port_for_peers_keep_no_peer_out() {
     let (cluster, _alone) = start(plan());
     let before = usage(&cluster, VICTIM);

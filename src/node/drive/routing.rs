@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::bytes::Key;
+use crate::bytes::{Bytes, Key, LARGE};
+use crate::error::Failure;
 use crate::lock;
 use crate::net;
 use crate::node::router::{self, Action, Effect};
@@ -21,19 +22,31 @@ use crate::ring::NodeId;
 const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
 impl Node {
-    /// Starts a client's request for one key; `ended` runs exactly once, on any thread.
-    pub fn submit(self: &Arc<Node>, key: Key, action: Action, ended: Ended) {
+    /// Starts a client's request for one key; `ended` runs exactly once, on any thread. A large value
+    /// waits here for its turn, for half of the time that a request may take.
+    pub fn submit(self: &Arc<Node>, key: Key, action: Action, mut ended: Ended) {
+        let came = self.began.elapsed();
+        let bytes = match &action {
+            Action::Change(change) => change.value().map_or(0, Bytes::len),
+            Action::Get => 0,
+        };
+        if bytes > LARGE {
+            let Some(admitted) = self
+                .admission
+                .admit(bytes, self.config.request_deadline() / 2)
+            else {
+                let text = "too many large values are written at once; try again later";
+                return ended(Err(Failure::Busy(text.to_owned())));
+            };
+            ended = Box::new(move |result| {
+                drop(admitted);
+                ended(result);
+            });
+        }
         let suspects = self.suspects();
         let mut effects = Vec::new();
         let mut router = lock(&self.router);
-        router.submit(
-            ended,
-            key,
-            action,
-            self.began.elapsed(),
-            &suspects,
-            &mut effects,
-        );
+        router.submit(ended, key, action, came, &suspects, &mut effects);
         let running_out = router.sequences_left() < SEQUENCE_BLOCK / 2;
         drop(router);
         if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
