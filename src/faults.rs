@@ -47,7 +47,7 @@ mod armed {
     use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -67,6 +67,9 @@ mod armed {
         Point::AcceptHeard,
         Point::Decided,
     ];
+
+    /// How often a slow disk is asked whether it still is.
+    const STEP: Duration = Duration::from_millis(20);
 
     struct Armed {
         /// Where to end, and at which passing from now on.
@@ -119,12 +122,15 @@ mod armed {
         }
     }
 
-    /// Makes a sync slow.
+    /// Makes a sync slow, as long as it is to be.
     pub fn slow_down() {
         let file = ARMED.get().and_then(|armed| armed.slow_disk.as_ref());
-        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
-        if let Some(millis) = text.and_then(|text| text.trim().parse().ok()) {
-            std::thread::sleep(Duration::from_millis(millis));
+        let read = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
+        let began = Instant::now();
+        while let Some(left) = read()
+            .and_then(|millis: u64| Duration::from_millis(millis).checked_sub(began.elapsed()))
+        {
+            std::thread::sleep(left.min(STEP));
         }
     }
 

@@ -295,7 +295,7 @@ fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
 fn a_node_whose_disk_did_not_keep_up_calls_get_at_complete_only_with_all_that_it_refused() {
     let cluster = Cluster::start(&THREE);
     let slow = 5558;
-    cluster.slow_disk(slow, Duration::from_secs(2));
+    cluster.slow_disk(slow, Duration::from_secs(60));
     // More than a replica takes before its log is written.
     let large = "x".repeat(MAX_VALUE);
     let keys: Vec<String> = (0..2 * MOST_BACKLOG / MAX_VALUE)
