@@ -246,7 +246,7 @@ fn is_found(
 // `PromiseDurable` is not among these. To break a promise that was told too early, a replica has
 // to be killed in the few milliseconds before it is on the disk, and be back while the proposer of
 // a lower ballot still waits for it; who kills all nodes kills the proposers, too. That takes more
-// luck than a storm has; `tests/negative_controls.rs` places each step.
+// luck than a storm has; `tests/cluster/negative_controls.rs` places each step.
 
 #[test]
 fn nodes_that_leave_a_rule_out_are_found_within_five_seeds() {

@@ -1,8 +1,6 @@
 //! `--sync os`: what it risks is told, and it risks nothing but a loss of power.
 
-mod support;
-
-use support::cluster::{Cluster, Plan, THREE};
+use crate::support::cluster::{Cluster, Plan, THREE};
 
 const RISK: &str = "--sync os: a loss of power may lose writes that were acknowledged";
 

@@ -1,14 +1,13 @@
 //! Whose folder it is, and whether its votes can be trusted.
 
-mod support;
-
 use std::sync::Arc;
 
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::disk::{Disk, Folder};
 use simple_dynamo::storage::{Hooks, Identity, Standing, Store, SyncMode};
-use support::faulty_disk::{Fault, FaultyDisk, LOSSES, Loss};
-use support::witness::{CLUSTER, NODE, Opened, accept, open, ring};
+
+use crate::support::faulty_disk::{Fault, FaultyDisk, LOSSES, Loss};
+use crate::support::witness::{CLUSTER, NODE, Opened, accept, open, ring};
 
 /// A folder that holds a vote and whose node has been told that it is whole.
 fn folder(seed: u64) -> FaultyDisk {

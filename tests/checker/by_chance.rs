@@ -1,17 +1,16 @@
 //! The linearizability checker agrees with a checker that is too simple to be wrong and with one
 //! that others wrote, and is fast.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use support::example::*;
-use support::history::{Current, End, Operation, Reply, Request, print};
-use support::linearizability::{Verdict, check};
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
+
+use crate::support::example::*;
+use crate::support::history::{Current, End, Operation, Reply, Request, print};
+use crate::support::linearizability::{Verdict, check};
 
 const BUDGET: u64 = 1_000_000;
 /// Many times what it takes in a debug build: a checker that tries too many orders takes hours.

@@ -5,16 +5,15 @@
 //! at the one moment at which no test of processes can be sure to place it.
 #![cfg(debug_assertions)]
 
-mod support;
-
 use std::fs;
 
 use simple_dynamo::peer::{Reply, Request};
 use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::rules::Rule;
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use support::impostor::Impostor;
+
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::impostor::Impostor;
 
 /// Runs a scenario with all rules and without one; it tells whether the harm was done.
 fn control(rule: Rule, scenario: impl Fn(&[(&str, &str)]) -> bool) {

@@ -1,9 +1,7 @@
 //! Data: any key and any value comes back as it was stored, through every node.
 
-mod support;
-
-use support::cluster::{Cluster, FIVE, THREE};
-use support::raw::Raw;
+use crate::support::cluster::{Cluster, FIVE, THREE};
+use crate::support::raw::Raw;
 
 /// How a key or a value is written where it is no plain word.
 fn quoted(text: &str) -> String {

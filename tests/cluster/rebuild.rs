@@ -1,13 +1,12 @@
 //! A damaged log of a real node: it does not start, and says what to do; that heals it.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use simple_dynamo::storage::frame::Frames;
-use support::cluster::{Cluster, Plan, THREE, eventually};
+
+use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 
 const DAMAGED: u32 = 5558;
 const OTHERS: [u32; 2] = [5554, 5556];

@@ -1,10 +1,8 @@
 //! Sizes: a cluster of any size is a matter of its file, and a wrong file is told so.
 
-mod support;
-
 use std::fs;
 
-use support::cluster::{Cluster, FIVE, Plan, THREE, dynamo, eventually};
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, dynamo, eventually};
 
 /// Every node reads what every fifth one wrote, and lists all of it, before and after a crash.
 fn works(cluster: &Cluster, victims: &[u32]) {

@@ -1,12 +1,10 @@
 //! `dynamo bench`, `shell`, `status` and `nodes` beside a cluster that runs, as processes: what they
 //! print, and how they end.
 
-mod support;
-
 use std::io::Write;
 use std::process::{Output, Stdio};
 
-use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
+use crate::support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
 
 /// How a command ended, and what it printed.
 struct Ended {

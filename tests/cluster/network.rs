@@ -1,14 +1,12 @@
 //! The network between the nodes: links that are cut one way or both, slow, or reset.
 
-mod support;
-
 use std::time::Duration;
 
-use support::asking::DEADLINE;
-use support::cluster::{Cluster, Plan, THREE, eventually};
-use support::nemesis;
-use support::usage::Usage;
-use support::workload::{Workload, assert_linearizable};
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{Cluster, Plan, THREE, eventually};
+use crate::support::nemesis;
+use crate::support::usage::Usage;
+use crate::support::workload::{Workload, assert_linearizable};
 
 #[test]
 fn reset_connections_are_opened_again_and_fail_no_request() {

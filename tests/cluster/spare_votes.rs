@@ -1,12 +1,11 @@
 //! Spare votes: two replicas of three decide, and what the third is asked may come late. No request
 //! waits for that as long as two others can answer, whichever they are.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use simple_dynamo::client::Client;
-use support::cluster::{Cluster, FIVE};
+
+use crate::support::cluster::{Cluster, FIVE};
 
 /// What a spare vote waits at the least.
 const SPARE: Duration = Duration::from_millis(10);

@@ -1,14 +1,12 @@
 //! The linearizability checker tells good histories from bad ones.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use support::example::*;
 
-use support::history::{self, Current, End, Operation, Reply, Request};
-use support::linearizability::{Verdict, check};
+use crate::support::example::*;
+use crate::support::history::{self, Current, End, Operation, Reply, Request};
+use crate::support::linearizability::{Verdict, check};
 
 const BUDGET: u64 = 1_000;
 

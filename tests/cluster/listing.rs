@@ -1,15 +1,13 @@
 //! `@` and `*`: complete, without duplicates, without old pairs, and without waiting for a node
 //! that is down.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::asking::DEADLINE;
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 
 /// Key and value of each line; a key that comes twice ends the test.
 fn pairs(lines: Vec<String>) -> BTreeMap<String, String> {

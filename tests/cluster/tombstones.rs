@@ -1,14 +1,13 @@
 //! Deleted keys leave nothing behind once every replica knows, and their past does not come back.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use simple_dynamo::peer::{Reply, Request};
 use simple_dynamo::register::{Accepted, Ballot, State, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use support::impostor::Impostor;
+
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::impostor::Impostor;
 
 /// The shortest age of tombstones that goes with the shortest deadline.
 fn soon() -> Plan {

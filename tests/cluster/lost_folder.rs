@@ -1,10 +1,8 @@
 //! A node without its folder has forgotten its votes: it copies everything before it votes again.
 
-mod support;
-
 use std::time::Duration;
 
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 
 #[test]
 fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {

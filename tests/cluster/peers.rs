@@ -1,12 +1,11 @@
 //! The port for peers: only a node of the same cluster and release gets in.
 
-mod support;
-
 use simple_dynamo::config::Config;
 use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
 use simple_dynamo::ring::NodeId;
-use support::cluster::{Cluster, THREE, eventually};
-use support::raw::Raw;
+
+use crate::support::cluster::{Cluster, THREE, eventually};
+use crate::support::raw::Raw;
 
 #[test]
 fn junk_on_the_port_for_peers_is_refused_and_harms_nobody() {

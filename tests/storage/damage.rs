@@ -1,10 +1,9 @@
 //! A torn end is cut off; anything else that is not as it was written stops the start.
 
-mod support;
-
 use simple_dynamo::bytes::Key;
-use support::faulty_disk::{Fault, FaultyDisk, Loss};
-use support::witness::{Opened, accept, open, prepare};
+
+use crate::support::faulty_disk::{Fault, FaultyDisk, Loss};
+use crate::support::witness::{Opened, accept, open, prepare};
 
 fn key() -> Key {
     "a key with spaces".into()

@@ -1,9 +1,7 @@
 //! How long a start takes with a million small keys, and how much memory they need.
 //!
 //! Too slow for every run. It prints what it measures:
-//! `cargo test --release --test storage_size -- --ignored --nocapture`
-
-mod support;
+//! `cargo test --release --test storage size -- --ignored --nocapture`
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +13,8 @@ use simple_dynamo::clock::Dot;
 use simple_dynamo::register::{Accepted, Ballot, State, VoteRequest};
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::disk::Folder;
-use support::witness::{NODE, Opened, open};
+
+use crate::support::witness::{NODE, Opened, open};
 
 const KEYS: u64 = 1_000_000;
 /// A start is a matter of seconds, on a slow machine too.
@@ -28,7 +27,7 @@ const STEP: &str = "DYNAMO_TEST_STEP";
 const FOLDER: &str = "DYNAMO_TEST_FOLDER";
 
 #[test]
-#[ignore = "takes half a minute: cargo test --release --test storage_size -- --ignored --nocapture"]
+#[ignore = "takes half a minute: cargo test --release --test storage size -- --ignored --nocapture"]
 fn a_million_small_keys_start_within_seconds_and_take_a_kilobyte_each_at_most() {
     if let (Ok(step), Some(folder)) = (std::env::var(STEP), std::env::var_os(FOLDER)) {
         return take(&step, Path::new(&folder));
@@ -50,10 +49,12 @@ fn a_million_small_keys_start_within_seconds_and_take_a_kilobyte_each_at_most() 
 fn in_another_process(step: &str, folder: &Path) -> bool {
     let program = std::env::current_exe().expect("this test is a program");
     let mut child = Command::new(program);
-    child
-        .env(STEP, step)
-        .env(FOLDER, folder)
-        .args(["--ignored", "--nocapture", "--quiet"]);
+    child.env(STEP, step).env(FOLDER, folder).args([
+        "size::",
+        "--ignored",
+        "--nocapture",
+        "--quiet",
+    ]);
     child.status().expect("it has just run").success()
 }
 

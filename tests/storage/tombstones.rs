@@ -1,13 +1,12 @@
 //! Dropped tombstones: gone for good, with their past fenced off, whatever the disk loses.
 
-mod support;
-
 use crossbeam_channel::bounded;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::{Fence, Promise, VoteReply};
 use simple_dynamo::storage::Urgency;
-use support::faulty_disk::FaultyDisk;
-use support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
+
+use crate::support::faulty_disk::FaultyDisk;
+use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
 
 /// The log of the snapshot has a value, and then its tombstone, dropped, which the snapshot no
 /// longer shows: if the log lost the end of that, the value would be back.

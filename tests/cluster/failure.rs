@@ -1,15 +1,13 @@
 //! Failure: one node that is down, slow, paused or cut off stops nobody, costs one time-out, and
 //! loses nothing.
 
-mod support;
-
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::asking::DEADLINE;
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use support::workload::{Workload, assert_linearizable};
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::workload::{Workload, assert_linearizable};
 
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 

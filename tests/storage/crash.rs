@@ -1,15 +1,14 @@
 //! Whatever the disk does, a replica holds to every vote that it told.
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::VoteRequest;
 use simple_dynamo::storage::{OpenError, Urgency};
-use support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};
-use support::witness::{Opened, Said, Witness, accept, open, prepare};
+
+use crate::support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};
+use crate::support::witness::{Opened, Said, Witness, accept, open, prepare};
 
 const KEYS: u64 = 4;
 

@@ -3,16 +3,15 @@
 //! and a slow one.
 #![cfg(debug_assertions)]
 
-mod support;
-
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use simple_dynamo::faults::Point;
-use support::asking::DEADLINE;
-use support::cluster::{Cluster, Plan, THREE, eventually};
-use support::workload::{Observed, Progress, Workload, assert_linearizable};
+
+use crate::support::asking::DEADLINE;
+use crate::support::cluster::{Cluster, Plan, THREE, eventually};
+use crate::support::workload::{Observed, Progress, Workload, assert_linearizable};
 
 /// Each of the three nodes coordinates some of them.
 const KEYS: [&str; 6] = ["foo", "key38", "key15", "hello", "key0", "alice"];

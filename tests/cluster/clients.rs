@@ -1,13 +1,11 @@
 //! Bad clients and strange connections: each is told what is wrong, and the others go on.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use support::cluster::{Cluster, Plan, THREE, eventually};
-use support::raw::Raw;
+use crate::support::cluster::{Cluster, Plan, THREE, eventually};
+use crate::support::raw::Raw;
 
 const MIB: usize = 1 << 20;
 

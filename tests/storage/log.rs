@@ -1,7 +1,5 @@
 //! Nothing is told before it is durable, and a disk that fails ends it.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +8,9 @@ use simple_dynamo::bytes::MAX_VALUE;
 use simple_dynamo::register::{Accepted, Ballot, Promise, Record, State, VoteReply, VoteRequest};
 use simple_dynamo::ring::Position;
 use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Page, Scan, Urgency};
-use support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
-use support::witness::{
+
+use crate::support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
+use crate::support::witness::{
     Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
 };
 

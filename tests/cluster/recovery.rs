@@ -1,7 +1,5 @@
 //! Recovery: whoever comes back has lost nothing, misses nothing for long and revives nothing.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::thread;
@@ -13,8 +11,9 @@ use simple_dynamo::peer::message::{Reply, Request};
 use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::MOST_BACKLOG;
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use support::impostor::Impostor;
+
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::impostor::Impostor;
 
 #[test]
 fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {

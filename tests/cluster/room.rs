@@ -1,12 +1,10 @@
 //! A store that holds as much data as it may says so, loses nothing, and takes more once some is
 //! deleted.
 
-mod support;
-
 use std::thread;
 
-use support::cluster::{Cluster, FIVE, Plan, eventually};
-use support::raw::Raw;
+use crate::support::cluster::{Cluster, FIVE, Plan, eventually};
+use crate::support::raw::Raw;
 
 /// Some sixty of them are all that a node may hold here.
 const VALUE: usize = 16 << 10;

@@ -1,14 +1,12 @@
 //! Order: real processes keep the promise of one register per key, with and without failures.
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use support::nemesis;
-use support::workload::{Workload, assert_linearizable};
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::nemesis;
+use crate::support::workload::{Workload, assert_linearizable};
 
 #[test]
 fn all_replicas_are_equal_after_two_nodes_overwrote_one_key_at_the_same_time() {

@@ -1,0 +1,24 @@
+//! Clusters of real processes on free ports, and what clients see of them while nodes are killed,
+//! paused, cut off, and lose their disks.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod commands;
+mod crash_points;
+mod data;
+mod failure;
+mod listing;
+mod lost_folder;
+mod negative_controls;
+mod network;
+mod order;
+mod peers;
+mod rebuild;
+mod recovery;
+mod room;
+mod sizes;
+mod spare_votes;
+mod sync_os;
+mod tombstones;
