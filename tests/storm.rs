@@ -21,6 +21,7 @@ use storm::piece::Piece;
 use storm::verdict::{Judgement, Verdict, judge};
 use support::cluster::{Plan, THREE, eventually};
 use support::example::{by_chance, delete, get, missing, put, unknown, write};
+use support::folder::temporary;
 use support::history::{self, Operation};
 use support::linearizability::{self, check};
 
@@ -231,16 +232,20 @@ fn is_found(
     switches: &[(&'static str, String)],
 ) -> bool {
     let without = [("DYNAMO_LEAVE_OUT", rule.to_owned())];
-    (1..=5).any(|seed| {
+    let out = temporary();
+    let found = (1..=5).any(|seed| {
         let storm = Storm {
             switches: [&without, switches].concat(),
+            out: out.clone(),
             ..storm(rule, seed, nemesis, seconds)
         };
         let verdict = run(&storm);
         let drawn = storm.out.join("violation.html").exists();
         assert_eq!(drawn, verdict.exit_code() == 1);
         drawn
-    })
+    });
+    fs::remove_dir_all(out).unwrap();
+    found
 }
 
 // `PromiseDurable` is not among these. To break a promise that was told too early, a replica has

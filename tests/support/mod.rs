@@ -5,6 +5,7 @@ pub mod asking;
 pub mod cluster;
 pub mod example;
 pub mod faulty_disk;
+pub mod folder;
 pub mod history;
 pub mod impostor;
 pub mod linearizability;

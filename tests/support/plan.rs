@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Map, Value, json};
 use simple_dynamo::ring::{NodeId, Ring};
 
 use super::cluster::{Cluster, Node};
+use super::folder::temporary;
 use super::ports;
 use super::proxy::Network;
 
@@ -116,12 +116,4 @@ impl Plan {
         cluster.await_all_ready();
         cluster
     }
-}
-
-/// A folder that no other test uses.
-fn temporary() -> PathBuf {
-    static LAST: AtomicU32 = AtomicU32::new(0);
-    let number = LAST.fetch_add(1, Ordering::Relaxed);
-    let name = format!("dynamo-test-{}-{number}", std::process::id());
-    std::env::temp_dir().join(name)
 }
