@@ -19,7 +19,7 @@ RUN=./run.sh
 if [ -n "${DYNAMO_CLUSTER:-}" ]; then
     CLUSTER=(--cluster "$DYNAMO_CLUSTER")
     STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
-    RUN="DYNAMO_CLUSTER=$DYNAMO_CLUSTER ./run.sh"
+    RUN="DYNAMO_CLUSTER=$(printf %q "$DYNAMO_CLUSTER") ./run.sh"
 fi
 
 # A line between what a node logged before and after its start.
@@ -79,14 +79,16 @@ built() {
 }
 
 # The state in a folder is one cluster's: another file of the same name must not lay hands on it.
+# Nodes that run can be ended though their file is gone.
 own_state() {
     local owner
-    [ -z "${DYNAMO_CLUSTER:-}" ] || [ -e "$DYNAMO_CLUSTER" ] ||
+    if [ -e "$STATE/file" ]; then
+        read -r owner <"$STATE/file"
+        [ "$owner" = "${DYNAMO_CLUSTER:-}" ] ||
+            fail "$STATE is the state of $owner; give your cluster file another name"
+    elif [ -n "${DYNAMO_CLUSTER:-}" ] && [ ! -e "$DYNAMO_CLUSTER" ]; then
         fail "there is no cluster file $DYNAMO_CLUSTER"
-    [ -e "$STATE/file" ] || return 0
-    read -r owner <"$STATE/file"
-    [ "$owner" = "${DYNAMO_CLUSTER:-}" ] ||
-        fail "$STATE is the state of $owner; give your cluster file another name"
+    fi
 }
 
 # One at a time starts and ends nodes of a cluster.
