@@ -22,6 +22,11 @@ impl Client {
         Ok(Client { sending, receiving })
     }
 
+    /// Bounds each wait for a reply from now on, or lets it take as long as it takes.
+    pub fn wait_for(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.sending.set_read_timeout(patience)
+    }
+
     /// Sends bytes as they are: several lines, or half a line.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sending.write_all(bytes)
@@ -63,6 +68,13 @@ fn is_listing(request: &str) -> bool {
     let request = request.trim().to_ascii_uppercase();
     let words: Vec<_> = request.split_whitespace().collect();
     matches!(words[..], ["RING" | "STATS" | "HELP"] | ["GET", "@" | "*"])
+}
+
+/// Whether a request is about all pairs, of a node or of the store: then how long it takes depends
+/// on how many there are.
+pub fn is_about_all(request: &str) -> bool {
+    let words: Vec<_> = request.split_whitespace().collect();
+    matches!(words[..], [_, "@" | "*"])
 }
 
 fn ends_listing(line: &str) -> bool {

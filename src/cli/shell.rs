@@ -5,10 +5,11 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use super::arguments::{Argument, Arguments, member, node_id};
-use crate::client::Client;
+use crate::client::{Client, is_about_all};
 
 pub const HELP: &str = "\
-Sends what is typed to a node and prints its replies.
+Sends what is typed to a node and prints its replies. GET and DEL of @ and * may take their time;
+Ctrl-C ends them.
 
 usage: dynamo shell [ID] [--cluster FILE]
 
@@ -37,8 +38,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let id = id.unwrap_or(config.nodes[0].id);
     let address = member(&config, id)?.client_address();
     let node = format!("node {id} at {address}");
-    // The longest wait for a line is that of `GET @`: for its ranges, and then for the disk.
-    let patience = 3 * config.request_deadline();
+    // A node that is well answers within the deadline.
+    let patience = 2 * config.request_deadline();
     let mut client = Client::connect(&address, patience)
         .map_err(|error| format!("{node}: {error}; is it running?"))?;
     let interactive = io::stdin().is_terminal();
@@ -61,6 +62,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         if line.trim().is_empty() {
             continue;
         }
+        client.wait_for((!is_about_all(&line)).then_some(patience))?;
         let replies = client.list(&line);
         for reply in replies.map_err(|error| lost(&node, patience, error))? {
             println!("{reply}");

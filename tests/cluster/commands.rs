@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
 
@@ -205,8 +206,27 @@ fn shell_does_not_wait_for_a_paused_node_for_long() {
     cluster.pause(5556);
     let ended = run_fed(&cluster, &["shell", "5556"], "PING\n");
     assert_eq!(ended.code, Some(1));
-    let told = "has not answered for 1.2s; is it paused?\n";
+    let told = "has not answered for 800ms; is it paused?\n";
     assert!(ended.err.ends_with(told), "{}", ended.err);
+}
+
+#[test]
+fn shell_waits_as_long_as_it_takes_until_all_is_deleted() {
+    let plan = Plan::of(&THREE).set("request_deadline_ms", 1000);
+    let cluster = plan.start();
+    let (keys, sync) = (4000, Duration::from_millis(40));
+    let puts: String = (0..keys).map(|key| format!("PUT key{key} v\n")).collect();
+    let mut client = cluster.client(5554);
+    client.send(puts.as_bytes()).unwrap();
+    for _ in 0..keys {
+        assert!(client.receive().unwrap().starts_with("OK "));
+    }
+    THREE.iter().for_each(|&id| cluster.slow_disk(id, sync));
+    let begun = Instant::now();
+    let told = run_fed(&cluster, &["shell", "5556"], "DEL *\nGET *\n");
+    assert_eq!(told.well(), format!("OK {keys}\nEND 0\n"));
+    let patience = Duration::from_secs(2);
+    assert!(begun.elapsed() > patience, "the test is about longer waits");
 }
 
 #[test]
