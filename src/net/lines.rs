@@ -95,6 +95,14 @@ impl<R: Read> Lines<R> {
         self.end - self.start
     }
 
+    /// Forgets the unfinished line if it ends with this byte.
+    pub fn forget_after(&mut self, mark: u8) {
+        if self.buffer[self.start..self.end].last() == Some(&mark) {
+            self.start = self.end;
+            self.searched = self.end;
+        }
+    }
+
     /// Allows lines of up to `longest` bytes from now on.
     pub fn allow(&mut self, longest: usize) {
         self.longest = longest;

@@ -89,6 +89,8 @@ impl Session<'_> {
             if self.serve_lines() == Next::Close || received == Received::End {
                 return Ok(());
             }
+            // Nothing has been typed since Ctrl-C.
+            self.lines.forget_after(VOID);
             let partial = self.lines.partial();
             if matches!(received, Received::Bytes(count) if partial <= count) {
                 self.line_began = Instant::now();

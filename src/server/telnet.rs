@@ -94,27 +94,24 @@ impl<R> Telnet<R> {
 }
 
 impl<R: Read> Read for Telnet<R> {
-    /// Reads at least one byte of data, or reports the end or the error of the reader below.
+    /// Reads at least one byte of data, or reports the end or the error of the reader below;
+    /// [`io::ErrorKind::Interrupted`] if all that came were commands.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = self.reader.read(buffer)?;
-            if self.state == State::Data && !buffer[..count].contains(&IAC) {
-                return Ok(count);
-            }
-            let mut kept = 0;
-            for place in 0..count {
-                if let Some(byte) = self.step(buffer[place]) {
-                    buffer[kept] = byte;
-                    kept += 1;
-                }
-            }
-            if kept > 0 || count == 0 {
-                return Ok(kept);
-            }
-            if self.marks > 0 {
-                return Err(io::ErrorKind::Interrupted.into());
+        let count = self.reader.read(buffer)?;
+        if self.state == State::Data && !buffer[..count].contains(&IAC) {
+            return Ok(count);
+        }
+        let mut kept = 0;
+        for place in 0..count {
+            if let Some(byte) = self.step(buffer[place]) {
+                buffer[kept] = byte;
+                kept += 1;
             }
         }
+        if kept == 0 && count > 0 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(kept)
     }
 }
 
