@@ -72,8 +72,8 @@ struct Queue {
     durable: Lsn,
     /// What waits, by ascending numbers.
     waiting: VecDeque<(Lsn, Callback)>,
-    /// The log to go on with, from the next group on.
-    next_log: Option<Box<dyn Appender>>,
+    /// The logs that follow, each on the one before it; the next group goes to the last.
+    next_logs: Vec<Box<dyn Appender>>,
     written: u64,
     /// How many wait urgently for what is queued.
     urgent: usize,
@@ -156,7 +156,7 @@ impl GroupCommit {
     /// Lets everything that is appended from now on go to another log.
     pub fn switch_log(&self, log: Box<dyn Appender>) {
         let mut queue = lock(&self.queue.0);
-        queue.next_log = Some(log);
+        queue.next_logs.push(log);
         queue.written = 0;
     }
 
@@ -207,9 +207,9 @@ fn run(
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
-        let next = gathered.next_log.take();
+        let next_logs = std::mem::take(&mut gathered.next_logs);
         drop(gathered);
-        if let Some(next) = next {
+        for next in next_logs {
             let ended = std::mem::replace(&mut log, next);
             if let Err(error) = close(ended) {
                 return fail(queue, error, hooks);

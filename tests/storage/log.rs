@@ -246,6 +246,24 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
     assert_eq!(again.records()[&"k".into()].promised, ballot(last));
 }
 
+/// Each has begun a log that nothing was written to before the next one followed.
+#[test]
+fn a_row_of_snapshots_without_room_leaves_logs_that_open() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let key = "k".into();
+    node.vote(&key, accept(&key, 1));
+    for _ in 0..2 {
+        // The log, the folder, the file: that has no room.
+        disk.fail_at(3, Fault::NoSpace);
+        assert!(node.store.snapshot().is_err());
+        disk.make_room();
+    }
+    node.vote(&key, accept(&key, 2));
+    let again = after_a_loss_of_power(&disk, &node);
+    assert_eq!(again.records()[&key].promised, ballot(2));
+}
+
 #[test]
 fn reserved_sequence_numbers_are_never_given_twice() {
     let disk = FaultyDisk::new(1);
