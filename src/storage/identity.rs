@@ -10,7 +10,8 @@ use super::disk::{self, Disk};
 use super::recovery;
 use crate::ring::NodeId;
 
-const FILE: &str = "identity.json";
+/// The name of its file.
+pub(super) const FILE: &str = "identity.json";
 
 /// A random name for one life of a data folder. A node that comes back with another one has
 /// forgotten its votes.

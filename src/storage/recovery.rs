@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::OpenError;
 use super::disk::{self, Disk};
 use super::frame::{self, Broken, Frames};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::records::Records;
 use crate::bytes::Key;
 use crate::faults::{self, Point};
@@ -77,6 +77,12 @@ pub fn is_data(name: &str) -> bool {
     !generations(&name, "log").is_empty() || !generations(&name, "snapshot").is_empty()
 }
 
+/// Whether a file is one of ours that a crash left half written.
+fn is_unfinished(name: &str) -> bool {
+    let whole = name.strip_suffix(".tmp");
+    whole.is_some_and(|whole| whole == identity::FILE || is_data(whole))
+}
+
 fn generations(names: &[String], kind: &str) -> Vec<u64> {
     let mut found: Vec<u64> = names
         .iter()
@@ -112,7 +118,7 @@ pub fn recover(
     let (unfinished, names): (Vec<_>, Vec<_>) = disk
         .list()?
         .into_iter()
-        .partition(|name| name.ends_with(".tmp"));
+        .partition(|name| is_unfinished(name));
     for name in unfinished {
         disk.remove(&name)?;
     }
@@ -200,7 +206,8 @@ impl Recovered {
             // The end of the process may have left the last frames with the operating system
             // alone, or a failed sync marked as written what is not. They are told from now on,
             // so they are written anew.
-            let mut whole = content[..end as usize].to_vec();
+            let mut whole = content;
+            whole.truncate(end as usize);
             if !ended {
                 frame::encode(frame::END, &mut whole);
             }

@@ -199,6 +199,23 @@ fn what_is_not_the_nodes_own_is_not_discarded() {
 }
 
 #[test]
+fn a_start_clears_away_its_own_unfinished_files_and_nobody_elses() {
+    let disk = folder(1);
+    let own = ["identity.json.tmp", "log.000009.tmp", "snapshot.000009.tmp"];
+    for name in own {
+        disk.put(name, b"");
+    }
+    disk.put("thesis.tmp", b"");
+    open(disk.power_on()).unwrap().store.close();
+    let names = disk.names();
+    assert!(names.contains(&"thesis.tmp".to_owned()), "{names:?}");
+    assert!(
+        !own.iter().any(|name| names.contains(&(*name).to_owned())),
+        "{names:?}"
+    );
+}
+
+#[test]
 fn a_folder_is_open_in_one_place_at_a_time_and_holds_what_was_told() {
     let path = std::env::temp_dir().join(format!("dynamo-identity-{}", std::process::id()));
     let folder = Folder::open(&path).unwrap();
