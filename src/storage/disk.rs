@@ -82,7 +82,8 @@ fn create_durably(path: &Path) -> io::Result<()> {
         create_durably(above)?;
         fs::create_dir(path)?;
     }
-    File::open(above)?.sync_all()
+    let synced = File::open(above).and_then(|above| above.sync_all());
+    synced.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", above.display())))
 }
 
 impl Disk for Folder {
