@@ -201,6 +201,8 @@ impl Inbound {
     }
 
     fn note_refusal(&self, why: &str) {
+        // A stranger's words are in it.
+        let why = why.replace(char::is_control, " ");
         let mut told = lock(&self.refusals_told);
         told.retain(|told| told.elapsed() < TELL_WITHIN);
         if told.len() >= MOST_TOLD {
