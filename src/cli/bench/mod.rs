@@ -3,6 +3,7 @@
 mod fill;
 
 use std::error::Error;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -95,6 +96,23 @@ impl Tally {
     fn failed(&mut self, error: String) {
         self.errors += 1;
         self.first_error.get_or_insert(error);
+    }
+
+    /// A reply over a connection that can go on.
+    fn usable(&mut self, reply: io::Result<String>) -> Option<String> {
+        match reply {
+            Ok(busy) if busy.starts_with("ERROR BUSY") => {
+                // The node may have closed the connection with it, and has enough to do.
+                self.failed(busy);
+                std::thread::sleep(BUSY_PAUSE);
+                None
+            }
+            Ok(reply) => Some(reply),
+            Err(_) => {
+                self.lost += 1;
+                None
+            }
+        }
     }
 
     fn add(&mut self, other: Tally) -> Result<(), Box<dyn Error>> {
@@ -269,19 +287,19 @@ fn drive(
             format!("PUT bench:{key} {value}")
         };
         let asked = Instant::now();
-        let Ok(reply) = connection.call(&request) else {
-            seen.lost += 1;
-            connection = connect(load, client)?;
+        let reply = connection.call(&request);
+        let micros = asked.elapsed().as_micros() as u64;
+        let Some(reply) = seen.usable(reply) else {
+            match connect(load, client) {
+                Ok(another) => connection = another,
+                Err(trouble) => {
+                    seen.failed(trouble);
+                    break;
+                }
+            }
             continue;
         };
-        let micros = asked.elapsed().as_micros() as u64;
-        if reply.starts_with("ERROR BUSY") {
-            // The node may have closed the connection with it, and has enough to do.
-            seen.failed(reply);
-            std::thread::sleep(BUSY_PAUSE);
-            connection = connect(load, client)?;
-            continue;
-        } else if reply.starts_with("ERROR") {
+        if reply.starts_with("ERROR") {
             seen.failed(reply);
             continue;
         } else if reply == "NOT_FOUND" {
