@@ -11,7 +11,7 @@ BINARY=target/release/dynamo
 # With more threads than cores, a thread that wakes up need not interrupt the one that woke it: what
 # that one still has to send then goes out in larger batches.
 SCHEDULE=()
-! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
+! chrt --batch 0 true 2>/dev/null || SCHEDULE=(chrt --batch 0)
 CLUSTER=()
 STATE=target/cluster
 # How to call this script again for the same cluster.
@@ -66,7 +66,8 @@ need_cargo() {
 
 build() {
     need_cargo
-    cargo build --release --quiet
+    # Where the caller's cargo puts other builds does not matter here.
+    env -u CARGO_BUILD_TARGET cargo build --release --quiet --target-dir target
 }
 
 # Of the system's own: on Debian in the package procps.
@@ -256,30 +257,34 @@ hinders() {
 
 down() {
     alone
-    local id pids=() pid
+    local id ids=() pid
     for file in "$STATE"/*.pid; do
         [ -e "$file" ] || continue
         id=$(basename "$file" .pid)
         if pid=$(pid_of "$id"); then
             # A paused process ends only when it goes on.
             kill "$pid" && kill -CONT "$pid"
-            pids+=("$pid")
+            ids+=("$id")
+        else
+            rm -f "$file"
         fi
-        rm -f "$file"
     done
-    if [ ${#pids[@]} -eq 0 ]; then
+    if [ ${#ids[@]} -eq 0 ]; then
         echo "no node is running"
         return
     fi
-    for pid in "${pids[@]}"; do
+    for id in "${ids[@]}"; do
         for _ in $(seq 200); do
-            kill -0 "$pid" 2>/dev/null || continue 2
+            pid=$(pid_of "$id") || break
             sleep 0.05
         done
-        echo "process $pid does not end; killing it"
-        kill -9 "$pid" || true
+        if pid=$(pid_of "$id"); then
+            echo "process $pid does not end; killing it"
+            kill -9 "$pid" || true
+        fi
+        rm -f "$STATE/$id.pid"
     done
-    echo "ended ${#pids[@]} nodes; the data stays in $STATE"
+    echo "ended ${#ids[@]} nodes; the data stays in $STATE"
 }
 
 start() {
