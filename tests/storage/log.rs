@@ -1,17 +1,11 @@
-//! Nothing is told before it is durable, and a disk that fails ends it.
+//! Nothing is told before it is durable.
 
-use std::sync::Arc;
-use std::time::Duration;
+use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
+use simple_dynamo::storage::{Scan, Urgency};
 
-use crossbeam_channel::unbounded;
-use simple_dynamo::bytes::MAX_VALUE;
-use simple_dynamo::register::{Accepted, Ballot, Promise, Record, State, VoteReply, VoteRequest};
-use simple_dynamo::ring::Position;
-use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Page, Scan, Urgency};
-
-use crate::support::faulty_disk::{Call, Fault, FaultyDisk, Loss};
+use crate::support::faulty_disk::{Call, FaultyDisk, Loss};
 use crate::support::witness::{
-    Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
+    Said, accept, after_a_loss_of_power, ballot, opened, prepare, proposal,
 };
 
 const READ: VoteRequest = VoteRequest::Read { state: true };
@@ -141,129 +135,6 @@ fn a_vote_that_nobody_waits_for_rides_along_and_is_told_once_it_is_durable_all_t
     assert_eq!(replies(vec![node.hear()]), [VoteReply::Taken]);
 }
 
-/// Lets the disk fail while two groups of votes are under way, and gives what a restart finds.
-fn fails_with(fault: Fault, text: &str) {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    let key = "k".into();
-    node.vote(&key, accept(&key, 1));
-    disk.hold(Call::Append);
-    node.ask(&key, accept(&key, 2));
-    disk.until_held();
-    node.ask(&key, accept(&key, 3));
-    disk.fail_at(1, fault);
-    disk.release();
-    assert!(matches!(node.hear(), Said::Failed(told) if told.contains(text)));
-    let steps = disk.steps();
-    // Neither of the two, nor a later vote, nor a read of the record is ever told.
-    node.ask(&key, accept(&key, 4));
-    node.ask(&key, READ);
-    disk.make_room();
-    node.store.close();
-    assert!(node.heard().is_empty());
-    assert_eq!(disk.steps(), steps, "the write was tried again");
-    disk.kill();
-    let again = opened(&disk);
-    let record = &again.records()[&key];
-    // A sync that fails may have written, what came after it is written by nobody.
-    let may_be = match fault {
-        Fault::SyncFails => vec![ballot(1), ballot(2)],
-        _ => vec![ballot(1)],
-    };
-    assert!(may_be.contains(&record.accepted_ballot()), "{record:?}");
-    again.vote(&key, accept(&key, 9));
-    assert_eq!(
-        after_a_loss_of_power(&disk, &again).records()[&key].accepted,
-        { Some(proposal(&key, ballot(9))) }
-    );
-}
-
-#[test]
-fn a_full_disk_ends_the_store_untold_and_it_opens_whole_when_there_is_room() {
-    fails_with(Fault::NoSpace, "no storage space");
-}
-
-#[test]
-fn a_failed_sync_ends_the_store_untold_and_is_not_tried_again() {
-    fails_with(Fault::SyncFails, "input/output error");
-}
-
-#[test]
-fn a_full_disk_fails_a_snapshot_or_a_start_and_loses_nothing() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    let key = "k".into();
-    node.vote(&key, accept(&key, 1));
-    disk.fail_at(3, Fault::NoSpace);
-    let error = node.store.snapshot().unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    disk.kill();
-    node.store.close();
-    assert!(open(disk.power_on()).is_err());
-    disk.make_room();
-    let again = opened(&disk);
-    assert_eq!(
-        again.records()[&key].accepted,
-        Some(proposal(&key, ballot(1)))
-    );
-}
-
-#[test]
-fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    let large = |round| {
-        let Accepted { ballot, state } = proposal(&"k".into(), ballot(round));
-        let mut state = State::clone(&state);
-        state.value = Some("x".repeat(MAX_VALUE).into());
-        let state = Arc::new(state);
-        VoteRequest::Accept(Accepted { ballot, state })
-    };
-    let mut round = 0;
-    let mut write_for_a_snapshot = |node: &Opened| {
-        for _ in 0..65 {
-            round += 1;
-            node.vote(&"k".into(), large(round));
-        }
-        round
-    };
-    write_for_a_snapshot(&node);
-    // The log, the folder, the file: that has no room.
-    disk.fail_at(3, Fault::NoSpace);
-    node.store.snapshot_if_due().unwrap();
-    disk.make_room();
-    let unfinished = |name: &String| name.ends_with(".tmp") || name.starts_with("snapshot");
-    assert!(!disk.names().iter().any(unfinished), "{:?}", disk.names());
-    // Not again at once, but once there is more to save.
-    let before = disk.names();
-    node.store.snapshot_if_due().unwrap();
-    assert_eq!(disk.names(), before);
-    let last = write_for_a_snapshot(&node);
-    node.store.snapshot_if_due().unwrap();
-    let names = ["identity.json", "log.000003", "snapshot.000003"];
-    assert_eq!(disk.names(), names);
-    let again = after_a_loss_of_power(&disk, &node);
-    assert_eq!(again.records()[&"k".into()].promised, ballot(last));
-}
-
-/// Each has begun a log that nothing was written to before the next one followed.
-#[test]
-fn a_row_of_snapshots_without_room_leaves_logs_that_open() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    let key = "k".into();
-    node.vote(&key, accept(&key, 1));
-    for _ in 0..2 {
-        // The log, the folder, the file: that has no room.
-        disk.fail_at(3, Fault::NoSpace);
-        assert!(node.store.snapshot().is_err());
-        disk.make_room();
-    }
-    node.vote(&key, accept(&key, 2));
-    let again = after_a_loss_of_power(&disk, &node);
-    assert_eq!(again.records()[&key].promised, ballot(2));
-}
-
 #[test]
 fn reserved_sequence_numbers_are_never_given_twice() {
     let disk = FaultyDisk::new(1);
@@ -344,83 +215,4 @@ fn a_record_that_is_absorbed_keeps_the_highest_promise_and_the_highest_state_see
         assert_eq!(again.records()[&key], expected);
         assert_eq!(again.store.accepted(&"other".into()), Ballot::ZERO);
     }
-}
-
-/// Two replicas with faster disks decide, and would let the log of this one wait ever longer.
-#[test]
-fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    disk.hold(Call::Sync);
-    node.ask(&"first".into(), prepare(1));
-    disk.until_held();
-    let state = State {
-        value: Some(vec![b'x'; MAX_VALUE].as_slice().into()),
-        ..State::default()
-    };
-    let mut asked = 1;
-    while node.store.disk_keeps_up() {
-        let (ballot, state) = (ballot(asked), Arc::new(state.clone()));
-        let large = VoteRequest::Accept(Accepted { ballot, state });
-        node.ask(&"large".into(), large);
-        asked += 1;
-        assert!(asked as usize * MAX_VALUE < 2 * MOST_BACKLOG, "no bound");
-    }
-    disk.release();
-    for _ in 0..asked {
-        assert!(matches!(node.hear(), Said::Reply { .. }));
-    }
-    assert!(node.store.disk_keeps_up());
-}
-
-/// Coordinators give their questions up after a while, and ask others.
-#[test]
-fn a_disk_that_does_not_keep_up_lets_no_more_than_a_bounded_number_of_reads_wait() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    disk.hold(Call::Sync);
-    node.ask(&"key".into(), prepare(1));
-    disk.until_held();
-    let mut asked = 1;
-    while node.store.may_wait() {
-        node.ask(&"key".into(), VoteRequest::Read { state: true });
-        asked += 1;
-        assert!(asked <= MOST_WAITING, "no bound");
-    }
-    assert!(!node.store.disk_keeps_up());
-    disk.release();
-    for _ in 0..asked {
-        assert!(matches!(node.hear(), Said::Reply { .. }));
-    }
-    assert!(node.store.may_wait());
-}
-
-#[test]
-fn a_disk_that_hangs_lets_no_more_than_a_bounded_number_of_pages_wait() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    disk.hold(Call::Sync);
-    node.ask(&"k".into(), accept(&"k".into(), 1));
-    let scan = |range| Scan {
-        range,
-        buckets: None,
-        after: None,
-        states: true,
-    };
-    let range = ring().range_at(Position::of(b"k"));
-    let (tell, told) = unbounded();
-    let mut waiting = 0;
-    while node.store.pages_may_wait() {
-        let tell = tell.clone();
-        let reply = move |page: Page| tell.send(page.entries.len()).unwrap();
-        node.store.scan(&scan(range), reply);
-        waiting += 1;
-        assert!(waiting < 1000);
-    }
-    assert!(told.is_empty(), "told before the disk had it");
-    disk.release();
-    for _ in 0..waiting {
-        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(1));
-    }
-    assert!(node.store.pages_may_wait());
 }

@@ -9,3 +9,4 @@ mod identity;
 mod log;
 mod size;
 mod tombstones;
+mod trouble;

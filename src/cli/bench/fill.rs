@@ -4,7 +4,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Instant;
 
-use super::{BUSY_PAUSE, Load, PATIENCE, connect};
+use super::{Load, PATIENCE, PAUSE, connect};
 
 /// Connections that put keys, if the load itself has fewer: a node works on one request of each
 /// at a time.
@@ -38,7 +38,7 @@ fn put_share(load: &Load, client: usize, clients: usize) -> Result<(), String> {
     while let Some(&key) = keys.peek() {
         match connection.call(&format!("PUT bench:{key} {value}")) {
             Ok(reply) if reply.starts_with("ERROR BUSY") && began.elapsed() < PATIENCE => {
-                thread::sleep(BUSY_PAUSE);
+                thread::sleep(PAUSE);
                 connection = connect(load, client + lost)?;
             }
             Ok(reply) if reply.starts_with("ERROR") => return Err(reply),

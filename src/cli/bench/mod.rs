@@ -1,20 +1,19 @@
 //! `dynamo bench`: a closed loop of clients, and how long they wait.
 
 mod fill;
+mod tally;
 
 use std::error::Error;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
-
-use hdrhistogram::Histogram;
 
 use super::arguments::{Argument, Arguments, UsageError};
 use crate::bytes::MAX_VALUE;
 use crate::client::Client;
 use crate::lock;
 use crate::server::descriptors;
+use tally::Tally;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
@@ -39,8 +38,8 @@ examples:
 ";
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to leave a node alone that says that it is busy.
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// How long to leave a node alone that is busy or closes.
+const PAUSE: Duration = Duration::from_millis(10);
 const MOST_CONNECTIONS: usize = 10_000;
 /// Of a client of ours: to send and to receive.
 const FILES_PER_CONNECTION: u64 = 2;
@@ -64,90 +63,6 @@ impl Load {
         match self.value {
             0 => "\"\"".to_owned(),
             length => "x".repeat(length),
-        }
-    }
-}
-
-/// What the clients have seen; times in microseconds.
-struct Tally {
-    reads: Histogram<u64>,
-    writes: Histogram<u64>,
-    errors: u64,
-    /// Reads that found no such key.
-    missing: u64,
-    /// Requests whose connection ended before the reply came.
-    lost: u64,
-    first_error: Option<String>,
-}
-
-impl Tally {
-    fn new() -> Result<Tally, Box<dyn Error>> {
-        let (reads, writes) = (Histogram::new(3)?, Histogram::new(3)?);
-        Ok(Tally {
-            reads,
-            writes,
-            errors: 0,
-            missing: 0,
-            lost: 0,
-            first_error: None,
-        })
-    }
-
-    fn failed(&mut self, error: String) {
-        self.errors += 1;
-        self.first_error.get_or_insert(error);
-    }
-
-    /// A reply over a connection that can go on.
-    fn usable(&mut self, reply: io::Result<String>) -> Option<String> {
-        match reply {
-            Ok(busy) if busy.starts_with("ERROR BUSY") => {
-                // The node may have closed the connection with it, and has enough to do.
-                self.failed(busy);
-                std::thread::sleep(BUSY_PAUSE);
-                None
-            }
-            Ok(reply) => Some(reply),
-            Err(_) => {
-                self.lost += 1;
-                None
-            }
-        }
-    }
-
-    fn add(&mut self, other: Tally) -> Result<(), Box<dyn Error>> {
-        self.reads.add(other.reads)?;
-        self.writes.add(other.writes)?;
-        self.errors += other.errors;
-        self.missing += other.missing;
-        self.lost += other.lost;
-        self.first_error = self.first_error.take().or(other.first_error);
-        Ok(())
-    }
-
-    fn print(&self, seconds: f64) {
-        let count = self.reads.len() + self.writes.len();
-        println!(
-            "{count} requests in {seconds:.1} s: {:.0} per second",
-            count as f64 / seconds
-        );
-        for (name, times) in [("reads", &self.reads), ("writes", &self.writes)] {
-            if !times.is_empty() {
-                let at = |quantile| times.value_at_quantile(quantile);
-                println!(
-                    "{name:<6} p50 {} us, p90 {} us, p99 {} us, p99.9 {} us",
-                    at(0.5),
-                    at(0.9),
-                    at(0.99),
-                    at(0.999)
-                );
-            }
-        }
-        if self.missing > 0 {
-            println!("{} reads found no such key", self.missing);
-        }
-        if self.lost > 0 {
-            println!("{} connections ended before a reply came", self.lost);
         }
     }
 }
@@ -290,6 +205,7 @@ fn drive(
         let reply = connection.call(&request);
         let micros = asked.elapsed().as_micros() as u64;
         let Some(reply) = seen.usable(reply) else {
+            std::thread::sleep(PAUSE);
             match connect(load, client) {
                 Ok(another) => connection = another,
                 Err(trouble) => {
