@@ -260,7 +260,7 @@ impl fmt::Display for Verdict {
                 .map(|stall| stall.ended - stall.began);
             writeln!(
                 f,
-                "the disk of this machine stood still {} times, for {} ms at the longest",
+                "stalls of this machine's own disk: {}, the longest of {} ms",
                 self.disk_stalls.len(),
                 stalls.max().unwrap_or(0) / 1_000
             )?;
