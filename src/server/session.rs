@@ -137,7 +137,7 @@ impl Session<'_> {
             // client that does not take its replies is not served any further.
             self.turn.wait();
             self.replies.drain();
-            if self.replies.closed() {
+            if self.turn.given_up() || self.replies.closed() {
                 // Nobody is there any more for what was sent ahead.
                 return Next::Close;
             }
@@ -193,12 +193,16 @@ impl Session<'_> {
         let (node, replies, turn) = (self.node.clone(), self.replies.clone(), self.turn.clone());
         let ended = move |result: Result<Outcome, Failure>| {
             node.stats.failures.add(u64::from(result.is_err()));
-            let sent = replies.send(print(&result).as_bytes());
-            if !sent && !replies.send(text::failure(&busy("are sent long replies")).as_bytes()) {
-                // Without this reply the client would take the next one for it.
+            if replies.send(print(&result).as_bytes()) {
+                return turn.give();
+            }
+            // More of the kind would cost as much, and be told the same.
+            if replies.send(text::failure(&busy("are sent long replies")).as_bytes()) {
+                replies.stop_receiving();
+            } else {
                 replies.close();
             }
-            turn.give();
+            turn.give_up();
         };
         self.node.submit(key, action, Box::new(ended));
     }

@@ -17,6 +17,7 @@ struct TurnState {
     /// Whether the session's thread waits. Mostly the client sends its next request only after the
     /// reply, and nobody has to be woken.
     awaited: bool,
+    last: bool,
 }
 
 impl Turn {
@@ -32,6 +33,17 @@ impl Turn {
         if state.awaited {
             self.given.notify_one();
         }
+    }
+
+    /// It was the last: none is to begin after it.
+    pub fn give_up(&self) {
+        lock(&self.state).last = true;
+        self.give();
+    }
+
+    /// Whether the last has ended.
+    pub fn given_up(&self) -> bool {
+        lock(&self.state).last
     }
 
     /// Waits until none is under way.

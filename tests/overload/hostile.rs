@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use simple_dynamo::peer::inbound::MOST_STRANGERS;
 
 use super::siege::{
-    CLIENT_MEMORY, HONEST, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once, besiege,
-    control_characters, plan, start, text, usage,
+    CLIENT_MEMORY, HONEST, KEYS, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once,
+    besiege, control_characters, plan, start, text, usage,
 };
 use crate::support::asking::DEADLINE;
 use crate::support::cluster::{THREE, eventually};
@@ -20,11 +20,16 @@ use crate::support::raw::Raw;
 fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     let (cluster, _alone) = start(plan());
     let clients = 40;
-    cluster.done(VICTIM, &format!("PUT big {}", control_characters(MIB / 2)));
+    // The node attacked is its coordinator: else the link that brings it is a bottleneck.
+    let mut keys = cluster.keys_of(VICTIM);
+    let big = keys.find(|key| !KEYS.contains(&key.as_str())).unwrap();
+    let (put, get) = (format!("PUT {big}"), format!("GET {big}"));
+    cluster.done(VICTIM, &format!("{put} {}", control_characters(MIB / 2)));
     let greedy = besiege(&cluster, |progress| {
         let greedy = at_once(&cluster, clients, |_, mut client| {
-            let pipeline = "GET big\n".repeat(1000);
+            let pipeline = format!("{get}\n").repeat(1000);
             client.set_patience(Duration::from_millis(300));
+            client.take_little();
             // Until nothing more is taken: it has long stopped to be served then.
             while client.try_send(&pipeline) {}
             client
@@ -36,7 +41,7 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     drop(greedy);
     // What they held is there for others.
     let reply = eventually("a long reply is sent again", || {
-        let reply = cluster.call(VICTIM, "GET big");
+        let reply = cluster.call(VICTIM, &get);
         reply.starts_with("VALUE ").then_some(reply)
     });
     assert!(reply.len() > 3 * MIB);
@@ -90,6 +95,32 @@ fn a_listing_that_finds_no_room_for_a_long_pair_ends_with_busy_and_not_as_if_it_
     });
     drop(greedy);
     eventually("there is room again", || listed().ok());
+}
+
+/// The next request might cost as much, for nothing.
+#[test]
+fn a_long_reply_that_finds_no_room_is_told_busy_and_was_the_last() {
+    let (cluster, _alone) = start(plan());
+    cluster.done(VICTIM, &format!("PUT big {}", "v".repeat(MIB)));
+    // Each byte of a line counts four times.
+    let half_a_line = "x".repeat((CLIENT_MEMORY * MIB - MIB / 4) / 4 / 2);
+    let greedy = [(); 2].map(|()| {
+        let mut greedy = Raw::connect(&cluster.address(VICTIM));
+        greedy.send(&half_a_line);
+        greedy
+    });
+    let told = "ERROR BUSY too many clients are sent long replies at once; try again later\n";
+    let mut client = eventually("the half lines have come, and leave no room", || {
+        let mut client = Raw::connect(&cluster.address(VICTIM));
+        client.send("GET big\nPING\n");
+        (client.line() == told).then_some(client)
+    });
+    client.expect_end();
+    let mut idle = Raw::connect(&cluster.address(VICTIM));
+    idle.send("GET big\n");
+    idle.expect(told);
+    idle.expect_end();
+    drop(greedy);
 }
 
 #[test]

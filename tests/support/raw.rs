@@ -30,6 +30,11 @@ impl Raw {
         self.0.set_write_timeout(Some(patience)).unwrap();
     }
 
+    /// Lets the operating system receive as little ahead of the reader as it can.
+    pub fn take_little(&mut self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.0, 1).unwrap();
+    }
+
     /// Sends; false if the other side has closed, or does not take it in time.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.write_all(bytes.as_ref()).is_ok()
