@@ -1,11 +1,13 @@
 //! Dropped tombstones: gone for good, with their past fenced off, whatever the disk loses.
 
+use std::time::Duration;
+
 use crossbeam_channel::bounded;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::{Fence, Promise, VoteReply};
-use simple_dynamo::storage::Urgency;
+use simple_dynamo::storage::{Scan, Urgency};
 
-use crate::support::faulty_disk::FaultyDisk;
+use crate::support::faulty_disk::{Call, FaultyDisk};
 use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
 
 /// The log of the snapshot has a value, and then its tombstone, dropped, which the snapshot no
@@ -75,4 +77,30 @@ fn the_fence_of_another_replica_is_kept() {
     assert_eq!(node.vote(&"k".into(), prepare(7)), refused);
     let again = after_a_loss_of_power(&disk, &node);
     assert_eq!(again.store.promised(&"k".into()), ballot(7));
+}
+
+/// Whoever copies it relies on it.
+#[test]
+fn a_page_tells_a_fence_only_once_it_is_durable() {
+    let disk = FaultyDisk::new(1);
+    let node = opened(&disk);
+    let fence = Fence {
+        promised: ballot(7),
+        ..Fence::default()
+    };
+    disk.hold(Call::Sync);
+    node.store.absorb_fence(&fence);
+    let scan = Scan {
+        range: 0,
+        buckets: None,
+        after: None,
+        states: true,
+    };
+    let (tell, told) = bounded(1);
+    node.store
+        .scan(&scan, move |page| tell.send(page.fence).unwrap());
+    disk.until_held();
+    assert!(told.is_empty(), "told before the disk had it");
+    disk.release();
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(fence));
 }

@@ -61,7 +61,7 @@ impl Records {
             fence: self.fence.clone(),
             ..Page::default()
         };
-        let (mut lsn, mut bytes) = (0, 0);
+        let (mut lsn, mut bytes) = (self.absent.1, 0);
         for (visits, (key, place)) in self.after(scan.after.as_ref()).enumerate() {
             let wanted = scan
                 .buckets
