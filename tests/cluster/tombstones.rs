@@ -158,7 +158,7 @@ fn what_was_dropped_stays_dropped_when_all_nodes_are_killed() {
 /// A million different keys, each put and deleted: memory and disk stay small. Prints both.
 /// `DYNAMO_KEYS` asks for another number.
 #[test]
-#[ignore = "takes minutes: cargo test --release --test tombstones -- --ignored --nocapture"]
+#[ignore = "takes minutes: cargo test --release --test cluster tombstones -- --ignored --nocapture"]
 fn a_million_puts_and_deletes_leave_little_behind() {
     let keys = std::env::var("DYNAMO_KEYS").ok();
     let keys: u64 = keys.map_or(1_000_000, |text| text.parse().expect("a number"));
