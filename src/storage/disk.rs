@@ -169,6 +169,18 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
     }
 
+    /// `/dev/null` takes every byte, and no fdatasync.
+    #[test]
+    fn a_sync_asks_the_operating_system() {
+        let path = std::env::temp_dir().join(format!("dynamo-sync-{}", std::process::id()));
+        let folder = Folder::open(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/null", path.join("log")).unwrap();
+        let mut file = folder.create("log", 0).unwrap();
+        file.append(b"told").unwrap();
+        assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
     #[test]
     fn an_appended_file_holds_its_bytes_and_then_only_zeros() {
         let path = std::env::temp_dir().join(format!("dynamo-ahead-{}", std::process::id()));

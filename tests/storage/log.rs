@@ -45,6 +45,12 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
     disk.hold(Call::Sync);
     node.ask(&new, accept(&new, 5));
     disk.until_held();
+    assert_eq!(
+        node.store.seen(&new),
+        None,
+        "what a forwarded read would tell"
+    );
+    assert!(node.store.seen(&old).is_some());
     // A read, a refusal and a repetition tell of the new vote each.
     for request in [READ, prepare(4), accept(&new, 5)] {
         node.ask(&new, request);

@@ -247,4 +247,22 @@ mod tests {
         work.doubt_all(&ring);
         assert_eq!(next().0.with, first.with);
     }
+
+    #[test]
+    fn a_comparison_that_began_before_a_doubt_is_made_once_more() {
+        let ring = Ring::new([1, 2, 3].map(NodeId), 3);
+        let quorums = Quorums {
+            replicas: 3,
+            read: 2,
+            write: 2,
+        };
+        let work = AntiEntropy::new(NodeId(1), &ring, quorums);
+        work.doubt_all(&ring);
+        let all = work.doubted();
+        let (due, doubts) = work.next(Duration::ZERO);
+        let due = due.expect("a comparison is due");
+        work.doubt_all(&ring);
+        work.compared(due, doubts);
+        assert_eq!(work.doubted(), all);
+    }
 }
