@@ -151,11 +151,9 @@ impl Node {
         net::batch(|| {
             for replica in replicas {
                 let told = told.clone();
-                if *replica == self.id {
-                    if self.votes() && self.store.pages_may_wait() {
-                        self.store
-                            .scan(&scan, move |page| drop(told.send(Some(page))));
-                    }
+                if *replica == self.id && self.votes() && self.store.pages_may_wait() {
+                    self.store
+                        .scan(&scan, move |page| drop(told.send(Some(page))));
                 } else if let Some(link) = self.links.get(replica) {
                     link.ask(Request::Scan(scan.clone()), move |answer| {
                         let page = match answer {

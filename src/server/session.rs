@@ -135,9 +135,9 @@ impl Session<'_> {
             };
             // Replies come in the order of the requests, and a request sees those before it. A
             // client that does not take its replies is not served any further.
-            self.turn.wait();
+            let more = self.turn.wait();
             self.replies.drain();
-            if self.turn.given_up() || self.replies.closed() {
+            if !more || self.replies.closed() {
                 // Nobody is there any more for what was sent ahead.
                 return Next::Close;
             }

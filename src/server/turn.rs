@@ -17,6 +17,7 @@ struct TurnState {
     /// Whether the session's thread waits. Mostly the client sends its next request only after the
     /// reply, and nobody has to be woken.
     awaited: bool,
+    /// Whether none is to begin any more.
     last: bool,
 }
 
@@ -41,18 +42,14 @@ impl Turn {
         self.give();
     }
 
-    /// Whether the last has ended.
-    pub fn given_up(&self) -> bool {
-        lock(&self.state).last
-    }
-
-    /// Waits until none is under way.
-    pub fn wait(&self) {
+    /// Waits until none is under way; false if that was the last.
+    pub fn wait(&self) -> bool {
         let mut state = lock(&self.state);
         state.awaited = true;
         while state.taken {
             state = wait(&self.given, state);
         }
         state.awaited = false;
+        !state.last
     }
 }

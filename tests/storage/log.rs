@@ -1,7 +1,7 @@
 //! Nothing is told before it is durable.
 
 use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
-use simple_dynamo::storage::{Scan, Urgency};
+use simple_dynamo::storage::Urgency;
 
 use crate::support::faulty_disk::{Call, FaultyDisk, Loss};
 use crate::support::witness::{
@@ -57,15 +57,8 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
     }
     let (tell, pages) = crossbeam_channel::unbounded();
     for range in 0..5 {
-        let scan = Scan {
-            range,
-            buckets: None,
-            after: None,
-            states: false,
-        };
         let tell = tell.clone();
-        node.store
-            .scan(&scan, move |page| tell.send(page.entries.len()).unwrap());
+        node.scan(range, move |page| tell.send(page.entries.len()).unwrap());
     }
     let told_all = tell.clone();
     node.store

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::{Fence, Promise, VoteReply};
-use simple_dynamo::storage::{Scan, Urgency};
+use simple_dynamo::storage::Urgency;
 
 use crate::support::faulty_disk::{Call, FaultyDisk};
 use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
@@ -90,15 +90,8 @@ fn a_page_tells_a_fence_only_once_it_is_durable() {
     };
     disk.hold(Call::Sync);
     node.store.absorb_fence(&fence);
-    let scan = Scan {
-        range: 0,
-        buckets: None,
-        after: None,
-        states: true,
-    };
     let (tell, told) = bounded(1);
-    node.store
-        .scan(&scan, move |page| tell.send(page.fence).unwrap());
+    node.scan(0, move |page| tell.send(page.fence).unwrap());
     disk.until_held();
     assert!(told.is_empty(), "told before the disk had it");
     disk.release();

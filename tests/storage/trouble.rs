@@ -7,7 +7,7 @@ use crossbeam_channel::unbounded;
 use simple_dynamo::bytes::MAX_VALUE;
 use simple_dynamo::register::{Accepted, State, VoteRequest};
 use simple_dynamo::ring::Position;
-use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING, Page, Scan};
+use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING};
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk};
 use crate::support::witness::{
@@ -192,19 +192,12 @@ fn a_disk_that_hangs_lets_no_more_than_a_bounded_number_of_pages_wait() {
     let node = opened(&disk);
     disk.hold(Call::Sync);
     node.ask(&"k".into(), accept(&"k".into(), 1));
-    let scan = |range| Scan {
-        range,
-        buckets: None,
-        after: None,
-        states: true,
-    };
     let range = ring().range_at(Position::of(b"k"));
     let (tell, told) = unbounded();
     let mut waiting = 0;
     while node.store.pages_may_wait() {
         let tell = tell.clone();
-        let reply = move |page: Page| tell.send(page.entries.len()).unwrap();
-        node.store.scan(&scan(range), reply);
+        node.scan(range, move |page| tell.send(page.entries.len()).unwrap());
         waiting += 1;
         assert!(waiting < 1000);
     }

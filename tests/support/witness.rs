@@ -11,7 +11,7 @@ use simple_dynamo::clock::Dot;
 use simple_dynamo::register::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
 use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::disk::Disk;
-use simple_dynamo::storage::{Hooks, OpenError, Store, SyncMode, Urgency};
+use simple_dynamo::storage::{Hooks, OpenError, Page, Scan, Store, SyncMode, Urgency};
 
 use super::faulty_disk::{FaultyDisk, Loss};
 
@@ -79,6 +79,17 @@ pub fn after_a_loss_of_power(disk: &FaultyDisk, opened_before: &Opened) -> Opene
 }
 
 impl Opened {
+    /// Asks for the first page of a range, which is handed to `reply`.
+    pub fn scan(&self, range: usize, reply: impl FnOnce(Page) + Send + 'static) {
+        let scan = Scan {
+            range,
+            buckets: None,
+            after: None,
+            states: true,
+        };
+        self.store.scan(&scan, reply);
+    }
+
     /// Asks for a vote; the reply can be heard later.
     pub fn ask(&self, key: &Key, request: VoteRequest) {
         self.ask_with(Urgency::Now, key, request);

@@ -217,8 +217,8 @@ impl Work {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_replica_that_did_not_finish_is_compared_with_when_no_other_is_left() {
+    /// The work of one of three replicas.
+    fn of_three() -> (Ring, AntiEntropy) {
         let ring = Ring::new([1, 2, 3].map(NodeId), 3);
         let quorums = Quorums {
             replicas: 3,
@@ -226,6 +226,12 @@ mod tests {
             write: 2,
         };
         let work = AntiEntropy::new(NodeId(1), &ring, quorums);
+        (ring, work)
+    }
+
+    #[test]
+    fn a_replica_that_did_not_finish_is_compared_with_when_no_other_is_left() {
+        let (ring, work) = of_three();
         work.doubt_all(&ring);
         let next = || {
             let (due, doubts) = work.next(Duration::ZERO);
@@ -250,13 +256,7 @@ mod tests {
 
     #[test]
     fn a_comparison_that_began_before_a_doubt_is_made_once_more() {
-        let ring = Ring::new([1, 2, 3].map(NodeId), 3);
-        let quorums = Quorums {
-            replicas: 3,
-            read: 2,
-            write: 2,
-        };
-        let work = AntiEntropy::new(NodeId(1), &ring, quorums);
+        let (ring, work) = of_three();
         work.doubt_all(&ring);
         let all = work.doubted();
         let (due, doubts) = work.next(Duration::ZERO);
