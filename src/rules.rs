@@ -39,6 +39,8 @@ pub enum Rule {
     MissedWritesPulled,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
+    /// What such a node copies and others do not agree on is chosen anew first.
+    CopiedIfChosen,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
     TombstoneEverywhere,
     /// Of what is dropped the ballots stay fenced off.
@@ -73,6 +75,7 @@ mod switch {
         Rule::OneWriteInFlight,
         Rule::MissedWritesPulled,
         Rule::LostFolderCopied,
+        Rule::CopiedIfChosen,
         Rule::TombstoneEverywhere,
         Rule::DroppedBallotsFenced,
         Rule::DroppedRequestsFenced,

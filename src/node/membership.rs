@@ -2,9 +2,9 @@
 //!
 //! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
 //! just what made a state chosen. So each data folder has a random storage id, which peers note.
-//! A node with an empty folder asks all other nodes. If none of them knew an older folder it is new and votes. If one did, the
-//! node first copies every key of its ranges, promises included, from *both* other replicas:
-//! each quorum that it was ever part of has left its trace on one of them.
+//! A node with an empty folder asks all other nodes. If none of them knew it to vote with an older
+//! one it is new, and votes once all of them have noted that. If one did, it first copies every key
+//! of its ranges from all other replicas ([`copying`](super::copying)).
 //!
 //! Nor may it number a write as it did before: the replicas would take that for a retry of the
 //! old one, and answer it without doing it. So it goes on above the highest number that any node
@@ -15,27 +15,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use log::{info, warn};
 
+use super::copying::{copy_range, insist};
 use super::{Node, SEQUENCE_BLOCK};
 use crate::lock;
 use crate::net;
 use crate::peer::{Reply, Request, Respond};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
-use crate::storage::{Scan, Standing, StorageId};
-
-/// How long to wait before peers that did not answer are asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+use crate::storage::{Standing, StorageId};
 
 /// More writes than can have been numbered in a lost life and not be seen by anybody yet.
 const STILL_ON_THEIR_WAY: u64 = SEQUENCE_BLOCK;
 
 /// The thread: ends once this node votes.
 pub fn run(node: &Arc<Node>) {
-    if rules::holds(Rule::LostFolderCopied) && !make_whole(node) {
+    if rules::holds(Rule::LostFolderCopied) && make_whole(node).is_none() {
         return;
     }
     node.votes.store(true, Ordering::Release);
@@ -46,71 +43,59 @@ pub fn run(node: &Arc<Node>) {
     info!("{}: votes", node.id);
 }
 
-/// Makes sure that nothing is forgotten that this node ever voted; false if the node ends before.
-fn make_whole(node: &Arc<Node>) -> bool {
+/// Makes sure that nothing is forgotten that this node ever voted; none if the node ends before.
+fn make_whole(node: &Arc<Node>) -> Option<()> {
     let standing = node.store.identity().standing;
     if standing == Standing::New {
-        let mut awaited = None;
-        let lost = loop {
-            match ask_all(node) {
-                Ok(known) => break known.another,
-                Err(_) if node.ending() => return false,
-                Err(missing) => {
-                    if awaited.replace(missing) != Some(missing) {
-                        info!(
-                            "{}: a new data folder: votes once all other nodes have answered, and \
-                             {missing} has not yet",
-                            node.id
-                        );
-                    }
-                    node.pause(ASK_AGAIN);
-                }
-            }
-        };
-        node.set_standing(if lost {
-            Standing::Lost
+        info!(
+            "{}: a new data folder: votes once all other nodes have answered",
+            node.id
+        );
+        let known = insist(node, || ask_all(node, false))?;
+        if known.another {
+            node.set_standing(Standing::Lost);
         } else {
-            Standing::Whole
-        });
+            // They must know of this folder before it has a vote that can be lost.
+            insist(node, || ask_all(node, true))?;
+            node.set_standing(Standing::Whole);
+        }
     }
     if node.store.identity().standing == Standing::Lost {
         warn!(
             "{}: an older data folder was lost: copying everything before voting",
             node.id
         );
-        if copy_everything(node).is_none() {
-            return false;
-        }
+        copy_everything(node)?;
         node.set_standing(Standing::Whole);
         info!(
-            "{}: copied from both other replicas, holds {} records",
+            "{}: copied from all other replicas, holds {} records",
             node.id,
             node.store.count()
         );
     }
-    true
+    Some(())
 }
 
 /// What the other nodes know of this one.
 #[derive(Default)]
 struct Known {
-    /// Whether any of them knew it under another storage id.
+    /// Whether any of them knew it to vote under another storage id.
     another: bool,
     /// The highest number of its writes that any of them has seen.
     highest_number: u64,
 }
 
-/// What all other nodes know of this one.
+/// What all other nodes know of this one, which tells them whether it votes with this folder.
 ///
 /// # Errors
 /// One of those that do not answer.
-fn ask_all(node: &Arc<Node>) -> Result<Known, NodeId> {
+fn ask_all(node: &Arc<Node>, votes: bool) -> Result<Known, NodeId> {
     let own = node.store.identity().storage.clone();
     let mut known = Known::default();
     for &peer in node.links.keys() {
         let join = Request::Join {
             storage: own.clone(),
-            votes: false,
+            votes,
         };
         let Some(Reply::Known {
             storage,
@@ -125,63 +110,15 @@ fn ask_all(node: &Arc<Node>) -> Result<Known, NodeId> {
     Ok(known)
 }
 
-/// Asks until there is an answer; none if the node ends.
-fn insist<T>(node: &Arc<Node>, ask: impl Fn() -> Option<T>) -> Option<T> {
-    while !node.ending() {
-        let answer = ask();
-        if answer.is_some() {
-            return answer;
-        }
-        node.pause(ASK_AGAIN);
-    }
-    None
-}
-
 /// Copies all that this node may have held; none if the node ends before.
 fn copy_everything(node: &Arc<Node>) -> Option<()> {
     // The others must have ended what they counted on the lost votes before they are copied.
-    let known = insist(node, || ask_all(node).ok())?;
+    let known = insist(node, || ask_all(node, false))?;
     node.number_writes(known.highest_number + STILL_ON_THEIR_WAY);
     for range in node.ring.ranges_of(node.id) {
-        for &from in node.ring.replicas_of_range(range) {
-            if from != node.id {
-                copy(node, range, from)?;
-            }
-        }
+        copy_range(node, range)?;
     }
     node.store.await_durable().ok()
-}
-
-/// Copies a range page by page. A silence in between costs one page, and not what came before.
-fn copy(node: &Arc<Node>, range: usize, from: NodeId) -> Option<()> {
-    let mut scan = Scan {
-        range,
-        buckets: None,
-        after: None,
-        states: true,
-    };
-    loop {
-        let ask = || match node.ask_and_wait(from, Request::Scan(scan.clone()))? {
-            Reply::Page(page) => Some(page),
-            _ => None,
-        };
-        let page = insist(node, ask)?;
-        node.store.absorb_fence(&page.fence);
-        node.stats.copied.add(page.entries.len() as u64);
-        for entry in page.entries {
-            if let Some(record) = entry.record {
-                node.store.absorb(&entry.key, record);
-            }
-        }
-        // No faster than the disk.
-        if !node.store.disk_keeps_up() {
-            node.store.await_durable().ok()?;
-        }
-        if page.next.is_none() {
-            return Some(());
-        }
-        scan.after = page.next;
-    }
 }
 
 impl Node {
@@ -229,7 +166,7 @@ impl Node {
         }
         // Only now: whoever finds it here relies on what was counted being ended.
         lock(&self.told).insert(peer, storage.clone());
-        if known.is_none() || (changed && votes) {
+        if votes && known.as_ref() != Some(&storage) {
             let noted = self.store.change_identity(|identity| {
                 identity.peers.insert(peer, storage);
             });

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod anti_entropy;
 pub mod coordinator;
+mod copying;
 pub mod deleting;
 pub mod drive;
 pub mod listing;

@@ -12,6 +12,7 @@ use super::Node;
 use super::router::Action;
 use crate::bytes::Key;
 use crate::error::Failure;
+use crate::net;
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::Outcome;
@@ -31,14 +32,28 @@ impl Node {
 
     /// Asks a peer and waits for the answer.
     pub(super) fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
-        let (told, answer) = bounded(1);
-        self.links.get(&peer)?.ask(request, move |answer| {
-            let _ = told.send(answer);
-        });
-        match answer.recv() {
-            Ok(Answer::Reply(reply)) => Some(reply),
-            _ => None,
+        self.ask_each(peer, vec![request]).pop()?
+    }
+
+    /// Asks a peer several questions together and waits for all answers, in the same order.
+    pub(super) fn ask_each(&self, peer: NodeId, requests: Vec<Request>) -> Vec<Option<Reply>> {
+        let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
+        let (told, answers) = bounded(requests.len());
+        if let Some(link) = self.links.get(&peer) {
+            net::batch(|| {
+                for (place, request) in requests.into_iter().enumerate() {
+                    let told = told.clone();
+                    link.ask(request, move |answer| drop(told.send((place, answer))));
+                }
+            });
         }
+        drop(told);
+        for (place, answer) in answers {
+            if let Answer::Reply(reply) = answer {
+                replies[place] = Some(reply);
+            }
+        }
+        replies
     }
 
     /// Starts a request of this node itself.

@@ -23,7 +23,8 @@
 //! state is chosen. If they differ, the highest one is sent again until enough replicas hold it,
 //! and only then answered ([`reader`]).
 //!
-//! The record of a deleted key goes once all its replicas hold the tombstone ([`fence`]).
+//! The record of a deleted key goes once all its replicas hold the tombstone ([`fence`]). A replica
+//! that has lost its votes takes over what the others hold before it votes again ([`copied`]).
 //!
 //! Everything here is a pure function or a state machine: messages in, messages out. Threads and
 //! sockets are a shell around it, and the simulator runs the same code.
@@ -33,6 +34,7 @@
 
 pub mod acceptor;
 pub mod ballot;
+pub mod copied;
 pub mod fence;
 pub mod operation;
 pub mod proposer;

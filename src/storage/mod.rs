@@ -141,9 +141,11 @@ impl Store {
         lsn
     }
 
-    /// Takes over what another replica holds: the higher promise, and the higher accepted state,
-    /// *below a promise too*. Only for a node that has lost its votes and does not vote yet: it
-    /// puts together what it may have accepted before, and it was not asked for any of it.
+    /// Takes over what a node has copied that has lost its votes and does not vote yet: the higher
+    /// promise, and the higher accepted state, *below a promise too*. See [`copied`] for what that
+    /// may be.
+    ///
+    /// [`copied`]: crate::register::copied
     pub fn absorb(&self, key: &Key, record: Record) {
         let mut records = lock(&self.records);
         let own = records.get(key).0.clone();

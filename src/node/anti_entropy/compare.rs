@@ -10,7 +10,6 @@ use super::Comparison;
 use crate::bytes::Key;
 use crate::net;
 use crate::node::{Node, Origin};
-use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
@@ -22,8 +21,12 @@ const PULLS_AT_A_TIME: usize = 64;
 /// The wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
 
-/// The thread: compares what is due, and one range with one replica after each period.
+/// The thread: compares what is due, and one range with one replica after each period. Not before
+/// this node votes: what it pulls counts as its vote.
 pub fn run(node: &Arc<Node>) {
+    while !node.votes() && !node.ending() {
+        node.pause(TRY_AGAIN);
+    }
     let mut round = all_comparisons(node).into_iter().cycle();
     let period = Duration::from_millis(node.config.anti_entropy_ms);
     let mut last = Instant::now();
@@ -125,35 +128,23 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
 /// Takes over the states of these keys; `None` if the other replica did not answer, or this one
 /// does not hold them all then.
 fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
-    let (told, answers) = bounded(keys.len());
-    net::batch(|| {
-        for key in keys {
-            let (told, asked) = (told.clone(), key.clone());
-            let vote = VoteRequest::Read { state: true };
-            node.links[&from].ask(
-                Request::Vote {
-                    key: key.clone(),
-                    vote,
-                    spare: false,
-                },
-                move |answer| {
-                    let _ = told.send((asked, answer));
-                },
-            );
-        }
-    });
-    drop(told);
+    let read = |key: &Key| Request::Vote {
+        key: key.clone(),
+        vote: VoteRequest::Read { state: true },
+        spare: false,
+    };
+    let replies = node.ask_each(from, keys.iter().map(read).collect());
     let (mut states, mut complete) = (Vec::new(), true);
-    for (key, answer) in answers {
-        let Answer::Reply(Reply::Vote(VoteReply::Seen(seen))) = answer else {
+    for (key, reply) in keys.iter().zip(replies) {
+        let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
             complete = false;
             continue;
         };
         if let Some(state) = seen.state {
             let ballot = seen.ballot;
             let accepted = Accepted { ballot, state };
-            if !node.store.is_past(&key, &accepted) {
-                states.push((key, accepted));
+            if !node.store.is_past(key, &accepted) {
+                states.push((key.clone(), accepted));
             }
         }
     }

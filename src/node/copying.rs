@@ -1,0 +1,203 @@
+//! Puts together what this node may have voted before its folder was lost.
+//!
+//! [`copied`] tells what to take over, and why; here the records of all other replicas of a range
+//! are read side by side, in the order of their keys. A silence in between costs a page, and not
+//! what came before.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use super::Node;
+use crate::bytes::Key;
+use crate::peer::{Reply, Request};
+use crate::register::{Accepted, Fence, Operation, Outcome, Record, Seen};
+use crate::register::{VoteReply, VoteRequest, copied};
+use crate::ring::NodeId;
+use crate::storage::Scan;
+
+/// How long to wait before those that did not answer are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// After such a wait it is told for whom this node waits.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+/// Keys whose states are chosen anew at a time: they share messages and the disk's syncs.
+const CHOSEN_AT_A_TIME: usize = 64;
+
+/// Asks until there is an answer; none if the node ends. Who did not answer is the error.
+pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, NodeId>) -> Option<T> {
+    let mut told = None;
+    let mut tell_at = Instant::now() + TELL_AFTER;
+    while !node.ending() {
+        match ask() {
+            Ok(answer) => return Some(answer),
+            Err(missing) if Instant::now() >= tell_at && told.replace(missing) != Some(missing) => {
+                warn!(
+                    "{}: does not vote yet: waits for node {missing}, which does not answer, or \
+                     does not vote either",
+                    node.id
+                );
+                tell_at = Instant::now() + TELL_AFTER;
+            }
+            Err(_) => {}
+        }
+        node.pause(ASK_AGAIN);
+    }
+    None
+}
+
+/// Copies a range; none if the node ends before.
+pub(super) fn copy_range(node: &Arc<Node>, range: usize) -> Option<()> {
+    let others = node.ring.replicas_of_range(range).iter().copied();
+    let others: Vec<NodeId> = others.filter(|other| *other != node.id).collect();
+    let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
+    let mut differing = Vec::new();
+    loop {
+        for source in &mut sources {
+            source.fill(node)?;
+        }
+        let Some(key) = sources.iter().filter_map(Source::first).min().cloned() else {
+            return choose_anew(node, &others, &differing);
+        };
+        let told: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
+        node.stats.copied.add(1);
+        match copied::agreed(&told) {
+            Some(record) => node.store.absorb(&key, record),
+            None => differing.push(key),
+        }
+        if differing.len() >= CHOSEN_AT_A_TIME {
+            choose_anew(node, &others, &std::mem::take(&mut differing))?;
+        }
+    }
+}
+
+/// The records of a range that one other replica holds.
+struct Source {
+    from: NodeId,
+    scan: Scan,
+    /// What has been read and not been taken yet.
+    page: VecDeque<(Key, Record)>,
+    is_last: bool,
+    fence: Fence,
+}
+
+impl Source {
+    fn new(from: NodeId, range: usize) -> Source {
+        Source {
+            from,
+            scan: Scan {
+                range,
+                buckets: None,
+                after: None,
+                states: true,
+            },
+            page: VecDeque::new(),
+            is_last: false,
+            fence: Fence::default(),
+        }
+    }
+
+    /// Reads on if nothing is left of what was read; none if the node ends before.
+    fn fill(&mut self, node: &Arc<Node>) -> Option<()> {
+        while self.page.is_empty() && !self.is_last {
+            let ask = || match node.ask_and_wait(self.from, Request::Scan(self.scan.clone())) {
+                Some(Reply::Page(page)) => Ok(page),
+                _ => Err(self.from),
+            };
+            let page = insist(node, ask)?;
+            // No faster than the disk.
+            if !node.store.disk_keeps_up() {
+                node.store.await_durable().ok()?;
+            }
+            node.store.absorb_fence(&page.fence);
+            self.fence = page.fence;
+            let entries = page.entries.into_iter();
+            self.page = entries
+                .filter_map(|entry| Some((entry.key, entry.record?)))
+                .collect();
+            self.is_last = page.next.is_none();
+            self.scan.after = page.next;
+        }
+        Some(())
+    }
+
+    fn first(&self) -> Option<&Key> {
+        self.page.front().map(|(key, _)| key)
+    }
+
+    /// Its record of a key that no source is past yet.
+    fn take(&mut self, key: &Key) -> Record {
+        let own = if self.first() == Some(key) {
+            self.page.pop_front()
+        } else {
+            None
+        };
+        own.map_or_else(|| self.fence.record(), |(_, record)| record)
+    }
+}
+
+/// Has the other replicas choose the states of these keys anew, and takes them over.
+fn choose_anew(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
+    let restore = |key: &Key| Request::Coordinate {
+        key: key.clone(),
+        operation: Operation::Restore,
+        seen: None,
+    };
+    let chosen = |reply| match reply {
+        Reply::Outcome(Outcome::Found { .. } | Outcome::Missing) => Some(()),
+        _ => None,
+    };
+    ask_about(node, *others.first()?, keys, restore, chosen)?;
+    let read = |key: &Key| Request::Vote {
+        key: key.clone(),
+        vote: VoteRequest::Read { state: true },
+        spare: false,
+    };
+    let record = |reply| match reply {
+        Reply::Vote(VoteReply::Seen(seen)) => Some(record_of(seen)),
+        _ => None,
+    };
+    let mut told = vec![Vec::new(); keys.len()];
+    for &other in others {
+        let records = ask_about(node, other, keys, read, record)?;
+        told.iter_mut()
+            .zip(records)
+            .for_each(|(all, one)| all.push(one));
+    }
+    for (key, told) in keys.iter().zip(&told) {
+        node.store.absorb(key, copied::highest(told));
+    }
+    Some(())
+}
+
+/// What a read tells of a record. The promise is that of the accepted state at least.
+fn record_of(Seen { ballot, state }: Seen) -> Record {
+    Record {
+        promised: ballot,
+        accepted: state.map(|state| Accepted { ballot, state }),
+    }
+}
+
+/// Asks a peer about each of these keys until all is answered; none if the node ends before.
+fn ask_about<T>(
+    node: &Arc<Node>,
+    peer: NodeId,
+    keys: &[Key],
+    question: impl Fn(&Key) -> Request,
+    answer: impl Fn(Reply) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut answers: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+    insist(node, || {
+        let missing = || (0..keys.len()).filter(|&place| answers[place].is_none());
+        let places: Vec<usize> = missing().collect();
+        let questions = places.iter().map(|&place| question(&keys[place]));
+        let replies = node.ask_each(peer, questions.collect());
+        for (place, reply) in places.into_iter().zip(replies) {
+            answers[place] = reply.and_then(&answer);
+        }
+        let complete = answers.iter().all(Option::is_some);
+        complete.then_some(()).ok_or(peer)
+    })?;
+    answers.into_iter().collect()
+}
