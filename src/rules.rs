@@ -39,8 +39,6 @@ pub enum Rule {
     MissedWritesPulled,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
-    /// What such a node copies and others do not agree on is chosen anew first.
-    CopiedIfChosen,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
     TombstoneEverywhere,
     /// Of what is dropped the ballots stay fenced off.
@@ -75,7 +73,6 @@ mod switch {
         Rule::OneWriteInFlight,
         Rule::MissedWritesPulled,
         Rule::LostFolderCopied,
-        Rule::CopiedIfChosen,
         Rule::TombstoneEverywhere,
         Rule::DroppedBallotsFenced,
         Rule::DroppedRequestsFenced,

@@ -13,14 +13,13 @@
 //! [`Operation::Restore`]: super::Operation::Restore
 
 use super::{Ballot, Record};
-use crate::rules::{self, Rule};
 
 /// What to take over of a key for which the other replicas have these records, one of each; `None`
 /// if they have to choose its state anew.
 pub fn agreed(others: &[Record]) -> Option<Record> {
     let mut ballots = others.iter().map(Record::accepted_ballot);
     let first = ballots.next().unwrap_or(Ballot::ZERO);
-    let agree = ballots.all(|ballot| ballot == first) || !rules::holds(Rule::CopiedIfChosen);
+    let agree = ballots.all(|ballot| ballot == first);
     agree.then(|| highest(others))
 }
 

@@ -134,6 +134,30 @@ fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
     }
 }
 
+/// Nothing is lost with a folder that never had a vote: else both would wait for the other's records.
+#[test]
+fn folders_that_are_replaced_before_they_had_a_vote_are_new_ones() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let (one, other, last) = (5554, 5556, 5558);
+    cluster.start_node(one);
+    cluster.start_node(other);
+    for replaced in [one, other] {
+        cluster.await_answer(one);
+        cluster.await_answer(other);
+        cluster.await_sight(one, other, "up");
+        cluster.await_sight(other, one, "up");
+        cluster.kill(replaced);
+        cluster.wipe(replaced);
+        cluster.start_node(replaced);
+    }
+    cluster.start_node(last);
+    cluster.await_all_ready();
+    for id in THREE {
+        assert!(!cluster.log(id).contains("folder was lost"), "{id}");
+        cluster.done(id, "PUT k v");
+    }
+}
+
 #[test]
 fn a_node_that_lost_its_folder_does_not_call_its_listing_complete_before_it_votes() {
     let cluster = Cluster::start(&THREE);

@@ -98,6 +98,33 @@ fn a_node_with_a_flipped_bit_in_its_log_refuses_to_start_and_one_rebuild_makes_i
     assert_all(&cluster, DAMAGED, "with its vote");
 }
 
+#[test]
+fn a_node_that_is_killed_in_mid_copy_does_not_vote_before_it_has_copied_everything() {
+    let plan = Plan::of(&THREE).proxied();
+    let cluster = plan
+        .set("read_timeout_ms", 600)
+        .set("request_deadline_ms", 3000)
+        .start();
+    write(&cluster, 5554, "precious");
+    cluster.kill(DAMAGED);
+    cluster.wipe(DAMAGED);
+    for other in OTHERS {
+        cluster.network().delay(other, DAMAGED, DELAY);
+    }
+    cluster.start_node(DAMAGED);
+    hold_the_copy_half_way(&cluster);
+    cluster.kill(DAMAGED);
+    cluster.start_node(DAMAGED);
+    cluster.await_answer(DAMAGED);
+    let stats = cluster.stats(DAMAGED).expect("it answers meanwhile");
+    assert_eq!(stats["storage_standing"], "copying");
+    assert_eq!(stats["votes"], "no");
+    cluster.network().heal();
+    cluster.await_ready(DAMAGED);
+    cluster.kill(5554);
+    assert_all(&cluster, DAMAGED, "precious");
+}
+
 fn assert_refuses(cluster: &Cluster, place: u64) {
     cluster.start_node(DAMAGED);
     let end = cluster.await_end(DAMAGED);
