@@ -138,6 +138,8 @@ fn every_rule_left_out_is_noticed() {
         (Rule::DroppedBallotsFenced, Invariant, 20),
         (Rule::DroppedRequestsFenced, History, 200),
         (Rule::DroppedRequestsFenced, Invariant, 20),
+        (Rule::LostFolderCopied, History, 2_500),
+        (Rule::LostFolderCopied, Invariant, 500),
     ];
     for (rule, sign, within) in table {
         rules::leave_out(Some(rule));
@@ -164,6 +166,7 @@ fn a_careless_shell_is_noticed() {
         (Sabotage::FormerLifeHeard, History, 4_000),
         (Sabotage::ForwardedTwice, History, 500),
         (Sabotage::OldVoteTold, History, 250),
+        (Sabotage::CopiedUnchosen, Invariant, 5_000),
     ];
     for (sabotage, sign, within) in table {
         let seed = caught(sabotage, sign, within);

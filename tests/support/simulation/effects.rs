@@ -135,29 +135,39 @@ impl World {
         });
     }
 
-    fn answer(&mut self, node: usize, caller: Caller, outcome: Outcome) {
-        if let Caller::Origin {
-            node: to,
-            life,
-            ask,
-            ticket,
-            key,
-            dot,
-        } = caller
-        {
-            self.invariants.answered(&key, dot, &outcome);
-            let body = Body::Answer {
+    pub(super) fn answer(&mut self, node: usize, caller: Caller, outcome: Outcome) {
+        let (to, life, body) = match caller {
+            Caller::Origin {
+                node: to,
+                life,
                 ask,
                 ticket,
-                outcome,
-            };
-            self.send(Envelope {
-                from: node,
-                to,
-                to_life: Some(life),
-                body,
-            });
-        }
+                key,
+                dot,
+            } => {
+                self.invariants.answered(&key, dot, &outcome);
+                let body = Body::Answer {
+                    ask,
+                    ticket,
+                    outcome,
+                };
+                (to, life, body)
+            }
+            Caller::Copying {
+                node: to,
+                life,
+                key,
+            } if matches!(outcome, Outcome::Found { .. } | Outcome::Missing) => {
+                (to, life, Body::Restored { key })
+            }
+            Caller::Copying { .. } | Caller::Background => return,
+        };
+        self.send(Envelope {
+            from: node,
+            to,
+            to_life: Some(life),
+            body,
+        });
     }
 
     pub(super) fn send(&mut self, envelope: Envelope) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use simple_dynamo::rules::{self, Rule};
+
 use super::machine::Condition;
 use super::plan::{Fault, MILLISECOND, Sabotage, pick};
 use super::world::{Event, Local, World};
@@ -47,10 +49,11 @@ impl World {
                 self.count(fault);
                 self.at(node, 0, Local::Abandon);
             }
+            Fault::LostFolder => self.lose_folder(node),
         }
     }
 
-    fn crash(&mut self, node: usize, fault: Fault) {
+    pub(super) fn crash(&mut self, node: usize, fault: Fault) {
         if self.machines[node].condition == Condition::Down {
             return;
         }
@@ -78,7 +81,13 @@ impl World {
     pub(super) fn restart(&mut self, node: usize) {
         if self.machines[node].condition == Condition::Down {
             self.machines[node].condition = Condition::Up;
+            if !rules::holds(Rule::LostFolderCopied) {
+                self.machines[node].copying = None;
+            }
+            // One that copies may not number any write yet.
+            self.machines[node].reserving = self.machines[node].copying.is_some();
             self.reserve_numbers(node);
+            self.copy_on(node);
         }
     }
 

@@ -62,6 +62,13 @@ impl Invariants {
             self.must(same, || {
                 format!("2: {key}: two states at {}", accepted.ballot)
             });
+            let chosen = self.chosen.get(key).and_then(|chosen| {
+                let (ballot, state) = chosen.range(..accepted.ballot).next_back()?;
+                Some((*ballot, state.clone()))
+            });
+            if let Some((ballot, state)) = chosen {
+                self.goes_on_from(key, (ballot, &state), (accepted.ballot, &accepted.state));
+            }
         }
     }
 
@@ -151,6 +158,20 @@ impl Invariants {
         }
     }
 
+    /// The node has lost its disk: what it told is not kept.
+    pub fn forget_promises(&mut self, node: NodeId) {
+        self.revealed.retain(|place, _| place.0 != node);
+        self.dropped.retain(|place, _| place.0 != node);
+        self.granted.retain(|grant| grant.0 != node);
+    }
+
+    /// Nobody counts any more what it had accepted.
+    pub fn forget_accepts(&mut self, node: NodeId) {
+        for acceptors in self.acceptors.values_mut() {
+            acceptors.remove(&node);
+        }
+    }
+
     fn accepted(&mut self, node: NodeId, key: &Key, accepted: &Accepted) {
         let place = (key.clone(), accepted.ballot);
         let acceptors = self.acceptors.entry(place).or_default();
@@ -159,10 +180,32 @@ impl Invariants {
             return;
         }
         let chosen = self.chosen.entry(key.clone()).or_default();
-        chosen.insert(accepted.ballot, accepted.state.clone());
+        if chosen
+            .insert(accepted.ballot, accepted.state.clone())
+            .is_some()
+        {
+            return;
+        }
         if let Some(broken) = compare_neighbours(chosen, accepted) {
             self.must(false, || format!("{key}: {broken}"));
         }
+        let higher: Vec<_> = self
+            .proposed
+            .iter()
+            .filter(|(place, _)| place.0 == *key && place.1 > accepted.ballot)
+            .map(|(place, state)| (place.1, state.clone()))
+            .collect();
+        for (ballot, state) in higher {
+            self.goes_on_from(key, (accepted.ballot, &accepted.state), (ballot, &state));
+        }
+    }
+
+    /// 9: whatever is proposed above a chosen ballot knows of what was chosen.
+    fn goes_on_from(&mut self, key: &Key, chosen: (Ballot, &State), proposed: (Ballot, &State)) {
+        let knows = proposed.1.decided().dominates(&chosen.1.decided());
+        self.must(knows, || {
+            format!("9: {key}: {chosen:?} is chosen, and {proposed:?} was proposed without it")
+        });
     }
 
     /// 8: no success without enough accepts at one ballot.

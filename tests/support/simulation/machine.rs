@@ -11,6 +11,7 @@ use simple_dynamo::node::{coordinator, router};
 use simple_dynamo::register::{Quorums, Seen};
 use simple_dynamo::ring::{NodeId, Ring};
 
+use super::copying::Copying;
 use super::network::Envelope;
 use super::plan::{Micros, Plan, pick};
 use super::store::Store;
@@ -40,6 +41,12 @@ pub enum Caller {
         dot: Option<Dot>,
     },
     Background,
+    /// A node that copies, and wants this key's state chosen anew.
+    Copying {
+        node: usize,
+        life: u32,
+        key: Key,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +66,12 @@ pub struct Machine {
     pub store: Store<Envelope>,
     pub syncing: bool,
     pub inquiries: Inquiries,
+    /// Which of its folders it has, counted from 0.
+    pub folder: u64,
+    /// There while it does not vote, since it has lost its last folder.
+    pub copying: Option<Copying>,
+    /// The folders that others have told of.
+    pub folders: HashMap<usize, u64>,
     pub suspects: Vec<NodeId>,
     /// What it told of each key with the last read that it forwarded.
     pub told: HashMap<Key, Seen>,
@@ -87,6 +100,9 @@ impl Machine {
             store: Store::new(ring),
             syncing: false,
             inquiries: Inquiries::default(),
+            folder: 0,
+            copying: None,
+            folders: HashMap::new(),
             suspects: Vec::new(),
             told: HashMap::new(),
             waiting: HashSet::new(),
@@ -109,11 +125,29 @@ impl Machine {
         self.store.crash();
         self.syncing = false;
         self.inquiries = Inquiries::default();
+        self.copying = self.copying.take().map(|_| Copying::default());
+        self.folders.clear();
         self.suspects.clear();
         self.told.clear();
         self.waiting.clear();
         self.deferred.clear();
         self.ends.clear();
+        self.reserving = false;
+    }
+
+    /// Loses the disk, too. To be called after the crash.
+    pub fn lose_folder(&mut self, ring: &Arc<Ring>) {
+        self.folder += 1;
+        self.copying = Some(Copying::default());
+        self.store = Store::new(ring);
+        self.reserved = 0;
+        self.router = router::Router::new(self.id, ring.clone(), DEADLINE, 1);
+    }
+
+    /// Numbers writes above this one.
+    pub fn number_writes(&mut self, used: u64) {
+        self.reserved = self.reserved.max(used) + BLOCK;
+        self.router.reserved(used, self.reserved);
         self.reserving = false;
     }
 

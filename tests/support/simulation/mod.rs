@@ -5,6 +5,7 @@
 //! healed; then every node must answer for every key.
 
 mod clients;
+mod copying;
 mod effects;
 mod faults;
 mod invariants;

@@ -7,6 +7,7 @@ use simple_dynamo::bytes::Key;
 use simple_dynamo::node::{coordinator, router};
 use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use simple_dynamo::ring::NodeId;
+use simple_dynamo::storage::Page;
 
 use super::plan::{Fault, MILLISECOND, Micros, Plan, pick, share};
 
@@ -66,6 +67,32 @@ pub enum Body {
         key: Key,
         operation: Operation,
         seen: Option<Seen>,
+    },
+    /// This node has another folder.
+    Join {
+        folder: u64,
+    },
+    Known {
+        folder: u64,
+        number: u64,
+    },
+    Scan {
+        life: u32,
+        range: usize,
+        /// Whether keys of it have been chosen anew for it.
+        again: bool,
+    },
+    Page {
+        range: usize,
+        again: bool,
+        page: Page,
+    },
+    /// Choose this key's state anew.
+    Restore {
+        key: Key,
+    },
+    Restored {
+        key: Key,
     },
     Answer {
         ask: u64,

@@ -26,10 +26,12 @@ pub enum Fault {
     ClockJump,
     /// A coordinator ends all it does, undecided.
     Abandon,
+    /// A node dies, and its disk is lost with it.
+    LostFolder,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 10] = [
         Fault::Loss,
         Fault::Duplicate,
         Fault::Late,
@@ -39,6 +41,7 @@ impl Fault {
         Fault::Cut,
         Fault::ClockJump,
         Fault::Abandon,
+        Fault::LostFolder,
     ];
 }
 
@@ -59,6 +62,8 @@ pub enum Sabotage {
     ForwardedTwice,
     /// With a read that it forwards a replica tells what it saw at the read before.
     OldVoteTold,
+    /// A node that lost its folder copies what a single replica has accepted, too.
+    CopiedUnchosen,
 }
 
 /// The circumstances of one run.
@@ -107,6 +112,19 @@ impl Plan {
             plan.delay = plan.delay.min(5 * MILLISECOND);
             plan.patience = 400 * MILLISECOND;
             plan.duplicate = 0.5;
+        }
+        if sabotage == Sabotage::CopiedUnchosen {
+            // Folders that are lost often and for a short time, while proposals take long.
+            plan.faults = vec![Fault::LostFolder, Fault::Late, Fault::Cut];
+            plan.calm = 20 * MILLISECOND;
+            plan.ordeal = 60 * MILLISECOND;
+            plan.late = 0.3;
+            plan.delay = MILLISECOND;
+            plan.sync = MILLISECOND;
+            plan.thinking = 100 * MILLISECOND;
+            plan.keys.truncate(1);
+            plan.reads = 0.6;
+            plan.clients = 3;
         }
         plan
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::clock::Dot;
 use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Operation, Outcome, Seen, VoteRequest};
+use simple_dynamo::register::{Operation, Outcome, Seen, VoteRequest, Why};
 use simple_dynamo::ring::NodeId;
 
 use super::machine::{Caller, Condition, DEADLINE, Machine};
@@ -81,6 +81,7 @@ impl World {
             Local::Abandon => self.coordinate(node, |machine, effects| {
                 machine.coordinator.abandon(effects);
             }),
+            Local::CopyOn => self.copy_on(node),
         }
     }
 
@@ -136,7 +137,7 @@ impl World {
         });
     }
 
-    fn request(
+    pub(super) fn request(
         &mut self,
         node: usize,
         caller: Caller,
@@ -144,6 +145,9 @@ impl World {
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     ) {
+        if self.machines[node].copying.is_some() {
+            return self.answer(node, caller, Outcome::not_done(Why::Recovering));
+        }
         self.coordinate(node, |machine, effects| {
             let promised = machine.store.promised(&key);
             machine
@@ -157,7 +161,20 @@ impl World {
         let (node, sender) = (envelope.to, envelope.from);
         let from = self.machines[sender].id;
         self.machines[node].trust(from);
+        let votes = self.machines[node].copying.is_none();
         match envelope.body {
+            Body::Ask { .. }
+            | Body::Repair { .. }
+            | Body::Tombstone { .. }
+            | Body::Drop { .. }
+            | Body::Scan { .. }
+                if !votes => {}
+            Body::Join { folder } => self.joined(node, sender, folder),
+            Body::Known { folder, number } => self.known(node, sender, folder, number),
+            Body::Scan { .. } => self.scanned(envelope),
+            Body::Page { .. } => self.page(envelope),
+            Body::Restore { key } => self.asked_to_restore(node, sender, key),
+            Body::Restored { key } => self.restored(node, &key),
             Body::Ask { .. } => self.vote(envelope),
             Body::Repair { key, accepted } => {
                 self.machines[node]

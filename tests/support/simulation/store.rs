@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Accepted, Ballot, Record, Update, VoteReply, VoteRequest};
-use simple_dynamo::ring::Ring;
+use simple_dynamo::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
+use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::records::Records;
+use simple_dynamo::storage::{Page, Scan};
 
 /// The records of one node. `T` is a reply on its way.
 pub struct Store<T> {
@@ -25,6 +26,7 @@ pub struct Store<T> {
 enum Entry {
     Vote(Update),
     Drop(Ballot),
+    Fence(Fence),
 }
 
 /// How an entry that became durable changed a record on the disk.
@@ -97,6 +99,39 @@ impl<T> Store<T> {
         self.held.push((self.live.get(key).1, reply));
     }
 
+    pub fn hold_until(&mut self, entry: u64, reply: T) {
+        self.held.push((entry, reply));
+    }
+
+    /// The next page of a scan, and the entry after which it is durable.
+    pub fn scan(&self, scan: &Scan) -> (Page, u64) {
+        self.live.scan(scan)
+    }
+
+    pub fn highest_number(&self, origin: NodeId) -> u64 {
+        self.live.numbers().get(origin)
+    }
+
+    pub fn absorb(&mut self, key: &Key, record: Record) {
+        let own = self.live.get(key).0.clone();
+        let state = record.accepted;
+        let state = state.filter(|accepted| accepted.ballot > own.accepted_ballot());
+        let promise = (record.promised > own.promised).then_some(record.promised);
+        for update in state
+            .map(Update::Accept)
+            .into_iter()
+            .chain(promise.map(Update::Promise))
+        {
+            self.append(key, Entry::Vote(update.clone()));
+            self.live.apply(key, update, self.written);
+        }
+    }
+
+    pub fn merge_fence(&mut self, fence: &Fence) {
+        self.append(&Key::from(""), Entry::Fence(fence.clone()));
+        self.live.merge_fence(fence, self.written);
+    }
+
     pub fn written(&self) -> u64 {
         self.written
     }
@@ -123,6 +158,10 @@ impl<T> Store<T> {
                 Entry::Drop(ballot) => {
                     self.durable.drop_tombstone(&key, ballot, 0);
                     Some(ballot)
+                }
+                Entry::Fence(fence) => {
+                    self.durable.merge_fence(&fence, 0);
+                    continue;
                 }
             };
             let after = self.durable(&key);

@@ -54,6 +54,7 @@ impl World {
             return;
         };
         if self.machines[node].condition == Condition::Up
+            && self.machines[node].copying.is_none()
             && let Some(record) = self.machines[node].store.without_value(&key)
         {
             match record.accepted {

@@ -48,7 +48,10 @@ impl World {
     /// What a replica tells with a read that it forwards.
     pub(super) fn seen(&mut self, node: usize, key: &Key) -> Option<Seen> {
         let machine = &mut self.machines[node];
-        if !self.ring.preference_list(key).contains(&machine.id) || !machine.store.is_durable(key) {
+        if !self.ring.preference_list(key).contains(&machine.id)
+            || machine.copying.is_some()
+            || !machine.store.is_durable(key)
+        {
             return None;
         }
         let question = VoteRequest::Read { state: false };

@@ -62,6 +62,8 @@ pub enum Local {
     /// The background repair asks for a key's state to be chosen anew.
     Restore,
     Abandon,
+    /// A node that has lost its folder goes on to copy.
+    CopyOn,
 }
 
 struct Scheduled {
