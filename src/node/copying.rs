@@ -13,8 +13,7 @@ use log::warn;
 use super::Node;
 use crate::bytes::Key;
 use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Fence, Operation, Outcome, Record, Seen};
-use crate::register::{VoteReply, VoteRequest, copied};
+use crate::register::{Fence, Operation, Outcome, Record, Seen, VoteReply, copied};
 use crate::ring::NodeId;
 use crate::storage::Scan;
 
@@ -149,18 +148,13 @@ fn choose_anew(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> 
         _ => None,
     };
     ask_about(node, *others.first()?, keys, restore, chosen)?;
-    let read = |key: &Key| Request::Vote {
-        key: key.clone(),
-        vote: VoteRequest::Read { state: true },
-        spare: false,
-    };
     let record = |reply| match reply {
         Reply::Vote(VoteReply::Seen(seen)) => Some(record_of(seen)),
         _ => None,
     };
     let mut told = vec![Vec::new(); keys.len()];
     for &other in others {
-        let records = ask_about(node, other, keys, read, record)?;
+        let records = ask_about(node, other, keys, Request::read, record)?;
         told.iter_mut()
             .zip(records)
             .for_each(|(all, one)| all.push(one));
@@ -172,10 +166,10 @@ fn choose_anew(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> 
 }
 
 /// What a read tells of a record. The promise is that of the accepted state at least.
-fn record_of(Seen { ballot, state }: Seen) -> Record {
+fn record_of(seen: Seen) -> Record {
     Record {
-        promised: ballot,
-        accepted: state.map(|state| Accepted { ballot, state }),
+        promised: seen.ballot,
+        accepted: seen.accepted(),
     }
 }
 

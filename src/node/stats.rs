@@ -40,7 +40,7 @@ pub struct Stats {
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
-    /// Keys that this node, without its votes, took over from another replica: each from both.
+    /// Keys that this node, without its votes, copied from the others.
     pub copied: Counter,
 }
 

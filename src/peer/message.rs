@@ -119,6 +119,15 @@ pub enum Reply {
 }
 
 impl Request {
+    /// Asks a replica for the state that it has accepted for a key.
+    pub fn read(key: &Key) -> Request {
+        Request::Vote {
+            key: key.clone(),
+            vote: VoteRequest::Read { state: true },
+            spare: false,
+        }
+    }
+
     /// Whether the answer is not waited for as long as all goes well.
     pub fn is_spare(&self) -> bool {
         matches!(self, Request::Vote { spare: true, .. })

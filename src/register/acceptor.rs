@@ -71,6 +71,14 @@ pub struct Seen {
     pub state: Option<Arc<State>>,
 }
 
+impl Seen {
+    /// What was accepted, if the state was asked for.
+    pub fn accepted(self) -> Option<Accepted> {
+        let ballot = self.ballot;
+        self.state.map(|state| Accepted { ballot, state })
+    }
+}
+
 /// What must be durable before the reply goes out.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

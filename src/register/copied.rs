@@ -12,7 +12,7 @@
 //!
 //! [`Operation::Restore`]: super::Operation::Restore
 
-use super::{Ballot, Record};
+use super::{Accepted, Ballot, Record, Update};
 
 /// What to take over of a key for which the other replicas have these records, one of each; `None`
 /// if they have to choose its state anew.
@@ -34,12 +34,21 @@ pub fn highest(others: &[Record]) -> Record {
     }
 }
 
+/// What taking this over changes in the own record: the state if it is higher, *below the own
+/// promise too*, and the promise if it is.
+pub fn updates(own: &Record, copied: Record) -> impl Iterator<Item = Update> {
+    let newer = |accepted: &Accepted| accepted.ballot > own.accepted_ballot();
+    let accept = copied.accepted.filter(newer).map(Update::Accept);
+    let promise = (copied.promised > own.promised).then_some(Update::Promise(copied.promised));
+    accept.into_iter().chain(promise)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::register::{Accepted, State};
+    use crate::register::State;
     use crate::ring::NodeId;
 
     fn ballot(round: u64) -> Ballot {

@@ -37,7 +37,7 @@ pub use records::{Page, Scan};
 use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
-use crate::register::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest};
+use crate::register::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest, copied};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use commit::{Callback, GroupCommit, Lsn};
@@ -141,21 +141,13 @@ impl Store {
         lsn
     }
 
-    /// Takes over what a node has copied that has lost its votes and does not vote yet: the higher
-    /// promise, and the higher accepted state, *below a promise too*. See [`copied`] for what that
-    /// may be.
-    ///
-    /// [`copied`]: crate::register::copied
+    /// Takes over what a node has copied that has lost its votes and does not vote yet; see
+    /// [`copied`].
     pub fn absorb(&self, key: &Key, record: Record) {
         let mut records = lock(&self.records);
         let own = records.get(key).0.clone();
-        if let Some(accepted) = record.accepted
-            && accepted.ballot > own.accepted_ballot()
-        {
-            self.write(&mut records, key, Update::Accept(accepted));
-        }
-        if record.promised > own.promised {
-            self.write(&mut records, key, Update::Promise(record.promised));
+        for update in copied::updates(&own, record) {
+            self.write(&mut records, key, update);
         }
     }
 

@@ -14,6 +14,14 @@ const OTHERS: [u32; 2] = [5554, 5556];
 const DELAY: Duration = Duration::from_millis(200);
 const KEYS: usize = 300;
 
+/// Three nodes whose messages can be delayed by less than a read time-out.
+fn start() -> Cluster {
+    let plan = Plan::of(&THREE).proxied();
+    plan.set("read_timeout_ms", 600)
+        .set("request_deadline_ms", 3000)
+        .start()
+}
+
 /// Writes all keys through one node; each must be acknowledged.
 fn write(cluster: &Cluster, through: u32, value: &str) {
     let mut client = cluster.client(through);
@@ -57,11 +65,7 @@ fn flip_a_bit(cluster: &Cluster, id: u32) -> (PathBuf, u64) {
 
 #[test]
 fn a_node_with_a_flipped_bit_in_its_log_refuses_to_start_and_one_rebuild_makes_it_whole() {
-    let plan = Plan::of(&THREE).proxied();
-    let cluster = plan
-        .set("read_timeout_ms", 600)
-        .set("request_deadline_ms", 3000)
-        .start();
+    let cluster = start();
     write(&cluster, 5554, "before");
     cluster.kill(DAMAGED);
     let (log, place) = flip_a_bit(&cluster, DAMAGED);
@@ -100,11 +104,7 @@ fn a_node_with_a_flipped_bit_in_its_log_refuses_to_start_and_one_rebuild_makes_i
 
 #[test]
 fn a_node_that_is_killed_in_mid_copy_does_not_vote_before_it_has_copied_everything() {
-    let plan = Plan::of(&THREE).proxied();
-    let cluster = plan
-        .set("read_timeout_ms", 600)
-        .set("request_deadline_ms", 3000)
-        .start();
+    let cluster = start();
     write(&cluster, 5554, "precious");
     cluster.kill(DAMAGED);
     cluster.wipe(DAMAGED);

@@ -128,24 +128,17 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
 /// Takes over the states of these keys; `None` if the other replica did not answer, or this one
 /// does not hold them all then.
 fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
-    let read = |key: &Key| Request::Vote {
-        key: key.clone(),
-        vote: VoteRequest::Read { state: true },
-        spare: false,
-    };
-    let replies = node.ask_each(from, keys.iter().map(read).collect());
+    let replies = node.ask_each(from, keys.iter().map(Request::read).collect());
     let (mut states, mut complete) = (Vec::new(), true);
     for (key, reply) in keys.iter().zip(replies) {
         let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
             complete = false;
             continue;
         };
-        if let Some(state) = seen.state {
-            let ballot = seen.ballot;
-            let accepted = Accepted { ballot, state };
-            if !node.store.is_past(key, &accepted) {
-                states.push((key.clone(), accepted));
-            }
+        if let Some(accepted) = seen.accepted()
+            && !node.store.is_past(key, &accepted)
+        {
+            states.push((key.clone(), accepted));
         }
     }
     let pulled = states.len() as u64;

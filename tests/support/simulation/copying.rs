@@ -193,12 +193,13 @@ impl World {
             let chosen = std::mem::take(&mut copying.differing);
             for key in keys_of(&pages) {
                 let told: Vec<Record> = pages.values().map(|page| record(page, &key)).collect();
-                let found = match (again, chosen.contains_key(&key)) {
-                    (false, _) if self.sabotage != Sabotage::CopiedUnchosen => {
-                        copied::agreed(&told)
-                    }
-                    (true, false) => continue,
-                    _ => Some(copied::highest(&told)),
+                if again && !chosen.contains_key(&key) {
+                    continue;
+                }
+                let found = if again || self.sabotage == Sabotage::CopiedUnchosen {
+                    Some(copied::highest(&told))
+                } else {
+                    copied::agreed(&told)
                 };
                 match found {
                     Some(record) => machine.store.absorb(&key, record),

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
+use simple_dynamo::register::{
+    Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest, copied,
+};
 use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::records::Records;
 use simple_dynamo::storage::{Page, Scan};
@@ -96,7 +98,7 @@ impl<T> Store<T> {
 
     /// Keeps a reply until all that it may reveal is durable.
     pub fn hold(&mut self, key: &Key, reply: T) {
-        self.held.push((self.live.get(key).1, reply));
+        self.hold_until(self.live.get(key).1, reply);
     }
 
     pub fn hold_until(&mut self, entry: u64, reply: T) {
@@ -114,14 +116,7 @@ impl<T> Store<T> {
 
     pub fn absorb(&mut self, key: &Key, record: Record) {
         let own = self.live.get(key).0.clone();
-        let state = record.accepted;
-        let state = state.filter(|accepted| accepted.ballot > own.accepted_ballot());
-        let promise = (record.promised > own.promised).then_some(record.promised);
-        for update in state
-            .map(Update::Accept)
-            .into_iter()
-            .chain(promise.map(Update::Promise))
-        {
+        for update in copied::updates(&own, record) {
             self.append(key, Entry::Vote(update.clone()));
             self.live.apply(key, update, self.written);
         }
