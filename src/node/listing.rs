@@ -38,12 +38,13 @@ pub type Emit<'a> = &'a mut dyn FnMut(Pair) -> Result<(), Failure>;
 impl Node {
     /// Hands out the pairs that this node holds, in the order of the keys.
     ///
-    /// Waits until this node has made sure that it missed nothing. What it holds may include a
-    /// write that is under way: what is chosen only a read can tell.
+    /// Each range is compared with other replicas first, so that nothing is missing that was chosen
+    /// before the listing began. It may include a write that is under way: what is chosen only a
+    /// read can tell.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if it is not sure of its ranges within the request deadline, or its disk takes
-    /// longer than that.
+    /// `UNAVAILABLE` if too few replicas of a range can be compared with within the request deadline,
+    /// or the own disk takes longer than that.
     pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
         if !self.votes() {
             return Err(Failure::Unavailable(format!(
@@ -52,16 +53,17 @@ impl Node {
                 Why::Recovering.text()
             )));
         }
-        let longest_tick = self.config.read_timeout();
-        if !self
+        let deadline = self.config.request_deadline();
+        let suspects = || self.suspects();
+        let missing = self
             .anti_entropy
-            .settled_within(self.config.request_deadline(), longest_tick)
-        {
+            .compare_all_within(deadline, &self.ring, suspects);
+        if !missing.is_empty() {
             return Err(Failure::Unavailable(format!(
-                "node {} is still copying what it missed ({} of {} ranges to go); try again, or \
-                 see STATS",
+                "node {} may lack writes: it could not compare {} of its {} ranges with other \
+                 replicas in time; try again, or see RING and STATS",
                 self.id,
-                self.anti_entropy.doubted(),
+                missing.len(),
                 self.ring.ranges_of(self.id).len()
             )));
         }

@@ -250,8 +250,6 @@ impl Node {
             );
             self.anti_entropy.doubt_all(&self.ring);
         }
-        // Not the time by now: a stop of the process in between shows only in the next tick.
-        self.anti_entropy.ticked(now);
         self.expire_requests();
         self.store.nudge();
         self.look_at_room();

@@ -18,7 +18,7 @@ fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
                 .starts_with("OK ")
         );
     }
-    let before = cluster.await_own_keys(lost, &keys);
+    let before = cluster.assert_own_keys(lost, &keys);
     assert!(!before.is_empty());
     let storage = cluster.stat(lost, "storage").unwrap();
     cluster.kill(lost);

@@ -44,7 +44,7 @@ fn a_read_right_after_a_write_through_the_last_replica_does_not_wait_for_a_spare
         write(&mut client, &format!("PUT {key} old"));
     }
     // What it holds is durable, and told along with the reads.
-    cluster.await_own_keys(last, &keys);
+    cluster.assert_own_keys(last, &keys);
     let read = |key| {
         let (reply, took) = cluster.timed(last, &format!("GET {key}"));
         assert!(reply.ends_with(" new"), "{reply}");

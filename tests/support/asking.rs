@@ -94,18 +94,16 @@ impl Cluster {
         self.own_pairs(id).into_iter().map(key).collect()
     }
 
-    /// The keys of `GET @`, as soon as they are just those of `all` that the node is a replica of: a
-    /// write is acknowledged when two of its three replicas have it.
-    pub fn await_own_keys<'a>(
+    /// The keys of `GET @`: just those of `all` that the node is a replica of, though a write is
+    /// acknowledged when two of its three replicas have it.
+    pub fn assert_own_keys<'a>(
         &self,
         id: u32,
         all: impl IntoIterator<Item = &'a String>,
     ) -> BTreeSet<String> {
         let held = |key: &&String| self.replicas(key).contains(&id);
         let held: BTreeSet<String> = all.into_iter().filter(held).cloned().collect();
-        eventually(&format!("GET @ of {id} has its keys"), || {
-            (self.own_keys(id) == held).then_some(())
-        });
+        assert_eq!(self.own_keys(id), held, "GET @ of {id}");
         held
     }
 
@@ -131,6 +129,13 @@ impl Cluster {
         self.stats(id).is_some_and(|stats| {
             stats["votes"] == "yes" && stats["ranges_up_to_date"] == stats["ranges"]
         })
+    }
+
+    /// Waits until a node holds so many keys: unlike `GET @`, this has it look nowhere else.
+    pub fn await_keys(&self, id: u32, count: usize) {
+        eventually(&format!("node {id} holds {count} keys"), || {
+            (self.stat(id, "keys")?.parse() == Ok(count)).then_some(())
+        });
     }
 
     /// Waits until a node votes and has what it missed.

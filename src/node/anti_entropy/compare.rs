@@ -20,6 +20,8 @@ use crate::storage::{Scan, Urgency};
 const PULLS_AT_A_TIME: usize = 64;
 /// The wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
+/// The longest wait for a comparison that is due.
+const NOTHING_DUE: Duration = Duration::from_millis(100);
 
 /// The thread: compares what is due, and one range with one replica after each period. Not before
 /// this node votes: what it pulls counts as its vote.
@@ -42,12 +44,14 @@ pub fn run(node: &Arc<Node>) {
             last = Instant::now();
             node.anti_entropy.add(next);
         }
-        let (due, doubts) = node.anti_entropy.next(Duration::from_millis(100));
-        let Some(comparison) = due else { continue };
-        match compare(node, comparison) {
+        let Some(comparison) = node.anti_entropy.next(NOTHING_DUE) else {
+            continue;
+        };
+        let pulled = compare(node, comparison);
+        node.anti_entropy.ended(pulled.is_some());
+        match pulled {
             Some(pulled) => {
                 node.stats.compared.add(1);
-                node.anti_entropy.compared(comparison, doubts);
                 if pulled > 0 {
                     let Comparison { range, with } = comparison;
                     let owner = node.ring.replicas_of_range(range)[0];
@@ -59,7 +63,6 @@ pub fn run(node: &Arc<Node>) {
             }
             None => {
                 debug!("{}: {comparison:?} was not finished", node.id);
-                node.anti_entropy.not_finished(comparison);
                 // A silent peer is compared with when it is heard again; one that is busy with
                 // its own start, a little later.
                 if !node.suspects().contains(&comparison.with) {

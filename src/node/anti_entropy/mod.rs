@@ -4,11 +4,14 @@
 //! this node hears a peer again after a silence or a peer hears this node again, after a peer dropped
 //! messages to this node, and slowly all the time. A restarted node votes at once, since its log
 //! is whole; what it missed comes in the background. Until then it is *in doubt* about the ranges
-//! concerned, and `GET @` waits. A peer that falls silent is no doubt, but a reason to compare with
-//! the others, and so is a state that this node refused since it had promised a higher ballot.
+//! concerned. A peer that falls silent is no doubt, but a reason to compare with the others, and so
+//! is a state that this node refused since it had promised a higher ballot.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
+//!
+//! `GET @` does not rely on doubts, since of a cut that has just begun nobody knows: it waits for
+//! comparisons of its own.
 
 mod compare;
 
@@ -22,6 +25,9 @@ use crate::register::Quorums;
 use crate::ring::{NodeId, Ring};
 use crate::{lock, wait_for};
 
+/// Who waits for comparisons looks after this time whether others have to be asked.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Which ranges are to be compared with whom.
 pub struct AntiEntropy {
     node: NodeId,
@@ -31,21 +37,25 @@ pub struct AntiEntropy {
     woken: Condvar,
 }
 
+#[derive(Default)]
 struct Work {
     /// Comparisons to make, each once, in order.
     queue: VecDeque<Comparison>,
-    /// Ranges that may lack writes, and with whom each was compared since the doubt came up.
-    doubted: BTreeMap<usize, BTreeSet<NodeId>>,
+    /// The one that is being made.
+    running: Option<Comparison>,
+    /// How many have begun: the number of the last.
+    begun: u64,
+    /// The number of the last one that came to its end.
+    finished: BTreeMap<Comparison, u64>,
+    /// Per range, how many had begun when it came into doubt the last time: they do not end it.
+    doubted: BTreeMap<usize, u64>,
     /// Replicas that did not finish the last comparison: the others come first, since one that
     /// answers is enough to end a doubt.
     unfinished: BTreeSet<NodeId>,
-    /// Counts the doubts: a comparison that began before a doubt does not end it.
-    doubts: u64,
-    last_tick: Instant,
 }
 
 /// A range, and the replica to compare it with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Comparison {
     range: usize,
     with: NodeId,
@@ -54,23 +64,14 @@ struct Comparison {
 impl AntiEntropy {
     /// All ranges of `node` are in doubt at first.
     pub fn new(node: NodeId, ring: &Ring, quorums: Quorums) -> AntiEntropy {
-        let doubted = ring
-            .ranges_of(node)
-            .into_iter()
-            .map(|range| (range, BTreeSet::new()))
-            .collect();
-        let queue = VecDeque::new();
+        let ranges = ring.ranges_of(node).into_iter();
         let work = Work {
-            queue,
-            doubted,
-            unfinished: BTreeSet::new(),
-            doubts: 0,
-            last_tick: Instant::now(),
+            doubted: ranges.map(|range| (range, 0)).collect(),
+            ..Work::default()
         };
-        let enough = quorums.replicas - quorums.write;
         AntiEntropy {
             node,
-            enough,
+            enough: quorums.replicas - quorums.write,
             work: Mutex::new(work),
             woken: Condvar::new(),
         }
@@ -89,12 +90,11 @@ impl AntiEntropy {
 
     fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
         let mut work = lock(&self.work);
-        let doubts = work.doubts + 1;
         for range in ring.ranges_of(self.node) {
             let replicas = ring.replicas_of_range(range);
             if concerned(replicas) {
-                work.doubts = doubts;
-                work.doubted.insert(range, BTreeSet::new());
+                let begun = work.begun;
+                work.doubted.insert(range, begun);
                 work.enqueue_all(range, replicas, &[self.node]);
             }
         }
@@ -123,46 +123,56 @@ impl AntiEntropy {
 
     /// How many of this node's ranges may lack writes.
     pub fn doubted(&self) -> usize {
-        lock(&self.work).doubted.len()
+        let work = lock(&self.work);
+        let doubts = work.doubted.iter();
+        let open =
+            doubts.filter(|&(&range, &begun)| work.compared_since(range, begun) < self.enough);
+        open.count()
     }
 
-    /// Waits until no range is in doubt; false if that takes longer than `time`.
+    /// Has every range of this node compared with enough others from now on, and waits for that:
+    /// then this node holds all that was chosen before. Returns the ranges of which that is not
+    /// known after `time`.
     ///
-    /// A process that has just been continued after a pause does not know of it before the
-    /// timer's next tick, so a tick that is overdue is a doubt as well.
-    pub fn settled_within(&self, time: Duration, longest_tick: Duration) -> bool {
+    /// Those who wait share what is compared: any number of them cannot hold each other up.
+    pub fn compare_all_within(
+        &self,
+        time: Duration,
+        ring: &Ring,
+        suspects: impl Fn() -> Vec<NodeId>,
+    ) -> Vec<usize> {
         let until = Instant::now() + time;
-        let mut work = lock(&self.work);
+        let begun = lock(&self.work).begun;
         loop {
+            let but = [suspects(), vec![self.node]].concat();
+            let mut work = lock(&self.work);
+            let mut missing = ring.ranges_of(self.node);
+            missing.retain(|&range| work.compared_since(range, begun) < self.enough);
             let now = Instant::now();
-            let overdue = now.saturating_duration_since(work.last_tick) > longest_tick;
-            if work.doubted.is_empty() && !overdue {
-                return true;
+            if missing.is_empty() || now >= until {
+                return missing;
             }
-            if now >= until {
-                return false;
+            for range in missing {
+                if !work.is_under_way(range) {
+                    work.enqueue_enough(range, ring.replicas_of_range(range), &but, self.enough);
+                }
             }
-            let tick = Duration::from_millis(10);
-            work = wait_for(&self.woken, work, tick.min(until - now));
+            self.woken.notify_all();
+            drop(wait_for(&self.woken, work, LOOK_AGAIN.min(until - now)));
         }
-    }
-
-    /// The timer ran at that time.
-    pub fn ticked(&self, now: Instant) {
-        lock(&self.work).last_tick = now;
     }
 
     pub fn wake(&self) {
         self.woken.notify_all();
     }
 
-    /// The next comparison that is due, if one is due in time, and the number of doubts so far.
-    fn next(&self, within: Duration) -> (Option<Comparison>, u64) {
+    /// Begins the next comparison that is due, if one is due in time.
+    fn next(&self, within: Duration) -> Option<Comparison> {
         let mut work = lock(&self.work);
         if work.queue.is_empty() {
             work = wait_for(&self.woken, work, within);
         }
-        (work.take_next(), work.doubts)
+        work.begin_next()
     }
 
     /// A comparison that is to be made, though nothing is in doubt.
@@ -170,30 +180,39 @@ impl AntiEntropy {
         lock(&self.work).enqueue(comparison);
     }
 
-    /// The other replica did not answer to the end.
-    fn not_finished(&self, comparison: Comparison) {
-        lock(&self.work).unfinished.insert(comparison.with);
-    }
-
-    /// A comparison that began when there had been so many doubts is done.
-    fn compared(&self, done: Comparison, doubts: u64) {
+    /// The comparison that was begun has ended; whether the other replica answered to the end.
+    fn ended(&self, finished: bool) {
         let mut work = lock(&self.work);
-        work.unfinished.remove(&done.with);
-        if work.doubts != doubts {
-            // It may have looked before what is now in doubt happened: once more.
-            return work.enqueue(done);
-        }
-        if let Some(compared) = work.doubted.get_mut(&done.range) {
-            compared.insert(done.with);
-            if compared.len() >= self.enough {
-                work.doubted.remove(&done.range);
-            }
+        let Some(comparison) = work.running.take() else {
+            return;
+        };
+        if finished {
+            work.unfinished.remove(&comparison.with);
+            let number = work.begun;
+            work.finished.insert(comparison, number);
+        } else {
+            work.unfinished.insert(comparison.with);
         }
         self.woken.notify_all();
     }
 }
 
 impl Work {
+    /// With how many others a range was compared from its beginning to its end after so many
+    /// comparisons had begun.
+    fn compared_since(&self, range: usize, begun: u64) -> usize {
+        let finished = self.finished.iter();
+        finished
+            .filter(|(comparison, number)| comparison.range == range && **number > begun)
+            .count()
+    }
+
+    /// Whether a range is being compared or about to be.
+    fn is_under_way(&self, range: usize) -> bool {
+        let mut all = self.queue.iter().chain(&self.running);
+        all.any(|comparison| comparison.range == range)
+    }
+
     fn enqueue(&mut self, comparison: Comparison) {
         if !self.queue.contains(&comparison) {
             self.queue.push_back(comparison);
@@ -206,15 +225,29 @@ impl Work {
         }
     }
 
-    fn take_next(&mut self) -> Option<Comparison> {
+    /// As many of the replicas as are needed: first those that finished the last time.
+    fn enqueue_enough(&mut self, range: usize, replicas: &[NodeId], but: &[NodeId], enough: usize) {
+        let others = replicas.iter().filter(|replica| !but.contains(replica));
+        let mut others = Vec::from_iter(others);
+        others.sort_by_key(|replica| self.unfinished.contains(replica));
+        for &&with in others.iter().take(enough) {
+            self.enqueue(Comparison { range, with });
+        }
+    }
+
+    fn begin_next(&mut self) -> Option<Comparison> {
         let finishes = |comparison: &Comparison| !self.unfinished.contains(&comparison.with);
         let first = self.queue.iter().position(finishes).unwrap_or(0);
-        self.queue.remove(first)
+        self.running = self.queue.remove(first);
+        self.begun += u64::from(self.running.is_some());
+        self.running
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     /// The work of one of three replicas.
@@ -233,36 +266,68 @@ mod tests {
     fn a_replica_that_did_not_finish_is_compared_with_when_no_other_is_left() {
         let (ring, work) = of_three();
         work.doubt_all(&ring);
-        let next = || {
-            let (due, doubts) = work.next(Duration::ZERO);
-            (due.expect("a comparison is due"), doubts)
-        };
-        let (first, _) = next();
-        work.not_finished(first);
+        let next = || work.next(Duration::ZERO).expect("a comparison is due");
+        let first = next();
+        work.ended(false);
         work.add(first);
         for _ in 0..3 {
-            let (due, doubts) = next();
-            assert_ne!(due.with, first.with);
-            work.compared(due, doubts);
+            assert_ne!(next().with, first.with);
+            work.ended(true);
         }
         assert_eq!(work.doubted(), 0, "one other replica is enough");
         // It has its turn, and once it finishes it is like the others again.
-        let (due, doubts) = next();
-        assert_eq!(due.with, first.with);
-        work.compared(due, doubts);
+        assert_eq!(next().with, first.with);
+        work.ended(true);
         work.doubt_all(&ring);
-        assert_eq!(next().0.with, first.with);
+        assert_eq!(next().with, first.with);
     }
 
     #[test]
-    fn a_comparison_that_began_before_a_doubt_is_made_once_more() {
+    fn a_comparison_that_began_before_a_doubt_does_not_end_it() {
         let (ring, work) = of_three();
         work.doubt_all(&ring);
         let all = work.doubted();
-        let (due, doubts) = work.next(Duration::ZERO);
-        let due = due.expect("a comparison is due");
+        let begun = work.next(Duration::ZERO).expect("a comparison is due");
         work.doubt_all(&ring);
-        work.compared(due, doubts);
+        work.ended(true);
         assert_eq!(work.doubted(), all);
+        let due = std::iter::from_fn(|| work.next(Duration::ZERO));
+        assert!(due.take(6).any(|due| due == begun), "it is made once more");
+    }
+
+    #[test]
+    fn a_listing_waits_for_comparisons_that_began_after_it() {
+        let (ring, work) = of_three();
+        work.doubt_all(&ring);
+        let compare_all = |suspects: &[u32]| {
+            let suspects = Vec::from_iter(suspects.iter().copied().map(NodeId));
+            work.compare_all_within(Duration::from_secs(5), &ring, || suspects.clone())
+        };
+        while work.next(Duration::ZERO).is_some() {
+            work.ended(true);
+        }
+        assert_eq!(work.doubted(), 0);
+        thread::scope(|scope| {
+            let listing = scope.spawn(|| compare_all(&[2]));
+            let due: Vec<Comparison> = (0..3)
+                .map(|_| {
+                    assert!(!listing.is_finished());
+                    let due = work.next(Duration::from_secs(5)).expect("it asks for one");
+                    work.ended(true);
+                    due
+                })
+                .collect();
+            assert!(due.iter().all(|due| due.with == NodeId(3)), "{due:?}");
+            assert_eq!(listing.join().unwrap(), [0; 0]);
+        });
+    }
+
+    #[test]
+    fn without_another_replica_no_range_is_known_to_be_complete() {
+        let (ring, work) = of_three();
+        let all_silent = || vec![NodeId(2), NodeId(3)];
+        let missing = work.compare_all_within(Duration::from_millis(1), &ring, all_silent);
+        assert_eq!(missing, ring.ranges_of(NodeId(1)));
+        assert_eq!(work.next(Duration::ZERO), None, "nobody is asked in vain");
     }
 }
