@@ -241,14 +241,12 @@ impl Node {
 
     fn tick(self: &Arc<Node>, now: Instant, last: Instant) {
         let since_last = now - last;
-        // This process was stopped, or starved: it may have missed writes.
         if since_last > self.config.read_timeout() {
             info!(
                 "{}: this process did not run for {} ms",
                 self.id,
                 since_last.as_millis()
             );
-            self.anti_entropy.doubt_all(&self.ring);
         }
         self.expire_requests();
         self.store.nudge();
@@ -256,7 +254,6 @@ impl Node {
     }
 
     fn peer_returned(node: &Arc<Node>, peer: NodeId) {
-        node.anti_entropy.doubt_peer(&node.ring, peer);
         node.announce_storage(peer);
         node.room.returned(peer);
     }

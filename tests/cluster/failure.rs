@@ -224,6 +224,19 @@ fn a_pause_longer_than_the_time_out_leaves_no_stale_read_and_no_gap() {
 }
 
 #[test]
+fn after_a_long_pause_a_node_pulls_what_it_missed_though_nobody_asks_it() {
+    let hour = 3_600_000;
+    let cluster = Plan::of(&THREE).set("anti_entropy_ms", hour).start();
+    cluster.await_all_ready();
+    cluster.pause(5556);
+    for key in 0..20 {
+        cluster.done(5554, &format!("PUT key{key} v"));
+    }
+    cluster.resume(5556);
+    cluster.await_keys(5556, 20);
+}
+
+#[test]
 fn after_a_long_pause_get_at_is_called_complete_only_when_it_is() {
     let cluster = Cluster::start(&THREE);
     for round in 0..5 {

@@ -1,10 +1,10 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
-//! It runs after a restart, after a pause of this process, after its disk did not keep up, whenever
-//! this node hears a peer again after a silence or a peer hears this node again, after a peer dropped
-//! messages to this node, and slowly all the time. A restarted node votes at once, since its log
-//! is whole; what it missed comes in the background. Until then it is *in doubt* about the ranges
-//! concerned. A peer that falls silent is no doubt, but a reason to compare with the others, and so
+//! Who may have failed to reach a node says so as soon as it reaches it again: after a crash, a
+//! pause or a cut, and after messages were dropped. Then that node is *in doubt* about the ranges
+//! that they share, and so it is about all when it starts, and when its disk did not keep up. A
+//! restarted node votes at once, since its log is whole; what it missed comes in the background.
+//! Besides, ranges are compared slowly all the time. A peer that falls silent is no doubt, but a reason to compare with the others, and so
 //! is a state that this node refused since it had promised a higher ballot.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
@@ -77,13 +77,12 @@ impl AntiEntropy {
         }
     }
 
-    /// Any range may lack writes: this process did not run for a while, or its disk not keep up.
+    /// Any range may lack writes: the disk of this node did not keep up.
     pub fn doubt_all(&self, ring: &Ring) {
         self.doubt(ring, |_| true);
     }
 
-    /// The ranges shared with a peer may lack writes: one did not hear the
-    /// other for a while, or not all that it said.
+    /// The ranges shared with a peer may lack writes: it did not reach this node for a while.
     pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
         self.doubt(ring, |replicas| replicas.contains(&peer));
     }

@@ -56,9 +56,8 @@ fn without(
         course.cluster.await_sight(other, victim, "suspect");
     }
     course.cluster.restart(victim);
-    let expected = course.share_of(victim, &course.pairs);
     let returned = course
-        .query_listing(victim, "GET @", &expected)
+        .query_own(victim)
         .and_then(|()| course.query(victim, key));
     (result, returned)
 }
