@@ -254,6 +254,8 @@ impl Node {
     }
 
     fn peer_returned(node: &Arc<Node>, peer: NodeId) {
+        // Comparisons with it may not have come to their end.
+        node.anti_entropy.doubt_peer(&node.ring, peer);
         node.announce_storage(peer);
         node.room.returned(peer);
     }

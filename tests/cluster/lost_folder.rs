@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use simple_dynamo::peer::message::{Reply, Request};
+use simple_dynamo::register::{Operation, Outcome, Why};
+
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::impostor::Impostor;
 
 #[test]
 fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
@@ -206,6 +210,37 @@ fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
         cluster.done(lost, &format!("PUT {key} new"));
         assert_eq!(cluster.get(5554, key).as_deref(), Some("new"));
     }
+}
+
+/// The votes that it has counted so far may be of the forgotten life.
+#[test]
+fn a_coordinator_that_hears_of_a_lost_folder_ends_what_it_counts_votes_for() {
+    let plan = Plan::of(&FIVE).set("read_timeout_ms", 5000);
+    let cluster = plan.set("request_deadline_ms", 20_000).start();
+    let replicas = cluster.replicas("k");
+    let [coordinator, lost, silent] = replicas[..] else {
+        panic!("{replicas:?}");
+    };
+    let origin = FIVE.into_iter().find(|id| !replicas.contains(id)).unwrap();
+    cluster.kill(origin);
+    cluster.kill(lost);
+    // Its vote is waited for.
+    cluster.pause(silent);
+    let mut client = Impostor::greet(&cluster, origin, coordinator);
+    let mut loser = Impostor::greet(&cluster, lost, coordinator);
+    let asked = client.ask(Request::Coordinate {
+        key: "k".into(),
+        operation: Operation::Get,
+        seen: None,
+    });
+    assert!(client.replies().is_empty(), "it is under way");
+    loser.join("another", false);
+    let (answered, reply) = eventually("the answer", || client.replies().pop());
+    assert_eq!(answered, asked);
+    let Reply::Outcome(Outcome::Failed { why, .. }) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(why, Why::StartedOver);
 }
 
 /// It asks the others again and again while one of them is away. Only the first time it is news to

@@ -81,6 +81,25 @@ fn a_restarted_node_that_can_ask_nobody_does_not_call_get_at_complete() {
     assert_eq!(cluster.own_pairs(5558).len(), 1);
 }
 
+/// The other one notices nothing, and says nothing.
+#[test]
+fn a_comparison_that_a_silence_ended_is_made_when_the_peer_is_heard_again() {
+    let plan = Plan::of(&THREE).set("anti_entropy_ms", 3_600_000);
+    let cluster = plan.start();
+    let (doubting, silent, down) = (5554, 5556, 5558);
+    let storage = cluster.stat(down, "storage").unwrap();
+    cluster.kill(down);
+    cluster.pause(silent);
+    cluster.await_sight(doubting, silent, "suspect");
+    Impostor::greet(&cluster, down, doubting).join(&storage, true);
+    assert_eq!(
+        cluster.stat(doubting, "ranges_up_to_date").as_deref(),
+        Some("0")
+    );
+    cluster.resume(silent);
+    cluster.await_ready(doubting);
+}
+
 #[test]
 fn a_key_deleted_while_a_replica_was_down_stays_deleted_when_it_returns() {
     let cluster = Plan::of(&THREE).set("anti_entropy_ms", 200).start();
@@ -290,8 +309,13 @@ fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
 
 #[test]
 fn a_node_whose_disk_did_not_keep_up_pulls_what_it_refused() {
-    let plan = Plan::of(&THREE).set("anti_entropy_ms", 3_600_000);
-    let cluster = plan.start();
+    // No silence has it compare, nor the time.
+    let cluster = Plan::of(&THREE)
+        .set("read_timeout_ms", 3000)
+        .set("request_deadline_ms", 15_000)
+        .set("anti_entropy_ms", 3_600_000)
+        .start();
+    cluster.await_all_ready();
     let slow = 5558;
     cluster.slow_disk(slow, Duration::from_secs(60));
     // More than a replica takes before its log is written.

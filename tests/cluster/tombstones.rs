@@ -240,10 +240,7 @@ fn a_lost_folder_voids_what_was_said_of_tombstones() {
     while each().any(|(id, before)| looks(&cluster, *id) < before + 6 * LOOKS_UNTIL_OLD) {
         for peer in &mut peers {
             losses += 1;
-            let storage = serde_json::from_str(&format!("\"loss {losses}\"")).unwrap();
-            let votes = false;
-            peer.ask(Request::Join { storage, votes });
-            peer.replies();
+            peer.join(&format!("loss {losses}"), false);
         }
     }
     for &id in &replicas {

@@ -52,6 +52,13 @@ impl Impostor {
         self.last_id
     }
 
+    /// Tells the id of its data folder, and whether it votes; waits until that is answered.
+    pub fn join(&mut self, storage: &str, votes: bool) {
+        let storage = serde_json::from_value(storage.into()).unwrap();
+        self.ask(Request::Join { storage, votes });
+        self.replies();
+    }
+
     /// What is answered at once, to the questions so far.
     pub fn replies(&mut self) -> Vec<(u64, Reply)> {
         // A ping never waits for the disk.

@@ -1,8 +1,8 @@
 //! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
 //!
 //! Who may have failed to reach a node says so as soon as it reaches it again: after a crash, a
-//! pause or a cut, and after messages were dropped. Then that node is *in doubt* about the ranges
-//! that they share, and so it is about all when it starts, and when its disk did not keep up. A
+//! pause or a cut, and after messages were dropped. Then both are *in doubt* about the ranges
+//! that they share, and so is a node about all when it starts, and when its disk did not keep up. A
 //! restarted node votes at once, since its log is whole; what it missed comes in the background.
 //! Besides, ranges are compared slowly all the time. A peer that falls silent is no doubt, but a reason to compare with the others, and so
 //! is a state that this node refused since it had promised a higher ballot.
@@ -82,7 +82,7 @@ impl AntiEntropy {
         self.doubt(ring, |_| true);
     }
 
-    /// The ranges shared with a peer may lack writes: it did not reach this node for a while.
+    /// The ranges shared with a peer may lack writes: one did not reach the other for a while.
     pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
         self.doubt(ring, |replicas| replicas.contains(&peer));
     }
