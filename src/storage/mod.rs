@@ -64,6 +64,7 @@ pub struct Store {
     records: Arc<Mutex<Records>>,
     commit: GroupCommit,
     identity: Mutex<Identity>,
+    changing_identity: Mutex<()>,
     /// Zeros that are written ahead of the log, in bytes.
     log_ahead: usize,
     /// The generation of the current log.
@@ -258,15 +259,18 @@ impl Store {
         lock(&self.identity)
     }
 
-    /// Changes the identity, durably.
+    /// Changes the identity, durably. Who reads it meanwhile sees the one before, and does not wait
+    /// for the disk.
     pub fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
-        let mut identity = lock(&self.identity);
-        let before = identity.clone();
+        let _one_at_a_time = lock(&self.changing_identity);
+        let before = self.identity().clone();
+        let mut identity = before.clone();
         change(&mut identity);
-        if *identity == before {
-            return Ok(());
+        if identity != before {
+            identity.save(self.disk.as_ref())?;
+            *self.identity() = identity;
         }
-        identity.save(self.disk.as_ref())
+        Ok(())
     }
 
     /// Bytes of log since the last snapshot.

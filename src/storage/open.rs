@@ -106,6 +106,7 @@ impl Store {
             records: Arc::new(Mutex::new(recovered.records)),
             commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
             identity: Mutex::new(identity),
+            changing_identity: Mutex::default(),
             log_ahead,
             generation: AtomicU64::new(recovered.generation),
             sequences: AtomicU64::new(recovered.sequences),
