@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 
 use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
+use support::process::run;
 
 /// What is compiled without debug assertions does not even look at the tests' switches.
 #[test]
@@ -79,7 +80,7 @@ fn a_second_process_on_a_data_folder_is_refused() {
             &["node", "5554", "--data", data.to_str().unwrap()],
             &file.file(5554),
         );
-        let output = command.output().unwrap();
+        let output = run(&mut command, "");
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };

@@ -224,6 +224,15 @@ fn run(storm: &Storm) -> Verdict {
     verdict
 }
 
+/// A folder that does not outlive its test.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Whether one of five seeds tells that all nodes, with these switches, leave a rule out.
 fn is_found(
     rule: &str,
@@ -232,20 +241,18 @@ fn is_found(
     switches: &[(&'static str, String)],
 ) -> bool {
     let without = [("DYNAMO_LEAVE_OUT", rule.to_owned())];
-    let out = temporary();
-    let found = (1..=5).any(|seed| {
+    let out = Temporary(temporary());
+    (1..=5).any(|seed| {
         let storm = Storm {
             switches: [&without, switches].concat(),
-            out: out.clone(),
+            out: out.0.clone(),
             ..storm(rule, seed, nemesis, seconds)
         };
         let verdict = run(&storm);
         let drawn = storm.out.join("violation.html").exists();
         assert_eq!(drawn, verdict.exit_code() == 1);
         drawn
-    });
-    fs::remove_dir_all(out).unwrap();
-    found
+    })
 }
 
 // `PromiseDurable` is not among these. To break a promise that was told too early, a replica has

@@ -1,11 +1,11 @@
 //! `dynamo bench`, `shell`, `status` and `nodes` beside a cluster that runs, as processes: what they
 //! print, and how they end.
 
-use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
+use crate::support::process;
 
 /// How a command ended, and what it printed.
 struct Ended {
@@ -26,21 +26,12 @@ impl From<Output> for Ended {
 }
 
 fn run(cluster: &Cluster, arguments: &[&str]) -> Ended {
-    let mut command = dynamo(arguments, &cluster.file(THREE[0]));
-    command.output().unwrap().into()
+    run_fed(cluster, arguments, "")
 }
 
 /// The same with something to read.
 fn run_fed(cluster: &Cluster, arguments: &[&str], input: &str) -> Ended {
-    let mut child = dynamo(arguments, &cluster.file(THREE[0]))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end without reading.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap().into()
+    process::run(&mut dynamo(arguments, &cluster.file(THREE[0])), input).into()
 }
 
 impl Ended {

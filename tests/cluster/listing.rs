@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::asking::DEADLINE;
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::workload::StopWhenDone;
 
 /// Key and value of each line; a key that comes twice ends the test.
 fn pairs(lines: Vec<String>) -> BTreeMap<String, String> {
@@ -255,8 +256,9 @@ fn ten_thousand_pairs_are_written_in_one_go_and_listed_while_writes_go_on() {
             }
             written
         });
-        let listings: Vec<_> = THREE.map(|id| all_pairs(&cluster, id)).into();
-        stop.store(true, Ordering::Relaxed);
+        let stop_writing = StopWhenDone(&stop);
+        let listings = THREE.map(|id| all_pairs(&cluster, id));
+        drop(stop_writing);
         for listing in listings {
             assert_eq!(listing.len(), count, "all pairs are there, each once");
             for (key, value) in listing {

@@ -77,6 +77,7 @@ fn a_one_way_cut_stops_no_request_and_leaves_the_replicas_equal() {
     });
     let count = observed.history.len();
     assert_eq!(observed.refused, 0, "of {count}: {:?}", observed.examples);
+    assert_eq!(observed.lost, 0, "of {count}");
     assert!(observed.longest < DEADLINE, "{:?}", observed.longest);
     assert_linearizable(&observed);
     await_equal_replicas(&cluster);

@@ -1,12 +1,12 @@
 //! Order: real processes keep the promise of one register per key, with and without failures.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE};
 use crate::support::nemesis;
-use crate::support::workload::{Workload, assert_linearizable};
+use crate::support::workload::{StopWhenDone, Workload, assert_linearizable};
 
 #[test]
 fn all_replicas_are_equal_after_two_nodes_overwrote_one_key_at_the_same_time() {
@@ -33,27 +33,27 @@ fn all_replicas_are_equal_after_two_nodes_overwrote_one_key_at_the_same_time() {
 #[test]
 fn a_write_is_read_through_every_other_node_and_no_reader_goes_back() {
     let cluster = Cluster::start(&FIVE);
-    let written = AtomicU64::new(0);
-    let last = 150;
+    let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let number = |reply: String| match reply.rsplit_once(' ') {
         Some((_, number)) => number.parse::<u64>().unwrap(),
         None => 0,
     };
     thread::scope(|scope| {
         for id in FIVE {
-            let (cluster, written) = (&cluster, &written);
+            let (cluster, written, stop) = (&cluster, &written, &stop);
             scope.spawn(move || {
                 let mut client = cluster.client(id);
                 let mut seen = 0;
-                while seen < last {
+                while !stop.load(Ordering::Relaxed) {
                     let least = written.load(Ordering::SeqCst).max(seen);
                     seen = number(client.call("GET counter").unwrap());
                     assert!(seen >= least, "node {id} read {seen} after {least}");
                 }
             });
         }
+        let _stop = StopWhenDone(&stop);
         let mut clients = FIVE.map(|id| cluster.client(id));
-        for count in 1..=last {
+        for count in 1..=150 {
             let writer = count as usize % FIVE.len();
             let reply = clients[writer]
                 .call(&format!("PUT counter {count}"))

@@ -134,15 +134,13 @@ fn many_writes_of_one_key_are_told_busy_one_after_the_other() {
     let mut clients: Vec<Raw> = (0..800).map(connect).collect();
     thread::scope(|scope| {
         let filling = scope.spawn(|| fill(&cluster, keys));
-        let mut busy = 0;
-        while busy == 0 {
+        eventually("one of them is told", || {
             let request = format!("PUT {hot} x\n");
             clients.iter_mut().for_each(|client| client.send(&request));
-            for client in &mut clients {
-                let reply = client.line();
-                busy += usize::from(reply.starts_with("ERROR BUSY node "));
-            }
-        }
+            let replies = clients.iter_mut().map(|client| client.line());
+            let busy = replies.filter(|reply| reply.starts_with("ERROR BUSY node "));
+            (busy.count() > 0).then_some(())
+        });
         filling.join().unwrap();
     });
     cluster.assert_runs(id);

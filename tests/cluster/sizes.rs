@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, dynamo};
+use crate::support::process;
 
 /// Every node reads what every fifth one wrote, and lists all of it, before and after a crash.
 fn works(cluster: &Cluster, victims: &[u32]) {
@@ -63,7 +64,7 @@ fn a_good_file_is_printed_and_a_wrong_one_told_what_is_wrong_and_where() {
     let cluster = Plan::of(&THREE).lay_out();
     let file = cluster.file(5554);
     let run = || {
-        let output = dynamo(&["nodes"], &file).output().unwrap();
+        let output = process::run(&mut dynamo(&["nodes"], &file), "");
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code().unwrap(), text)
     };
@@ -115,9 +116,7 @@ fn a_good_file_is_printed_and_a_wrong_one_told_what_is_wrong_and_where() {
     }
     fs::remove_file(&file).unwrap();
     assert!(run().1.contains("No such file"), "{}", run().1);
-    let stranger = dynamo(&["node", "9"], &cluster.file(5556))
-        .output()
-        .unwrap();
+    let stranger = process::run(&mut dynamo(&["node", "9"], &cluster.file(5556)), "");
     let text = String::from_utf8(stranger.stderr).unwrap();
     assert_eq!(
         text,

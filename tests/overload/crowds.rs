@@ -135,12 +135,9 @@ fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
     let cluster = plan().lay_out();
     let (file, data) = (cluster.file(VICTIM), cluster.data(VICTIM));
     let limited = "ulimit -n 300 && exec \"$0\" node 5554 --cluster \"$1\" --data \"$2\"";
-    let mut node = Command::new("sh")
-        .args(["-c", limited, env!("CARGO_BIN_EXE_dynamo")])
-        .args([file, data])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut node = Command::new("sh");
+    node.args(["-c", limited, env!("CARGO_BIN_EXE_dynamo")]);
+    cluster.run(VICTIM, node.args([file, data]).stderr(Stdio::null()));
     cluster.await_answer(VICTIM);
     let address = cluster.address(VICTIM);
     let mut crowd: Vec<Raw> = (0..200).map(|_| Raw::connect(&address)).collect();
@@ -155,7 +152,5 @@ fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
         busy += usize::from(reply.starts_with("ERROR BUSY "));
     }
     assert!(busy > 100, "only {busy} were told");
-    assert_eq!(node.try_wait().unwrap(), None);
-    node.kill().unwrap();
-    node.wait().unwrap();
+    cluster.assert_runs(VICTIM);
 }

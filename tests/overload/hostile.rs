@@ -15,6 +15,7 @@ use super::siege::{
 use crate::support::asking::DEADLINE;
 use crate::support::cluster::{THREE, eventually};
 use crate::support::raw::Raw;
+use crate::support::workload::StopWhenDone;
 
 #[test]
 fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
@@ -272,6 +273,7 @@ fn strangers_on_the_port_for_peers_keep_no_peer_out() {
                 }
             }
         });
+        let stop_the_crowd = StopWhenDone(&stop);
         let full = besiege(&cluster, |_| {
             let peer = 5556;
             cluster.kill(peer);
@@ -279,7 +281,7 @@ fn strangers_on_the_port_for_peers_keep_no_peer_out() {
             cluster.await_sight(peer, VICTIM, "up");
             usage(&cluster, VICTIM)
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_the_crowd);
         crowd.join().unwrap();
         // Some that were told to go are still on their way out.
         let most = 2 * MOST_STRANGERS as u64;

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use simple_dynamo::bytes::Key;
 use simple_dynamo::ring::Ring;
 
 pub use super::plan::Plan;
+use super::process::Process;
 use super::proxy::Network;
 pub use super::waiting::eventually;
 
@@ -36,7 +37,7 @@ pub struct Cluster {
 /// One process, while it runs.
 pub struct Node {
     pub(super) client_port: u16,
-    pub(super) process: Mutex<Option<Child>>,
+    pub(super) process: Mutex<Option<Process>>,
 }
 
 impl Cluster {
@@ -99,7 +100,8 @@ impl Cluster {
     fn spawn(&self, id: u32, options: &[&str], switches: &[(&str, &str)]) {
         let log = self.folder.join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let child = dynamo(&["node", &id.to_string()], &self.file(id))
+        let mut command = dynamo(&["node", &id.to_string()], &self.file(id));
+        command
             .arg("--data")
             .arg(self.data(id))
             .args(options)
@@ -109,10 +111,14 @@ impl Cluster {
             .envs(switches.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let before = self.nodes[&id].process.lock().unwrap().replace(child);
+            .stderr(log);
+        self.run(id, &mut command);
+    }
+
+    /// Starts this instead of what [`Cluster::start_node`] starts.
+    pub fn run(&self, id: u32, command: &mut Command) {
+        let process = Process::start(command);
+        let before = self.nodes[&id].process.lock().unwrap().replace(process);
         assert!(before.is_none(), "node {id} runs already");
     }
 
@@ -129,9 +135,7 @@ impl Cluster {
 
     /// `kill -9`.
     pub fn kill(&self, id: u32) {
-        let mut child = self.take(id);
-        child.kill().unwrap();
-        let end = child.wait().unwrap();
+        let end = self.take(id).kill();
         let killed = end.signal() == Some(Signal::KILL.as_raw());
         assert!(killed, "{}", self.own_end(id, end));
     }
@@ -139,7 +143,7 @@ impl Cluster {
     /// Ends the test if a node has ended by itself.
     pub fn assert_runs(&self, id: u32) {
         let mut process = self.nodes[&id].process.lock().unwrap();
-        let ended = process.as_mut().and_then(|child| child.try_wait().unwrap());
+        let ended = process.as_mut().and_then(Process::end);
         if let Some(end) = ended {
             panic!("{}", self.own_end(id, end));
         }
@@ -152,8 +156,7 @@ impl Cluster {
 
     /// Waits until a node ends by itself.
     pub fn await_end(&self, id: u32) -> ExitStatus {
-        let mut child = self.take(id);
-        eventually(&format!("node {id} ends"), || child.try_wait().unwrap())
+        self.take(id).await_end()
     }
 
     /// SIGTERM; waits for the end.
@@ -206,9 +209,9 @@ impl Cluster {
         self.folder.join(format!("{id}.slow-disk"))
     }
 
-    fn take(&self, id: u32) -> Child {
-        let child = self.nodes[&id].process.lock().unwrap().take();
-        child.unwrap_or_else(|| panic!("node {id} does not run"))
+    fn take(&self, id: u32) -> Process {
+        let process = self.nodes[&id].process.lock().unwrap().take();
+        process.unwrap_or_else(|| panic!("node {id} does not run"))
     }
 
     pub fn pid(&self, id: u32) -> u32 {
@@ -219,12 +222,14 @@ impl Cluster {
     /// The process of a node, if it was started and not ended.
     pub fn running(&self, id: u32) -> Option<u32> {
         let process = self.nodes[&id].process.lock().unwrap();
-        process.as_ref().map(Child::id)
+        process.as_ref().map(Process::id)
     }
 
     fn signal(&self, id: u32, signal: Signal) {
-        let pid = Pid::from_raw(self.pid(id) as i32).unwrap();
-        kill_process(pid, signal).unwrap();
+        let process = self.nodes[&id].process.lock().unwrap();
+        let process = process.as_ref();
+        let process = process.unwrap_or_else(|| panic!("node {id} does not run"));
+        process.signal(signal);
     }
 }
 
@@ -236,15 +241,12 @@ impl Drop for Cluster {
             }
         }
         for node in self.nodes.values_mut() {
-            let process = node
-                .process
-                .get_mut()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            if let Some(child) = process {
-                // An error says that it has ended already.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            let process = node.process.get_mut();
+            drop(
+                process
+                    .unwrap_or_else(|poisoned| poisoned.into_inner())
+                    .take(),
+            );
         }
         if !self.kept {
             let _ = fs::remove_dir_all(&self.folder);

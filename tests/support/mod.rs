@@ -12,6 +12,7 @@ pub mod linearizability;
 pub mod nemesis;
 pub mod plan;
 pub mod ports;
+pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod simulation;

@@ -12,7 +12,7 @@ const RANGE: std::ops::Range<u32> = 10_000..30_000;
 const COURSE: std::ops::Range<u32> = 11_100..11_130;
 /// Each test program has a block of the range for itself: two that look for a free port at the
 /// same moment would find the same one.
-const BLOCK: u32 = 500;
+const BLOCK: u32 = 1000;
 
 /// The lower of two neighbouring ports that nobody listens on, and that this process has not
 /// given out before.

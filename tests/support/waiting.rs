@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is sure to happen: generous, since the machine may be busy.
-const SURELY: Duration = Duration::from_secs(30);
+pub const SURELY: Duration = Duration::from_secs(30);
 
 /// Looks again and again until something is there. What never comes ends the test.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

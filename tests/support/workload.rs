@@ -46,10 +46,12 @@ impl Default for Habits {
 /// What came of it.
 pub struct Observed {
     pub history: Vec<Operation>,
-    /// The longest that any request to a node that could answer took.
+    /// The longest that any request took.
     pub longest: Duration,
     /// Requests that a living node answered with an error.
     pub refused: usize,
+    /// Requests without an answer: the node was killed, or did not answer in time.
+    pub lost: usize,
     /// Error lines, one of a kind of code.
     pub examples: HashMap<String, String>,
 }
@@ -130,6 +132,7 @@ impl Workload<'_> {
                 history: Vec::new(),
                 longest: Duration::ZERO,
                 refused: 0,
+                lost: 0,
                 examples: HashMap::new(),
             }),
         };
@@ -238,7 +241,7 @@ impl<'a> Asker<'a> {
         let end = match &reply {
             Ok(text) => understand(text, &request, returned),
             Err(_) => {
-                // The node has been killed: whatever it was sent may yet be done.
+                // Whatever it was sent may yet be done.
                 self.connection = None;
                 End::Unknown
             }
@@ -248,13 +251,14 @@ impl<'a> Asker<'a> {
             self.note_version(key, reply);
         }
         let mut observed = self.board.observed.lock().unwrap();
-        if let Ok(text) = reply {
-            observed.longest = observed.longest.max(returned - called);
-            if let Some(error) = text.strip_prefix("ERROR ") {
-                observed.refused += 1;
-                let code = error.split(' ').next().unwrap_or_default();
-                observed.examples.entry(code.to_owned()).or_insert(text);
-            }
+        observed.longest = observed.longest.max(returned - called);
+        observed.lost += usize::from(reply.is_err());
+        if let Ok(text) = reply
+            && let Some(error) = text.strip_prefix("ERROR ")
+        {
+            observed.refused += 1;
+            let code = error.split(' ').next().unwrap_or_default();
+            observed.examples.entry(code.to_owned()).or_insert(text);
         }
         observed.history.push(Operation {
             client: self.number,

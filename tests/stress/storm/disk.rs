@@ -26,15 +26,18 @@ pub struct Stall {
 pub fn watch(folder: &Path, now: impl Fn() -> u64, stop: &AtomicBool) -> io::Result<Vec<Stall>> {
     let mut file = File::create(folder.join("disk-watch"))?;
     let mut stalls = Vec::new();
+    let mut last = now();
     while !stop.load(Ordering::Relaxed) {
-        let began = now();
+        thread::sleep(PAUSE);
+        let asked = now();
         file.write_all(b"a line as a log might hold it\n")?;
         file.sync_data()?;
         let ended = now();
-        if ended - began > STALL {
-            stalls.push(Stall { began, ended });
+        if ended - asked > STALL {
+            // It may have begun as soon as the sync before had ended.
+            stalls.push(Stall { began: last, ended });
         }
-        thread::sleep(PAUSE);
+        last = ended;
     }
     Ok(stalls)
 }

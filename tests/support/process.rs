@@ -1,0 +1,72 @@
+//! Processes that do not outlive their test.
+
+use std::io::Write;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::waiting::{SURELY, eventually};
+
+/// A process; dropped, it is killed.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Process {
+        Process(command.spawn().unwrap())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(&self.0), signal).unwrap();
+    }
+
+    /// How it ended, if it has.
+    pub fn end(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn await_end(&mut self) -> ExitStatus {
+        eventually("a process ends", || self.end())
+    }
+
+    /// `kill -9`; tells how it ended, which may have been before.
+    pub fn kill(mut self) -> ExitStatus {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a program that is sure to end, with something to read; tells what it said.
+pub fn run(command: &mut Command, input: &str) -> Output {
+    let command = command.stdin(Stdio::piped());
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let pid = pid(&child);
+    let (told, output) = channel();
+    thread::spawn(move || told.send(child.wait_with_output()));
+    let output = output.recv_timeout(SURELY).unwrap_or_else(|_| {
+        let _ = kill_process(pid, Signal::KILL);
+        panic!("not within {SURELY:?}: {command:?} ends");
+    });
+    output.unwrap()
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id() as i32).unwrap()
+}
