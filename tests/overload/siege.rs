@@ -77,7 +77,6 @@ pub fn besiege<T>(cluster: &Cluster, attack: impl FnOnce(&Progress) -> T) -> T {
         result
     });
     assert_eq!(observed.refused, 0, "{:?}", observed.examples);
-    assert_eq!(observed.lost, 0);
     assert!(observed.longest < DEADLINE, "{:?}", observed.longest);
     assert_linearizable(&observed);
     result

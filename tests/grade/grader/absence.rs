@@ -56,8 +56,9 @@ fn without(
         course.cluster.await_sight(other, victim, "suspect");
     }
     course.cluster.restart(victim);
+    let expected = course.share_of(victim, &course.pairs);
     let returned = course
-        .query_own(victim)
+        .query_listing(victim, "GET @", &expected)
         .and_then(|()| course.query(victim, key));
     (result, returned)
 }

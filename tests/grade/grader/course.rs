@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use simple_dynamo::client::Client;
@@ -11,6 +13,9 @@ use simple_dynamo::client::Client;
 use super::placement;
 use super::score::Lost;
 use crate::support::cluster::{Cluster, FIVE, Plan};
+
+/// How long a copy may take to reach a replica that was not waited for.
+const ARRIVAL: Duration = Duration::from_secs(3);
 
 /// Keys and their values.
 pub type Pairs = BTreeMap<String, String>;
@@ -174,7 +179,18 @@ impl Course {
     /// `GET @` of a node tells its share of what the model holds.
     pub fn query_own(&self, node: u32) -> Result<(), Lost> {
         let expected = self.share_of(node, &self.pairs);
-        self.query_listing(node, "GET @", &expected)
+        soon(|| self.query_listing(node, "GET @", &expected))
+    }
+
+    /// How many keys a node holds: unlike `GET @`, this has it look nowhere else.
+    pub fn query_count(&self, node: u32) -> Result<(), Lost> {
+        let expected = format!("keys {}", self.share_of(node, &self.pairs).len());
+        soon(|| {
+            let keys = self.cluster.stat(node, "keys").unwrap_or_default();
+            let keys = format!("keys {keys}");
+            let lost = || Lost::new(asked(node, "STATS"), &keys, &expected);
+            (keys == expected).then_some(()).ok_or_else(lost)
+        })
     }
 
     /// `GET *` of a node.
@@ -226,6 +242,18 @@ impl Course {
                 Err(Lost::new(asked(node, request), answered, expected))
             }
         }
+    }
+}
+
+/// What must be so at once, or as soon as a copy that nobody waited for has arrived.
+fn soon(look: impl Fn() -> Result<(), Lost>) -> Result<(), Lost> {
+    let began = Instant::now();
+    loop {
+        let result = look();
+        if result.is_ok() || began.elapsed() > ARRIVAL {
+            return result;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
