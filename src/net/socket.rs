@@ -10,7 +10,7 @@ use rustix::net::{SendFlags, send, sockopt};
 /// After so long without a byte the system asks whether the other machine is still there.
 const QUIET: Duration = Duration::from_secs(60);
 /// Without an answer it asks again after this time.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
+const PROBE_AGAIN: Duration = Duration::from_secs(15);
 /// After so many questions in vain the connection has failed.
 const QUESTIONS: u32 = 4;
 
@@ -19,7 +19,7 @@ const QUESTIONS: u32 = 4;
 pub fn notice_vanished(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, QUIET)?;
-    sockopt::set_tcp_keepintvl(stream, ASK_AGAIN)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_AGAIN)?;
     Ok(sockopt::set_tcp_keepcnt(stream, QUESTIONS)?)
 }
 

@@ -67,7 +67,7 @@ pub enum Origin {
     /// A request of this node's own router.
     Here(router::Ticket),
     /// Anti-entropy, which wants the state restored.
-    AntiEntropy(Sender<Outcome>),
+    AntiEntropy(Sender<()>),
 }
 
 /// What a client's request ends with.

@@ -21,6 +21,9 @@ pub const PROTOCOL: u32 = 4;
 /// The longest line, in bytes: a page of 4 MiB of records and one more, with the largest key and
 /// value, which take some 3 MiB.
 pub const MAX_LINE: usize = 8 << 20;
+/// How many bytes of questions, and how many of replies, may wait for a peer that does not read
+/// them.
+pub const QUEUE_LIMIT: usize = 64 << 20;
 
 /// How much of the buffer for outgoing messages each thread keeps, in bytes.
 const KEPT_SCRATCH: usize = 64 << 10;

@@ -18,8 +18,6 @@ pub enum Step {
     WriteBack(Accepted, Vec<NodeId>),
     /// This state is chosen; `None`: nothing was ever written. Further replies are still of use.
     Answer(Option<Arc<State>>),
-    /// Bring this replica to the state that was answered: read repair. Its vote is not needed.
-    Repair(Accepted, NodeId),
     /// A replica promised a higher ballot: only a full round can tell what is chosen.
     FullRound,
     /// Too few replicas answered.
@@ -83,17 +81,10 @@ impl Reader {
             Some(VoteReply::Seen(seen)) => Some(seen),
             _ => None,
         };
-        if let Phase::Answered(answered) = &self.phase {
-            let repair = match (answered, &seen) {
-                (Some(newest), Some(seen)) if seen.ballot < newest.ballot => {
-                    Step::Repair(newest.clone(), from)
-                }
-                _ => Step::Wait,
-            };
-            self.heard.push((from, seen));
-            return repair;
-        }
         self.heard.push((from, seen));
+        if self.answered() {
+            return Step::Wait;
+        }
         self.advance()
     }
 
@@ -216,19 +207,19 @@ impl Reader {
         holders.find_map(|seen| seen.state.clone())
     }
 
-    /// Replicas that have been heard and lag behind what was answered.
-    pub fn laggards(&self) -> Vec<(Accepted, NodeId)> {
+    /// Read repair: what was answered, for each replica that has been heard and lags behind it. Tells
+    /// of each once.
+    pub fn take_laggards(&mut self) -> Vec<(Accepted, NodeId)> {
         let Phase::Answered(Some(newest)) = &self.phase else {
             return Vec::new();
         };
-        self.heard
-            .iter()
-            .filter(|(_, seen)| {
-                seen.as_ref()
-                    .is_some_and(|seen| seen.ballot < newest.ballot)
-            })
-            .map(|(node, _)| (newest.clone(), *node))
-            .collect()
+        let mut laggards = Vec::new();
+        for (node, seen) in &mut self.heard {
+            if seen.take_if(|seen| seen.ballot < newest.ballot).is_some() {
+                laggards.push((newest.clone(), *node));
+            }
+        }
+        laggards
     }
 }
 
@@ -280,10 +271,10 @@ mod tests {
         );
         assert_eq!(reader.reply(B, seen(2, false)), answer(2));
         assert!(!reader.finished());
-        assert_eq!(
-            reader.reply(C, seen(1, false)),
-            Step::Repair(accepted(2), C)
-        );
+        assert_eq!(reader.take_laggards(), []);
+        assert_eq!(reader.reply(C, seen(1, false)), Step::Wait);
+        assert_eq!(reader.take_laggards(), [(accepted(2), C)]);
+        assert_eq!(reader.take_laggards(), [], "once is enough");
         assert!(reader.finished());
     }
 
@@ -304,7 +295,7 @@ mod tests {
         reader.reply(A, seen(1, true));
         reader.reply(B, seen(2, true));
         assert_eq!(reader.reply(C, seen(2, true)), answer(2));
-        assert_eq!(reader.laggards(), [(accepted(2), A)]);
+        assert_eq!(reader.take_laggards(), [(accepted(2), A)]);
     }
 
     #[test]
@@ -318,7 +309,7 @@ mod tests {
         );
         assert_eq!(reader.reply(B, Some(VoteReply::Taken)), answer(3));
         assert!(reader.finished());
-        assert_eq!(reader.laggards(), []);
+        assert_eq!(reader.take_laggards(), []);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod frame;
 pub mod identity;
 mod open;
+mod pages;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
@@ -51,8 +52,6 @@ const LOG_AHEAD: usize = 512 << 10;
 pub const MOST_BACKLOG: usize = 64 << 20;
 /// A replica where so many votes wait for the disk abstains from all that would wait, too.
 pub const MOST_WAITING: usize = 20_000;
-/// Where so many pages of records wait for the disk, no more are read.
-const MOST_PAGES: usize = 64;
 /// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
 /// since the start.
 const SNAPSHOT_AFTER: u64 = 64 << 20;
@@ -177,45 +176,6 @@ impl Store {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
         let lsn = self.commit.append(&Line::Sequences(upto).encode());
         self.commit.when_durable(lsn, Urgency::Now, then);
-    }
-
-    /// Answers a scan once all that it tells is durable.
-    pub fn scan<F>(&self, scan: &Scan, reply: F)
-    where
-        F: FnOnce(Page) + Send + 'static,
-    {
-        let (page, lsn) = lock(&self.records).scan(scan);
-        self.tell_page(lsn, move || reply(page));
-    }
-
-    /// Whether few enough pages of records wait for the disk for one more: each takes memory.
-    pub fn pages_may_wait(&self) -> bool {
-        self.pages.load(Ordering::Relaxed) < MOST_PAGES
-    }
-
-    /// Tells a page of records once all of it is durable.
-    fn tell_page(&self, lsn: Lsn, tell: impl FnOnce() + Send + 'static) {
-        let pages = self.pages.clone();
-        pages.fetch_add(1, Ordering::Relaxed);
-        let told = move || {
-            pages.fetch_sub(1, Ordering::Relaxed);
-            tell();
-        };
-        self.commit.when_durable(lsn, Urgency::Now, Box::new(told));
-    }
-
-    /// Gives up to `most` records after a key, once all of them are durable.
-    pub fn page<F>(&self, after: Option<&Key>, most: usize, reply: F)
-    where
-        F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
-    {
-        let (page, lsn) = lock(&self.records).page(after, most);
-        self.tell_page(lsn, move || reply(page));
-    }
-
-    /// The digests of a range's buckets.
-    pub fn digests(&self, range: usize) -> Vec<u64> {
-        lock(&self.records).digests(range).to_vec()
     }
 
     /// How many keys have a record.

@@ -48,11 +48,6 @@ impl<H> Coordinator<H> {
             }
             Step::Answer(state) => {
                 self.answer(id, Outcome::of_read(state.as_deref()), effects);
-                self.repair_laggards(id, effects);
-            }
-            Step::Repair(accepted, to) => {
-                let key = self.requests[&id].key.clone();
-                effects.push(Effect::Repair { to, key, accepted });
             }
             Step::FullRound => {
                 let request = self
@@ -71,29 +66,22 @@ impl<H> Coordinator<H> {
         // What is answered takes no place that others need: what would be repaired once the last
         // replica has been heard, anti-entropy finds.
         let crowded = self.requests.len() > self.capacity / 2;
-        if let Some(Request {
+        let Some(Request {
             task: Task::Read(reader),
+            key,
             ..
-        }) = self.requests.get(&id)
-            && (reader.finished() || reader.answered() && crowded)
-        {
+        }) = self.requests.get_mut(&id)
+        else {
+            return;
+        };
+        let laggards = reader.take_laggards().into_iter();
+        effects.extend(laggards.map(|(accepted, to)| Effect::Repair {
+            to,
+            key: key.clone(),
+            accepted,
+        }));
+        if reader.finished() || reader.answered() && crowded {
             self.requests.remove(&id);
-        }
-    }
-
-    fn repair_laggards(&self, id: u64, effects: &mut Vec<Effect<H>>) {
-        let request = &self.requests[&id];
-        if let Task::Read(reader) = &request.task {
-            effects.extend(
-                reader
-                    .laggards()
-                    .into_iter()
-                    .map(|(accepted, to)| Effect::Repair {
-                        to,
-                        key: request.key.clone(),
-                        accepted,
-                    }),
-            );
         }
     }
 }

@@ -114,7 +114,7 @@ impl Node {
             Origin::Here(ticket) => {
                 self.answered(ticket, self.id, router::Answer::Outcome(outcome));
             }
-            Origin::AntiEntropy(told) => drop(told.send(outcome)),
+            Origin::AntiEntropy(told) => drop(told.send(())),
         }
     }
 

@@ -107,23 +107,18 @@ impl Node {
                     ticket,
                     key,
                     operation,
-                } if to == self.id => match self.turn_away(&key, &operation) {
-                    // With the write that ends so the next one of its key begins, which may end
-                    // just so: one after the other, and not one within the other.
-                    Some(outcome) => {
+                } => {
+                    if to != self.id {
+                        self.forward(to, ticket, key, operation);
+                    } else if let Some(outcome) = self.turn_away(&key, &operation) {
+                        // With the write that ends so the next one of its key begins, which may end
+                        // just so: one after the other, and not one within the other.
                         let (answer, mut more) = (router::Answer::Outcome(outcome), Vec::new());
                         lock(&self.router).answer(ticket, to, answer, &self.suspects(), &mut more);
                         effects.extend(more);
+                    } else {
+                        self.coordinate(Origin::Here(ticket), key, operation, None);
                     }
-                    None => self.coordinate(Origin::Here(ticket), key, operation, None),
-                },
-                Effect::Forward {
-                    to,
-                    ticket,
-                    key,
-                    operation,
-                } => {
-                    self.forward(to, ticket, key, operation);
                 }
                 Effect::Answer { handle, result } => handle(result),
                 Effect::WakeLater { request } => {

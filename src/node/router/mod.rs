@@ -7,19 +7,20 @@
 //! reserved durably, in blocks, before they are used.
 
 mod failure;
+mod turns;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use failure::Trouble;
+use turns::Turns;
 
 use crate::bytes::Key;
 use crate::clock::Dot;
 use crate::error::Failure;
 use crate::register::{Change, Operation, Outcome, Why};
 use crate::ring::{NodeId, Position, Ring};
-use crate::rules::{self, Rule};
 
 /// What a client wants of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,8 +73,7 @@ pub struct Router<H> {
     deadline: Duration,
     requests: HashMap<u64, Request<H>>,
     last_request: u64,
-    /// Per key the writes of this origin: the first is in flight, the others wait.
-    writing: HashMap<Key, VecDeque<u64>>,
+    turns: Turns,
     last_sequence: u64,
     reserved: u64,
 }
@@ -105,7 +105,7 @@ impl<H> Router<H> {
             deadline,
             requests: HashMap::new(),
             last_request: 0,
-            writing: HashMap::new(),
+            turns: Turns::default(),
             last_sequence: first_sequence - 1,
             reserved: first_sequence - 1,
         }
@@ -154,14 +154,9 @@ impl<H> Router<H> {
             story: Vec::new(),
         };
         self.requests.insert(id, request);
-        if writes {
-            let queue = self.writing.entry(key).or_default();
-            queue.push_back(id);
-            if queue.len() > 1 && rules::holds(Rule::OneWriteInFlight) {
-                return;
-            }
+        if !writes || self.turns.enter(key, id) {
+            self.start(id, suspects, effects);
         }
-        self.start(id, suspects, effects);
     }
 
     /// A coordinator's answer to a try, or its silence.
@@ -309,15 +304,8 @@ impl<H> Router<H> {
         if request.action == Action::Get {
             return;
         }
-        let Some(queue) = self.writing.get_mut(&request.key) else {
-            return;
-        };
-        let in_flight = queue.front() == Some(&id);
-        queue.retain(|waiting| *waiting != id);
-        match queue.front() {
-            Some(&next) if in_flight => self.start(next, suspects, effects),
-            Some(_) => {}
-            None => drop(self.writing.remove(&request.key)),
+        if let Some(next) = self.turns.leave(&request.key, id) {
+            self.start(next, suspects, effects);
         }
     }
 }

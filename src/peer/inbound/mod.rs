@@ -18,8 +18,6 @@ use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::register::{Outcome, Why};
 use crate::ring::NodeId;
 
-/// How many bytes of replies may wait for a peer that does not read them.
-const QUEUE_LIMIT: usize = 64 << 20;
 /// A [large](LARGE) value is not told while so many bytes wait for the same peer: many small replies would wait
 /// behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
@@ -194,7 +192,7 @@ impl Inbound {
         (&sending).write_all(&message::line(&Welcome::Welcome))?;
         lines.allow(MAX_LINE);
         lines.reader().set_read_timeout(None)?;
-        let connection = Outgoing::new(sending, &Budget::new(QUEUE_LIMIT))?;
+        let connection = Outgoing::new(sending, &Budget::new(message::QUEUE_LIMIT))?;
         let ended = self.answer(peer, lines, &connection);
         connection.close();
         ended

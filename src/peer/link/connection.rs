@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use log::{debug, info};
 
-use super::{Answer, Link, QUEUE_LIMIT};
+use super::{Answer, Link};
 use crate::lock;
 use crate::net::socket::TcpStream;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
-use crate::peer::message::{self, Ask, Hello, MAX_LINE, Request, Tell, Welcome};
+use crate::peer::message::{self, Ask, Hello, MAX_LINE, QUEUE_LIMIT, Request, Tell, Welcome};
 
 /// How often overdue questions are looked for while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);

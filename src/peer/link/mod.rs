@@ -25,8 +25,6 @@ use crate::net::Outgoing;
 use crate::ring::NodeId;
 use crate::sync::{AtomicBool, Condvar, Instant, Mutex};
 
-/// How many bytes may wait for one peer before more messages to it are dropped.
-const QUEUE_LIMIT: usize = 64 << 20;
 /// How many questions may wait for one peer's answers.
 const MOST_OUTSTANDING: usize = 20_000;
 /// How long to wait before a connection is tried again.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{Link, MOST_OUTSTANDING, Outstanding, QUEUE_LIMIT, State};
+use super::{Link, MOST_OUTSTANDING, Outstanding, State};
 use crate::lock;
 use crate::net;
-use crate::peer::message::{self, Ask, Request};
+use crate::peer::message::{self, Ask, QUEUE_LIMIT, Request};
 use crate::peer::suspicion::{Judgement, time_to_take};
 
 /// A peer that was asked nothing for so long is asked whether it is there.
