@@ -4,8 +4,9 @@
 //! pause or a cut, and after messages were dropped. Then both are *in doubt* about the ranges
 //! that they share, and so is a node about all when it starts, and when its disk did not keep up. A
 //! restarted node votes at once, since its log is whole; what it missed comes in the background.
-//! Besides, ranges are compared slowly all the time. A peer that falls silent is no doubt, but a reason to compare with the others, and so
-//! is a state that this node refused since it had promised a higher ballot.
+//!
+//! Besides, ranges are compared slowly all the time, and at once when a peer falls silent, or when
+//! this node refused a state since it had promised a higher ballot.
 //!
 //! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
 //! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
@@ -123,10 +124,9 @@ impl AntiEntropy {
     /// How many of this node's ranges may lack writes.
     pub fn doubted(&self) -> usize {
         let work = lock(&self.work);
-        let doubts = work.doubted.iter();
         let open =
-            doubts.filter(|&(&range, &begun)| work.compared_since(range, begun) < self.enough);
-        open.count()
+            |&(&range, &begun): &(&usize, &u64)| work.compared_since(range, begun) < self.enough;
+        work.doubted.iter().filter(open).count()
     }
 
     /// Has every range of this node compared with enough others from now on, and waits for that:
