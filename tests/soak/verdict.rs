@@ -10,6 +10,8 @@ use crate::support::cluster::FIVE;
 use crate::support::svg::{Anchor, Svg};
 
 const COLORS: [&str; 5] = ["#1f77b4", "#d9730d", "#2ca02c", "#9467bd", "#8c564b"];
+/// One request of so many may be refused.
+const MOST_REFUSED: usize = 1000;
 /// Of a panel in the picture, in pixels.
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 150.0;
@@ -63,10 +65,17 @@ impl Verdict {
         Verdict { done, lives }
     }
 
-    /// All that lived long enough was flat, something did, and every history is linearizable.
+    /// All that lived long enough was flat, something did, every history is linearizable, and hardly
+    /// a request was refused.
     pub fn good(&self) -> bool {
         let mut judged = self.lives.iter().filter(|life| life.judged()).peekable();
-        self.done.violation.is_none() && judged.peek().is_some() && judged.all(Life::flat)
+        let sound = self.done.violation.is_none() && self.hardly_refused();
+        sound && judged.peek().is_some() && judged.all(Life::flat)
+    }
+
+    /// A pause and a fault of the network may meet, and take two replicas of a key for a while.
+    fn hardly_refused(&self) -> bool {
+        self.done.refused * MOST_REFUSED <= self.done.requests
     }
 
     /// A panel for each measure, a line for each life.
@@ -146,6 +155,9 @@ impl fmt::Display for Verdict {
         writeln!(f, "{short} lives were too short to judge")?;
         if let Some(violation) = &done.violation {
             writeln!(f, "NOT LINEARIZABLE: {violation}")?;
+        }
+        if !self.hardly_refused() {
+            writeln!(f, "MORE THAN ONE OF {MOST_REFUSED} REQUESTS WAS REFUSED")?;
         }
         let verdict = if self.good() { "good" } else { "BAD" };
         writeln!(f, "verdict: {verdict}")

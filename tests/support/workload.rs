@@ -52,6 +52,8 @@ pub struct Observed {
     pub refused: usize,
     /// Requests without an answer: the node was killed, or did not answer in time.
     pub lost: usize,
+    /// Reads at the end, through each node that is up, that did not end well.
+    pub unread: usize,
     /// Error lines, one of a kind of code.
     pub examples: HashMap<String, String>,
 }
@@ -59,12 +61,13 @@ pub struct Observed {
 /// Steps of the checker's search for one key.
 pub const BUDGET: u64 = 5_000_000;
 
-/// Ends the test, with the whole history, unless it is certainly linearizable.
+/// Ends the test, with the whole history, unless it is certainly linearizable and each key could be
+/// read at the end.
 pub fn assert_linearizable(observed: &Observed) {
     let verdict = check(&observed.history, BUDGET);
-    if verdict != Verdict::Linearizable {
+    if verdict != Verdict::Linearizable || observed.unread > 0 {
         println!("{}", history::print(&observed.history));
-        panic!("{verdict:?}");
+        panic!("{verdict:?}, {} keys unread at the end", observed.unread);
     }
 }
 
@@ -133,6 +136,7 @@ impl Workload<'_> {
                 longest: Duration::ZERO,
                 refused: 0,
                 lost: 0,
+                unread: 0,
                 examples: HashMap::new(),
             }),
         };
@@ -156,7 +160,11 @@ impl Workload<'_> {
                 last.ask(id, key, Request::Get);
             }
         }
-        (board.observed.into_inner().unwrap(), result)
+        let mut observed = board.observed.into_inner().unwrap();
+        let last = |operation: &&Operation| operation.client == self.clients;
+        let failed = observed.history.iter().filter(last);
+        observed.unread = failed.filter(|read| read.returned().is_none()).count();
+        (observed, result)
     }
 }
 
