@@ -20,7 +20,8 @@ usage: ./run.sh soak [options]
 
 A life of a process is flat if the median of its last quarter is above that of its second quarter by no
 more than 8 MiB of memory, 16 open files, 8 threads and 8 MiB of disk; lives of less than 90 s are not
-judged. The exit code is 0 if all are flat and every history is linearizable, and 1 if not.
+judged. The exit code is 0 if all are flat, every history is linearizable and no more than one of 1000
+requests was refused, and 1 if not.
 ";
 
 pub struct Options {
