@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use simple_dynamo::bytes::Key;
 use simple_dynamo::ring::Ring;
 
@@ -226,10 +226,8 @@ impl Cluster {
     }
 
     fn signal(&self, id: u32, signal: Signal) {
-        let process = self.nodes[&id].process.lock().unwrap();
-        let process = process.as_ref();
-        let process = process.unwrap_or_else(|| panic!("node {id} does not run"));
-        process.signal(signal);
+        let pid = Pid::from_raw(self.pid(id) as i32).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 }
 
@@ -240,14 +238,7 @@ impl Drop for Cluster {
                 eprintln!("== log of node {id}\n{}", self.end_of_log(id));
             }
         }
-        for node in self.nodes.values_mut() {
-            let process = node.process.get_mut();
-            drop(
-                process
-                    .unwrap_or_else(|poisoned| poisoned.into_inner())
-                    .take(),
-            );
-        }
+        self.nodes.clear();
         if !self.kept {
             let _ = fs::remove_dir_all(&self.folder);
         }

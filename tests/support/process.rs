@@ -21,10 +21,6 @@ impl Process {
         self.0.id()
     }
 
-    pub fn signal(&self, signal: Signal) {
-        kill_process(pid(&self.0), signal).unwrap();
-    }
-
     /// How it ended, if it has.
     pub fn end(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
@@ -57,7 +53,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     let mut child = command.spawn().unwrap();
     // It may end without reading.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let pid = pid(&child);
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
     let (told, output) = channel();
     thread::spawn(move || told.send(child.wait_with_output()));
     let output = output.recv_timeout(SURELY).unwrap_or_else(|_| {
@@ -65,8 +61,4 @@ pub fn run(command: &mut Command, input: &str) -> Output {
         panic!("not within {SURELY:?}: {command:?} ends");
     });
     output.unwrap()
-}
-
-fn pid(child: &Child) -> Pid {
-    Pid::from_raw(child.id() as i32).unwrap()
 }

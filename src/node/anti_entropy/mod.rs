@@ -151,12 +151,15 @@ impl AntiEntropy {
             if missing.is_empty() || now >= until {
                 return missing;
             }
+            let queued = work.queue.len();
+            missing.retain(|&range| !work.is_under_way(range));
             for range in missing {
-                if !work.is_under_way(range) {
-                    work.enqueue_enough(range, ring.replicas_of_range(range), &but, self.enough);
-                }
+                work.enqueue_enough(range, ring.replicas_of_range(range), &but, self.enough);
             }
-            self.woken.notify_all();
+            // Not without a reason: those who wait would wake each other without an end.
+            if work.queue.len() > queued {
+                self.woken.notify_all();
+            }
             drop(wait_for(&self.woken, work, LOOK_AGAIN.min(until - now)));
         }
     }
@@ -245,6 +248,7 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;
@@ -328,5 +332,23 @@ mod tests {
         let missing = work.compare_all_within(Duration::from_millis(1), &ring, all_silent);
         assert_eq!(missing, ring.ranges_of(NodeId(1)));
         assert_eq!(work.next(Duration::ZERO), None, "nobody is asked in vain");
+    }
+
+    #[test]
+    fn listings_that_wait_together_do_not_wake_each_other() {
+        let (ring, work) = of_three();
+        let looks = AtomicUsize::new(0);
+        let all_silent = || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            vec![NodeId(2), NodeId(3)]
+        };
+        let time = 10 * LOOK_AGAIN;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| work.compare_all_within(time, &ring, all_silent));
+            }
+        });
+        // Each after each wait, when it begins, and at the end.
+        assert!(looks.into_inner() <= 4 * (10 + 2));
     }
 }
