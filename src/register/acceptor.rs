@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Ballot, Fence, State};
 use crate::clock::VectorClock;
@@ -12,7 +12,13 @@ use crate::rules::{self, Rule};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Accepted {
     pub ballot: Ballot,
+    #[serde(deserialize_with = "shared")]
     pub state: Arc<State>,
+}
+
+/// Reads a state to its place, which serde's own way for an [`Arc`] copies there from another one.
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<State>, D::Error> {
+    State::deserialize(deserializer).map(Arc::new)
 }
 
 /// What one replica has promised and accepted for one key. Durable.

@@ -66,6 +66,8 @@ enum Phase {
         verdict: Verdict,
         taken: usize,
     },
+    /// It is chosen: further replies change nothing.
+    Over,
 }
 
 impl Proposer {
@@ -179,17 +181,19 @@ impl Proposer {
                 let got = *promises;
                 self.unless_possible(got, self.quorums.read)
             }
-            Phase::Accepting {
-                proposal,
-                verdict,
-                taken,
-            } => {
-                if *taken >= self.quorums.write {
-                    return Step::Chosen(proposal.clone(), verdict.clone());
-                }
+            Phase::Accepting { taken, .. } => {
                 let got = *taken;
-                self.unless_possible(got, self.quorums.write)
+                if got < self.quorums.write {
+                    return self.unless_possible(got, self.quorums.write);
+                }
+                match std::mem::replace(&mut self.phase, Phase::Over) {
+                    Phase::Accepting {
+                        proposal, verdict, ..
+                    } => Step::Chosen(proposal, verdict),
+                    _ => Step::Wait,
+                }
             }
+            Phase::Over => Step::Wait,
         }
     }
 

@@ -1,7 +1,7 @@
 //! How replies are printed: each a line, or several that end with `END count`.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{Arguments, Write};
 
 use crate::bytes::Bytes;
 use crate::clock::VectorClock;
@@ -9,12 +9,20 @@ use crate::error::Failure;
 use crate::node::listing::Pair;
 use crate::register::{Outcome, Verdict};
 
+/// The room for what a reply says besides a value, in bytes: most versions are shorter.
+const ROOM: usize = 100;
+
 /// The reply to a request for one key.
 pub fn outcome(result: &Result<Outcome, Failure>) -> String {
     match result {
-        Ok(Outcome::Found { value, version: v }) => format!("VALUE {v} {}\n", value_text(value)),
+        Ok(Outcome::Found { value, version }) => {
+            let value = value_text(value);
+            line(value.len(), format_args!("VALUE {version} {value}"))
+        }
         Ok(Outcome::Missing) => "NOT_FOUND\n".to_owned(),
-        Ok(Outcome::Decided(Verdict::Applied(Some(version)))) => format!("OK {version}\n"),
+        Ok(Outcome::Decided(Verdict::Applied(Some(version)))) => {
+            line(0, format_args!("OK {version}"))
+        }
         Ok(Outcome::Decided(Verdict::Applied(None))) => "OK ?\n".to_owned(),
         Ok(Outcome::Decided(Verdict::Refused(version))) => {
             format!("CONFLICT {}\n", version_text(version.as_ref()))
@@ -72,6 +80,13 @@ pub fn listing(lines: impl IntoIterator<Item = String>) -> String {
         count += 1;
     }
     text + &end(count)
+}
+
+/// One line, made in a single piece of memory unless it is unusually long.
+fn line(value: usize, text: Arguments) -> String {
+    let mut line = String::with_capacity(ROOM + value);
+    let _ = writeln!(line, "{text}");
+    line
 }
 
 fn version_text(version: Option<&VectorClock>) -> String {

@@ -12,6 +12,7 @@
 //! synced. Anything else that does not fit is *damage*: a vote may have been forgotten.
 
 use std::fmt;
+use std::io::Write;
 
 const HEADER: usize = 27;
 /// Disks write this many bytes whole or not at all.
@@ -27,11 +28,12 @@ pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 fn header(length: usize, checksum: u32) -> [u8; HEADER] {
-    let fields = format!("{length:08x} {checksum:08x}");
-    let text = format!("{fields} {:08x}\n", crc32fast::hash(fields.as_bytes()));
-    text.into_bytes()
-        .try_into()
-        .expect("three numbers of eight digits")
+    let mut header = [0; HEADER];
+    let (fields, check) = header.split_at_mut(HEADER - 10);
+    let fits = "three numbers of eight digits";
+    write!(&mut *fields, "{length:08x} {checksum:08x}").expect(fits);
+    writeln!(&mut *check, " {:08x}", crc32fast::hash(fields)).expect(fits);
+    header
 }
 
 /// What stands where a frame should be.

@@ -10,6 +10,7 @@ mod proposals;
 mod reads;
 
 use std::collections::{HashMap, VecDeque};
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use memory::Memory;
@@ -253,11 +254,10 @@ impl<H> Coordinator<H> {
 
     fn answer(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
         if let Some(request) = self.requests.get_mut(&id) {
-            let answer = |handle| Effect::Answer {
-                handle,
-                outcome: outcome.clone(),
-            };
-            effects.extend(request.take_handles().map(answer));
+            // The last one gets the outcome itself, the others a copy.
+            let outcomes = repeat_n(outcome, 1 + request.sharing.len());
+            let answers = request.take_handles().zip(outcomes);
+            effects.extend(answers.map(|(handle, outcome)| Effect::Answer { handle, outcome }));
         }
     }
 
