@@ -109,11 +109,10 @@ impl GroupCommit {
         })
     }
 
-    /// Queues one entry, a line of JSON.
-    pub fn append(&self, line: &[u8]) -> Lsn {
+    /// Queues one entry, a line of JSON, which `encode` appends to what is queued already.
+    pub fn append(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Lsn {
         let mut queue = lock(&self.queue.0);
-        queue.bytes.extend_from_slice(line);
-        queue.bytes.push(b'\n');
+        encode(&mut queue.bytes);
         queue.appended += 1;
         queue.appended
     }

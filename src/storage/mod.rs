@@ -136,7 +136,7 @@ impl Store {
             key: key.clone(),
             update: update.clone(),
         };
-        let lsn = self.commit.append(&line.encode());
+        let lsn = self.commit.append(|log| line.encode(log));
         records.apply(key, update, lsn);
         lsn
     }
@@ -174,7 +174,7 @@ impl Store {
     /// Reserves sequence numbers; `then` runs once that is durable.
     pub fn reserve(&self, upto: u64, then: Callback) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
-        let lsn = self.commit.append(&Line::Sequences(upto).encode());
+        let lsn = self.commit.append(|log| Line::Sequences(upto).encode(log));
         self.commit.when_durable(lsn, Urgency::Now, then);
     }
 

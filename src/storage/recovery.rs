@@ -35,15 +35,12 @@ pub enum Line {
     End(u64),
 }
 
-/// As long as a line with a short key and value is, in bytes.
-const USUAL_LINE: usize = 512;
-
 impl Line {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut line = Vec::with_capacity(USUAL_LINE);
-        serde_json::to_writer(&mut line, self)
+    /// Appends the line to `out`, with its line feed.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *out, self)
             .expect("maps have text keys, and a vector takes all");
-        line
+        out.push(b'\n');
     }
 }
 

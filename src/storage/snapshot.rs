@@ -78,10 +78,7 @@ fn write_temporary(
 
 fn append(file: &mut dyn Appender, lines: &[Line]) -> io::Result<u64> {
     let mut payload = Vec::new();
-    for line in lines {
-        payload.extend(line.encode());
-        payload.push(b'\n');
-    }
+    lines.iter().for_each(|line| line.encode(&mut payload));
     let mut framed = Vec::new();
     frame::encode(&payload, &mut framed);
     file.append(&framed)?;

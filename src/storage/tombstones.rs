@@ -60,7 +60,7 @@ impl Store {
                     key: key.clone(),
                     ballot,
                 };
-                let lsn = self.commit.append(&line.encode());
+                let lsn = self.commit.append(|log| line.encode(log));
                 records.drop_tombstone(&key, ballot, lsn);
             }
         }
@@ -70,7 +70,8 @@ impl Store {
     /// [`Store::absorb`] is.
     pub fn absorb_fence(&self, fence: &Fence) {
         let mut records = lock(&self.records);
-        let lsn = self.commit.append(&Line::Fence(fence.clone()).encode());
+        let line = Line::Fence(fence.clone());
+        let lsn = self.commit.append(|log| line.encode(log));
         records.merge_fence(fence, lsn);
     }
 }

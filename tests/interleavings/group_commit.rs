@@ -1,6 +1,6 @@
 //! The group commit: every callback once, in order, never before its entry is durable.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use shuttle::sync::mpsc;
@@ -93,7 +93,7 @@ impl World {
     }
 
     fn append(&self, commit: &GroupCommit, entry: String) -> Lsn {
-        let lsn = commit.append(entry.as_bytes());
+        let lsn = commit.append(|log| writeln!(log, "{entry}").unwrap());
         self.seen.lock().unwrap().appended.push((lsn, entry));
         lsn
     }

@@ -69,7 +69,7 @@ pub struct Coordinator<H> {
     capacity: usize,
     requests: HashMap<u64, Request<H>>,
     last_request: u64,
-    /// Per key the requests that propose: the first is in flight, the others wait.
+    /// Per key that has a proposal in flight, the requests that wait for its end to propose.
     proposing: HashMap<Key, VecDeque<u64>>,
     memory: Memory,
     /// The highest promise that any replica has refused anything for: proposals start above it.

@@ -1,5 +1,8 @@
 //! The coordinator's proposals: carries out what a [`Proposer`] wants, one per key at a time.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+
 use super::{Coordinator, Effect, Task};
 use crate::register::proposer::{Proposer, Step};
 use crate::register::{Outcome, Why};
@@ -64,8 +67,7 @@ impl<H> Coordinator<H> {
         let Some(queue) = self.proposing.get_mut(&request.key) else {
             return;
         };
-        queue.pop_front();
-        let Some(&next) = queue.front() else {
+        let Some(next) = queue.pop_front() else {
             self.proposing.remove(&request.key);
             return;
         };
@@ -82,11 +84,13 @@ impl<H> Coordinator<H> {
         let request = &self.requests[&id];
         let key = request.key.clone();
         let dot = request.task.queued_dot();
-        let waiting = self.proposing.entry(key).or_default();
-        if waiting.is_empty() {
-            waiting.push_back(id);
-            return self.propose(id, effects);
-        }
+        let waiting = match self.proposing.entry(key) {
+            Entry::Occupied(waiting) => waiting.into_mut(),
+            Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                return self.propose(id, effects);
+            }
+        };
         if request.task.waits_to_write_back() {
             let same = |old: &&u64| self.requests[*old].task.waits_to_write_back();
             match waiting.iter().find(same).copied() {

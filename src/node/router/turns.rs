@@ -1,31 +1,50 @@
 //! One write of each key at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 
 use crate::bytes::Key;
 use crate::rules::{self, Rule};
 
-/// The writes of this origin, per key: the first is in flight, the others wait for their turn.
+/// The writes of this origin, per key.
 #[derive(Default)]
-pub struct Turns(HashMap<Key, VecDeque<u64>>);
+pub struct Turns(HashMap<Key, Turn>);
+
+struct Turn {
+    in_flight: u64,
+    waiting: VecDeque<u64>,
+}
 
 impl Turns {
     /// Takes a write in; whether it is its turn at once.
     pub fn enter(&mut self, key: Key, write: u64) -> bool {
-        let queue = self.0.entry(key).or_default();
-        queue.push_back(write);
-        queue.len() == 1 || !rules::holds(Rule::OneWriteInFlight)
+        match self.0.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Turn {
+                    in_flight: write,
+                    waiting: VecDeque::new(),
+                });
+                true
+            }
+            Entry::Occupied(mut taken) => {
+                taken.get_mut().waiting.push_back(write);
+                !rules::holds(Rule::OneWriteInFlight)
+            }
+        }
     }
 
     /// A write has ended, in flight or not; whose turn it is now.
     pub fn leave(&mut self, key: &Key, write: u64) -> Option<u64> {
-        let queue = self.0.get_mut(key)?;
-        let was_in_flight = queue.front() == Some(&write);
-        queue.retain(|waiting| *waiting != write);
-        let next = queue.front().copied();
-        if next.is_none() {
-            self.0.remove(key);
+        let turn = self.0.get_mut(key)?;
+        if turn.in_flight != write {
+            turn.waiting.retain(|waiting| *waiting != write);
+            return None;
         }
-        next.filter(|_| was_in_flight)
+        let next = turn.waiting.pop_front();
+        match next {
+            Some(next) => turn.in_flight = next,
+            None => drop(self.0.remove(key)),
+        }
+        next
     }
 }
