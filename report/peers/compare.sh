@@ -17,14 +17,18 @@ SCHEDULE=()
 ! command -v chrt >/dev/null || SCHEDULE=(chrt --batch 0)
 rounds=3
 seconds=5
+sessions=one
 pids=()
 
 usage() {
     cat <<'END'
-usage: report/peers/compare.sh [--rounds COUNT] [--seconds SECONDS]
+usage: report/peers/compare.sh [--rounds COUNT] [--seconds SECONDS] [--sessions one|etcd|all]
 
   --rounds COUNT     how often each store is measured: 3
   --seconds SECONDS  how long each of the four measurements of a round takes: 5
+  --sessions WHICH   which servers are in sessions of their own: Linux shares the processors out among
+                     sessions before processes. none: one (all in that of the clients); those of etcd,
+                     as if services beside a cluster of ./run.sh: etcd; each of both stores: all
 
 Needs cargo, etcd and protoc. Uses the ports 23700 to 23709 and 23791 to 23806 of 127.0.0.1, and the
 folder report/peers/target. With the defaults it takes about three minutes, once it is built.
@@ -57,6 +61,11 @@ options() {
             seconds=$2
             shift 2
             ;;
+        --sessions)
+            check_sessions "${2:-}"
+            sessions=$2
+            shift 2
+            ;;
         -h | --help)
             usage
             exit
@@ -67,6 +76,10 @@ options() {
             ;;
         esac
     done
+}
+
+check_sessions() {
+    [[ ${1:-} =~ ^(one|etcd|all)$ ]] || fail "--sessions takes one, etcd or all"
 }
 
 check() {
@@ -106,11 +119,12 @@ clean_up() {
 }
 
 start_etcd() {
-    local place=0 name cluster
+    local place=0 name cluster session=(setsid)
+    [ "$sessions" != one ] || session=()
     cluster="a=http://127.0.0.1:23804,b=http://127.0.0.1:23805,c=http://127.0.0.1:23806"
     for name in "${ETCD[@]}"; do
         local client=http://127.0.0.1:$((23791 + place)) peer=http://127.0.0.1:$((23804 + place))
-        etcd --name "$name" --data-dir "$STATE/etcd-$name" --log-level error \
+        ${session[@]+"${session[@]}"} etcd --name "$name" --data-dir "$STATE/etcd-$name" --log-level error \
             --listen-client-urls "$client" --advertise-client-urls "$client" \
             --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
             --initial-cluster "$cluster" --initial-cluster-state new \
@@ -123,7 +137,8 @@ start_etcd() {
 }
 
 start_store() {
-    local id port=$FIRST_PORT nodes=""
+    local id port=$FIRST_PORT nodes="" session=(setsid)
+    [ "$sessions" = all ] || session=()
     for id in "${NODES[@]}"; do
         nodes+="${nodes:+,}{\"id\":$id,\"client_port\":$port,\"peer_port\":$((port + 1))}"
         store_addresses+=("127.0.0.1:$port")
@@ -131,8 +146,8 @@ start_store() {
     done
     echo "{\"name\":\"compare\",\"nodes\":[$nodes]}" >"$STATE/cluster.json"
     for id in "${NODES[@]}"; do
-        ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$STORE" node "$id" --cluster "$STATE/cluster.json" --data "$STATE/$id" \
-            >"$STATE/$id.log" 2>&1 &
+        ${session[@]+"${session[@]}"} ${SCHEDULE[@]+"${SCHEDULE[@]}"} "$STORE" node "$id" \
+            --cluster "$STATE/cluster.json" --data "$STATE/$id" >"$STATE/$id.log" 2>&1 &
         pids+=($!)
         store_pids+=($!)
     done
