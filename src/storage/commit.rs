@@ -14,7 +14,7 @@ use super::disk::Appender;
 use super::frame;
 use crate::faults::{self, Point};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Condvar, Instant, Mutex};
+use crate::sync::{Condvar, Mutex};
 use crate::{lock, wait};
 
 /// The number of an appended entry; entries become durable in the order of their numbers.
@@ -27,7 +27,10 @@ pub type Callback = Box<dyn FnOnce() + Send>;
 /// it is written when three quarters as many do, which saves syncs for everybody.
 const CROWD: usize = 4;
 /// They are waited for no longer than this.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_micros(1500);
+
+/// How many it takes to wake the commit thread when it does not wait.
+const NEVER: usize = usize::MAX;
 
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -94,7 +97,7 @@ impl GroupCommit {
         let queue = Arc::new((
             Mutex::new(Queue {
                 written,
-                enough: 1,
+                enough: NEVER,
                 ..Queue::default()
             }),
             Condvar::new(),
@@ -199,10 +202,9 @@ fn run(
     let queue = &shared.0;
     let mut payload = Vec::new();
     let mut frame = Vec::new();
-    let (mut crowd, mut last) = (0, Instant::now());
-    while gather(shared, crowd, last) {
+    let mut crowd = 0;
+    while gather(shared, crowd) {
         let mut gathered = lock(queue);
-        gathered.enough = 1;
         crowd = std::mem::take(&mut gathered.urgent);
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
@@ -218,7 +220,6 @@ fn run(
         if let Err(error) = write(log.as_mut(), &frame, sync) {
             return fail(queue, error, hooks);
         }
-        last = Instant::now();
         let written = frame.len() as u64;
         for buffer in [&mut payload, &mut frame] {
             buffer.clear();
@@ -238,23 +239,25 @@ fn run(
     }
 }
 
-/// Waits until somebody waits urgently, or after a crowd until most of it does again; false if
-/// nothing is left to write at the end.
-fn gather((queue, wake): &(Mutex<Queue>, Condvar), crowd: usize, last: Instant) -> bool {
+/// Waits after a crowd for a while until most of it waits urgently again, and then until somebody does;
+/// false if nothing is left to write at the end.
+fn gather((queue, wake): &(Mutex<Queue>, Condvar), crowd: usize) -> bool {
     let mut gathered = lock(queue);
-    while gathered.urgent < gathered.enough && !gathered.ending {
-        gathered = wait(wake, gathered);
-    }
-    if gathered.ending && gathered.bytes.is_empty() {
-        return false;
-    }
-    if crowd >= CROWD && last.elapsed() < GATHER {
+    if crowd >= CROWD {
         gathered.enough = crowd - crowd / 4;
         let too_few = |queue: &mut Queue| queue.urgent < queue.enough && !queue.ending;
         drop(wake.wait_timeout_while(gathered, GATHER, too_few));
-    } else {
-        drop(gathered);
+        gathered = lock(queue);
     }
+    gathered.enough = 1;
+    while gathered.urgent < gathered.enough && !gathered.ending {
+        gathered = wait(wake, gathered);
+    }
+    gathered.enough = NEVER;
+    if gathered.ending && gathered.bytes.is_empty() {
+        return false;
+    }
+    drop(gathered);
     // Whoever is ready to append gets into this group.
     thread::yield_now();
     true
