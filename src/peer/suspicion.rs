@@ -4,6 +4,11 @@
 //! and no byte has come in that time. A refused or reset connection is none. A suspect is not
 //! dead: the first byte from it clears the suspicion.
 //!
+//! Silence must measure the process and the link, never the disk: a vote that waits for a sync of a
+//! slow disk is no failure. So a peer that leaves a question unanswered is also asked whether it is
+//! there. The threads that answer this wait for nothing, and any byte is a sign of life. Without that
+//! question, or before there was time to answer it, silence proves nothing.
+//!
 //! A peer that was sent a large value has to read all of it before it can say a word, with others
 //! perhaps before it: that is no silence. Taken for one, it would have the value sent once more, to
 //! the next replica, and the more so the more there is to do.
@@ -14,11 +19,18 @@ use crate::bytes::LARGE;
 
 /// How many bytes of large values a node takes in a millisecond, at the least.
 const TAKEN_PER_MS: usize = 4 << 10;
+/// The silence is looked at so many times in each time-out, at the least. A peer that has been silent
+/// from one look to the next is asked whether it is there.
+pub const LOOKS: u32 = 4;
+/// The part of the time-out that a peer has, at the least, to answer that.
+const TO_ANSWER: u32 = 2;
 
 /// What is known of a peer's silence. Times are since any fixed moment.
 #[derive(Clone, Debug, Default)]
 pub struct Suspicion {
     last_heard: Duration,
+    /// When the peer was asked last whether it is there.
+    last_pinged: Option<Duration>,
     suspect: bool,
 }
 
@@ -27,6 +39,8 @@ pub struct Suspicion {
 pub enum Judgement {
     /// Look again after this time at the latest.
     Patience(Duration),
+    /// The same, and ask the peer whether it is there.
+    Ping(Duration),
     /// Silent for as long as the read time-out.
     Silent,
 }
@@ -53,6 +67,11 @@ impl Suspicion {
         self.suspect && now.saturating_sub(opened.max(self.last_heard)) >= patience
     }
 
+    /// The peer is being asked whether it is there.
+    pub fn pinged(&mut self, now: Duration) {
+        self.last_pinged = Some(now);
+    }
+
     /// Judges the silence; `oldest` is when the oldest question still outstanding was asked.
     pub fn judge(
         &mut self,
@@ -60,13 +79,23 @@ impl Suspicion {
         oldest: Option<Duration>,
         time_out: Duration,
     ) -> Judgement {
+        let next_look = time_out / LOOKS;
         let Some(oldest) = oldest else {
-            return Judgement::Patience(time_out);
+            return Judgement::Patience(next_look);
         };
         let silent_since = oldest.max(self.last_heard);
         let silence = now.saturating_sub(silent_since);
-        if silence < time_out {
-            return Judgement::Patience(time_out - silence);
+        let pinged = self.last_pinged.filter(|at| *at >= silent_since);
+        let Some(pinged) = pinged else {
+            if silence < next_look {
+                return Judgement::Patience(next_look - silence);
+            }
+            self.pinged(now);
+            return Judgement::Ping(next_look);
+        };
+        let judged_at = (silent_since + time_out).max(pinged + time_out / TO_ANSWER);
+        if now < judged_at {
+            return Judgement::Patience(next_look.min(judged_at - now));
         }
         self.suspect = true;
         Judgement::Silent
@@ -83,30 +112,67 @@ mod tests {
 
     #[test]
     fn a_peer_is_suspected_after_a_time_out_of_silence_with_a_question_outstanding() {
-        // (now, oldest question, last byte heard) -> milliseconds of patience, 0 for silent
+        // (now, oldest question, last ping, last byte heard) -> the judgement
+        let (patience, ping) = (
+            |millis| Judgement::Patience(ms(millis)),
+            Judgement::Ping(ms(25)),
+        );
         let cases = [
-            ((500, None, 0), 100),
-            ((500, Some(500), 0), 100),
-            ((540, Some(500), 0), 60),
-            ((600, Some(500), 0), 0),
-            ((600, Some(500), 550), 50),
-            ((650, Some(500), 550), 0),
-            ((450, Some(500), 0), 100),
+            ((500, None, None, 0), patience(25)),
+            ((500, Some(500), None, 0), patience(25)),
+            ((510, Some(500), None, 0), patience(15)),
+            ((525, Some(500), None, 0), ping),
+            ((540, Some(500), Some(525), 0), patience(25)),
+            ((599, Some(500), Some(525), 0), patience(1)),
+            ((600, Some(500), Some(525), 0), Judgement::Silent),
+            // A byte came, perhaps the answer to the ping: the silence begins anew.
+            ((600, Some(500), Some(525), 550), ping),
+            ((640, Some(500), Some(575), 550), patience(10)),
+            ((650, Some(500), Some(575), 550), Judgement::Silent),
+            // The ping is of an earlier silence.
+            ((610, Some(600), Some(520), 550), patience(15)),
+            ((450, Some(500), None, 0), patience(25)),
         ];
-        for ((now, oldest, heard), patience) in cases {
+        for ((now, oldest, pinged, heard), expected) in cases {
             let mut suspicion = Suspicion::default();
             suspicion.heard(ms(heard));
+            if let Some(pinged) = pinged {
+                suspicion.pinged(ms(pinged));
+            }
             let judgement = suspicion.judge(ms(now), oldest.map(ms), ms(100));
-            let expected = match patience {
-                0 => Judgement::Silent,
-                patience => Judgement::Patience(ms(patience)),
-            };
             assert_eq!(
                 judgement, expected,
-                "now {now}, oldest {oldest:?}, heard {heard}"
+                "now {now}, oldest {oldest:?}, pinged {pinged:?}, heard {heard}"
             );
-            assert_eq!(suspicion.suspect(), patience == 0);
+            assert_eq!(suspicion.suspect(), expected == Judgement::Silent);
         }
+    }
+
+    /// This process may have been away itself, and only now looks at the silence.
+    #[test]
+    fn a_peer_has_time_to_answer_the_ping_however_late_that_was_sent() {
+        let mut suspicion = Suspicion::default();
+        let mut judge = |now| suspicion.judge(ms(now), Some(ms(0)), ms(100));
+        assert_eq!(judge(1_000), Judgement::Ping(ms(25)));
+        assert_eq!(judge(1_049), Judgement::Patience(ms(1)));
+        assert_eq!(judge(1_050), Judgement::Silent);
+    }
+
+    #[test]
+    fn a_peer_that_answers_pings_is_never_suspected_however_long_a_question_waits() {
+        let mut suspicion = Suspicion::default();
+        let mut pings = 0;
+        for now in (0..10_000).step_by(25) {
+            match suspicion.judge(ms(now), Some(ms(0)), ms(100)) {
+                Judgement::Silent => panic!("suspected after {now} ms"),
+                Judgement::Ping(_) => {
+                    pings += 1;
+                    suspicion.heard(ms(now + 20));
+                }
+                Judgement::Patience(_) => {}
+            }
+        }
+        assert!(pings > 100, "{pings}");
     }
 
     #[test]
@@ -124,6 +190,7 @@ mod tests {
             !suspicion.hopeless(ms(5_000), ms(0), ms(1_000)),
             "no suspect"
         );
+        suspicion.pinged(ms(125));
         suspicion.judge(ms(200), Some(ms(100)), ms(100));
         assert!(!suspicion.hopeless(ms(1_099), ms(0), ms(1_000)));
         assert!(suspicion.hopeless(ms(1_100), ms(0), ms(1_000)));
@@ -136,6 +203,7 @@ mod tests {
     #[test]
     fn one_byte_clears_a_suspicion() {
         let mut suspicion = Suspicion::default();
+        suspicion.pinged(ms(25));
         suspicion.judge(ms(100), Some(ms(0)), ms(100));
         assert!(suspicion.suspect());
         assert!(suspicion.heard(ms(101)));

@@ -19,6 +19,7 @@ mod rebuild;
 mod recovery;
 mod room;
 mod sizes;
+mod slow_disks;
 mod spare_votes;
 mod sync_os;
 mod tombstones;

@@ -13,6 +13,8 @@ pub(super) enum Trouble {
     /// It takes the request for over.
     Over,
     Silent,
+    /// It is there, and let the request wait.
+    Slow,
     Unreached,
 }
 
@@ -21,6 +23,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Failed(why) => f.write_str(&why.text()),
             Trouble::Over => f.write_str("takes it for over"),
+            Trouble::Slow => f.write_str("is there, and let it wait"),
             Trouble::Silent => f.write_str("was silent"),
             Trouble::Unreached => f.write_str("could not be reached"),
         }

@@ -7,6 +7,7 @@
 //! reserved durably, in blocks, before they are used.
 
 mod failure;
+mod slow;
 mod turns;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use failure::Trouble;
+use slow::Slow;
 use turns::Turns;
 
 use crate::bytes::Key;
@@ -21,6 +23,12 @@ use crate::clock::Dot;
 use crate::error::Failure;
 use crate::register::{Change, Operation, Outcome, Why};
 use crate::ring::{NodeId, Position, Ring};
+
+/// A coordinator that has not answered after this part of the deadline is passed over: what is left of
+/// it must do for the next one.
+const PASSED_OVER_AFTER: u32 = 2;
+/// After so many deadlines one request tries it again at first choice.
+const TRIED_AGAIN_AFTER: u32 = 5;
 
 /// What a client wants of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +45,16 @@ pub enum Answer {
     Silent,
     /// It was sent nothing.
     Unreached,
+}
+
+impl Answer {
+    /// Whether it tells what became of the request, and not only of the try.
+    fn decides(&self) -> bool {
+        matches!(
+            self,
+            Answer::Outcome(Outcome::Found { .. } | Outcome::Missing | Outcome::Decided(_))
+        )
+    }
 }
 
 /// Names one try of a request: a late answer to an earlier try is dropped.
@@ -74,6 +92,9 @@ pub struct Router<H> {
     requests: HashMap<u64, Request<H>>,
     last_request: u64,
     turns: Turns,
+    slow: Slow,
+    /// The time at which it was told the time last.
+    now: Duration,
     last_sequence: u64,
     reserved: u64,
 }
@@ -90,10 +111,22 @@ struct Request<H> {
     tried: Vec<NodeId>,
     /// Whether a try is under way, and may have sent an accept.
     outstanding: bool,
+    /// When that began.
+    tried_at: Duration,
+    /// The try whose coordinator was passed over last: what it decides counts all the same.
+    passed_over: Option<u32>,
     /// Whether any earlier try may have sent an accept.
     doubtful: bool,
     /// What became of the last tries, for people: one entry per node.
     story: Vec<(NodeId, Trouble)>,
+}
+
+impl<H> Request<H> {
+    /// Notes how the last try at a replica ended.
+    fn tell_story(&mut self, replica: NodeId, trouble: Trouble) {
+        self.story.retain(|(node, _)| *node != replica);
+        self.story.push((replica, trouble));
+    }
 }
 
 impl<H> Router<H> {
@@ -106,6 +139,8 @@ impl<H> Router<H> {
             requests: HashMap::new(),
             last_request: 0,
             turns: Turns::default(),
+            slow: Slow::default(),
+            now: Duration::ZERO,
             last_sequence: first_sequence - 1,
             reserved: first_sequence - 1,
         }
@@ -137,6 +172,7 @@ impl<H> Router<H> {
         suspects: &[NodeId],
         effects: &mut Vec<Effect<H>>,
     ) {
+        self.now = now;
         self.last_request += 1;
         let id = self.last_request;
         let writes = matches!(action, Action::Change(_));
@@ -150,6 +186,8 @@ impl<H> Router<H> {
             attempt: 0,
             tried: Vec::new(),
             outstanding: false,
+            tried_at: now,
+            passed_over: None,
             doubtful: false,
             story: Vec::new(),
         };
@@ -168,10 +206,15 @@ impl<H> Router<H> {
         suspects: &[NodeId],
         effects: &mut Vec<Effect<H>>,
     ) {
+        if answer.decides() {
+            self.slow.answered(from);
+        }
         let Some(request) = self.requests.get_mut(&ticket.request) else {
             return;
         };
-        if request.attempt != ticket.attempt || !request.outstanding {
+        let late = request.passed_over == Some(ticket.attempt) && answer.decides();
+        let current = request.attempt == ticket.attempt && request.outstanding;
+        if !late && !current {
             return;
         }
         request.outstanding = false;
@@ -203,8 +246,7 @@ impl<H> Router<H> {
             }
             Answer::Unreached => Trouble::Unreached,
         };
-        request.story.retain(|(node, _)| *node != from);
-        request.story.push((from, trouble));
+        request.tell_story(from, trouble);
         self.try_next(ticket.request, suspects, effects);
     }
 
@@ -216,8 +258,10 @@ impl<H> Router<H> {
         }
     }
 
-    /// Ends every request whose deadline has passed.
+    /// Ends every request whose deadline has passed, and has the next replica try those that have
+    /// waited for one coordinator for long.
     pub fn expire(&mut self, now: Duration, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        self.now = now;
         let over = |request: &Request<H>| request.ends <= now;
         let mut ids: Vec<u64> = self
             .requests
@@ -231,6 +275,36 @@ impl<H> Router<H> {
         for id in ids {
             let failure = self.failure(&self.requests[&id]);
             self.end(id, Err(failure), suspects, effects);
+        }
+        self.pass_over(suspects, effects);
+    }
+
+    /// Passes over the coordinators that let requests wait. Such a one is there, and may yet decide.
+    fn pass_over(&mut self, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
+        let patience = self.deadline / PASSED_OVER_AFTER;
+        let waits =
+            |request: &Request<H>| request.outstanding && self.now >= request.tried_at + patience;
+        let requests = self.requests.iter();
+        let mut ids: Vec<u64> = requests
+            .filter(|(_, request)| waits(request))
+            .map(|(&id, _)| id)
+            .collect();
+        // In a fixed order: a simulation must replay.
+        ids.sort_unstable();
+        for id in ids {
+            let Some(request) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            let Some(&coordinator) = request.tried.last() else {
+                continue;
+            };
+            request.outstanding = false;
+            request.doubtful = true;
+            request.passed_over = Some(request.attempt);
+            request.tell_story(coordinator, Trouble::Slow);
+            let until = self.now + TRIED_AGAIN_AFTER * self.deadline;
+            self.slow.passed_over(coordinator, until);
+            self.try_next(id, suspects, effects);
         }
     }
 
@@ -252,15 +326,19 @@ impl<H> Router<H> {
         self.try_next(id, suspects, effects);
     }
 
-    /// Tries the next replica of the preference list: those that answer first, suspects last.
+    /// Tries the next replica of the preference list: those that answer first, suspects and slow ones
+    /// last.
     fn try_next(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
         let replicas = self.ring.replicas_of_range(request.range);
         let untried = || replicas.iter().filter(|node| !request.tried.contains(node));
+        let pause = TRIED_AGAIN_AFTER * self.deadline;
         let next = untried()
-            .find(|node| !suspects.contains(node))
+            .find(|node| {
+                !suspects.contains(node) && !self.slow.passes_over(**node, self.now, pause)
+            })
             .or_else(|| untried().next());
         let Some(&to) = next else {
             return effects.push(Effect::WakeLater { request: id });
@@ -268,6 +346,7 @@ impl<H> Router<H> {
         request.attempt += 1;
         request.tried.push(to);
         request.outstanding = true;
+        request.tried_at = self.now;
         let operation = match (&request.action, request.dot) {
             (Action::Change(change), Some(dot)) => Operation::Write {
                 dot,
@@ -437,6 +516,73 @@ mod tests {
             &mut effects,
         );
         assert_eq!(forwarded(&effects), (5562, None));
+    }
+
+    /// What is done after so many milliseconds.
+    fn after(router: &mut Router<&'static str>, millis: u64) -> Vec<Effect<&'static str>> {
+        let mut effects = Vec::new();
+        router.expire(Duration::from_millis(millis), NO_ONE, &mut effects);
+        effects
+    }
+
+    #[test]
+    fn a_coordinator_that_lets_a_request_wait_is_passed_over_by_it_and_by_later_ones() {
+        let mut router = router();
+        let first = submit(&mut router, "x", put("1"));
+        assert!(after(&mut router, 999).is_empty());
+        let second = after(&mut router, 1000);
+        assert_eq!(forwarded(&second), (5556, forwarded(&first).1));
+        let read = |router: &mut Router<_>, at: u64| {
+            let mut effects = Vec::new();
+            let (key, at) = ("foo".into(), Duration::from_millis(at));
+            router.submit("y", key, Action::Get, at, NO_ONE, &mut effects);
+            effects
+        };
+        let third = read(&mut router, 1001);
+        assert_eq!(forwarded(&third).0, 5556);
+        // It carries out the request that it let wait, and serves again.
+        let end = tell(&mut router, &first[0], applied());
+        assert!(matches!(
+            end[..],
+            [Effect::Answer {
+                handle: "x",
+                result: Ok(_)
+            }]
+        ));
+        assert!(
+            tell(&mut router, &second[0], applied()).is_empty(),
+            "told once"
+        );
+        assert_eq!(forwarded(&read(&mut router, 1002)).0, 5562);
+    }
+
+    #[test]
+    fn a_coordinator_that_was_passed_over_and_did_nothing_is_tried_again_by_one_request() {
+        let mut router = router();
+        let first = submit(&mut router, "x", put("1"));
+        let second = after(&mut router, 1000);
+        let nothing = Answer::Outcome(Outcome::not_done(Why::Contended));
+        assert!(tell(&mut router, &first[0], nothing).is_empty());
+        assert!(!tell(&mut router, &second[0], applied()).is_empty());
+        let choices = [1001, 10_999, 11_000, 11_001, 21_000].map(|at| {
+            let mut effects = Vec::new();
+            let at = Duration::from_millis(at);
+            router.submit("y", "foo".into(), Action::Get, at, NO_ONE, &mut effects);
+            forwarded(&effects).0
+        });
+        assert_eq!(choices, [5556, 5556, 5562, 5556, 5562]);
+    }
+
+    #[test]
+    fn a_write_whose_coordinator_was_passed_over_may_have_been_done() {
+        let mut router = router();
+        submit(&mut router, "x", put("1"));
+        let mut effects = after(&mut router, 1000);
+        for _ in 0..2 {
+            let failed = Answer::Outcome(Outcome::not_done(Why::Contended));
+            effects = tell(&mut router, &effects[0], failed);
+        }
+        assert_eq!(code_at_the_deadline(&mut router), "UNKNOWN");
     }
 
     #[test]

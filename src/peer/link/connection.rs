@@ -13,6 +13,7 @@ use crate::lock;
 use crate::net::socket::TcpStream;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::peer::message::{self, Ask, Hello, MAX_LINE, QUEUE_LIMIT, Request, Tell, Welcome};
+use crate::peer::suspicion::LOOKS;
 
 /// How often overdue questions are looked for while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -26,7 +27,7 @@ impl Link {
         lock(&self.state).opened = self.now();
         let mut stream = TcpStream::connect_timeout(&address, time_out)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(time_out))?;
+        stream.set_read_timeout(Some(time_out / LOOKS))?;
         stream.set_write_timeout(Some(time_out))?;
         let hello = Hello {
             protocol: message::PROTOCOL,

@@ -10,10 +10,10 @@ use super::{Link, MOST_OUTSTANDING, Outstanding, State};
 use crate::lock;
 use crate::net;
 use crate::peer::message::{self, Ask, QUEUE_LIMIT, Request};
-use crate::peer::suspicion::{Judgement, time_to_take};
+use crate::peer::suspicion::{Judgement, LOOKS, time_to_take};
 
 /// A peer that was asked nothing for so long is asked whether it is there.
-const PING_AFTER: Duration = Duration::from_millis(500);
+const ASK_AFTER: Duration = Duration::from_millis(500);
 /// A suspect's connection that is silent for so many read time-outs is opened anew, since it may
 /// be half open. If that does not help, it takes twice as long each time, up to
 /// [`MOST_DOUBLINGS`]: the peer may be paused, and finds all of them when it goes on.
@@ -41,12 +41,12 @@ impl Link {
         (self.settings.returned)(self.settings.peer);
     }
 
-    /// Judges the peer's silence, and gives up the questions whose time has passed. Returns how
-    /// long to wait before the next look.
+    /// Judges the peer's silence, asks whether it is there if it keeps a question waiting, and gives up
+    /// the questions whose time has passed. Returns how long to wait before the next look.
     pub(super) fn watch(&self) -> Duration {
         let now = self.now();
         let mut state = lock(&self.state);
-        self.ping_if_quiet(&mut state, now);
+        self.ask_if_quiet(&mut state, now);
         let time_out = self.settings.read_timeout + time_to_take(state.outstanding_sizes());
         // That nobody answers what a reset took away is no silence.
         let mut asked = state.outstanding.values().filter(|it| !it.orphaned);
@@ -55,11 +55,14 @@ impl Link {
         let judgement = state.suspicion.judge(now, oldest, time_out);
         let limit = match judgement {
             Judgement::Silent => Duration::ZERO,
-            Judgement::Patience(_) => self.settings.patience,
+            Judgement::Patience(_) | Judgement::Ping(_) => self.settings.patience,
         };
         let given_up = state.take_overdue(now, limit, time_out);
         let suspect = state.suspicion.suspect();
         self.suspect.store(suspect, Ordering::Relaxed);
+        if let Judgement::Ping(_) = judgement {
+            state.ping();
+        }
         drop(state);
         if suspect && !before {
             let millis = time_out.as_millis();
@@ -71,9 +74,11 @@ impl Link {
         }
         net::batch(|| given_up.into_iter().for_each(Outstanding::give_up));
         match judgement {
-            Judgement::Silent => time_out,
+            Judgement::Silent => time_out / LOOKS,
             // A socket takes no time-out of zero.
-            Judgement::Patience(patience) => patience.max(Duration::from_millis(1)),
+            Judgement::Patience(patience) | Judgement::Ping(patience) => {
+                patience.max(Duration::from_millis(1))
+            }
         }
     }
 
@@ -104,21 +109,20 @@ impl Link {
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
-    /// Silence is noticed only while a question is outstanding.
-    fn ping_if_quiet(&self, state: &mut State, now: Duration) {
-        if state.last_asked + PING_AFTER > now || !state.outstanding.is_empty() {
+    /// Silence is noticed only while a question is outstanding, so now and then there is one.
+    fn ask_if_quiet(&self, state: &mut State, now: Duration) {
+        if state.last_asked + ASK_AFTER > now || !state.outstanding.is_empty() {
             return;
         }
         state.last_asked = now;
+        state.suspicion.pinged(now);
         let connection = state.connection.clone();
-        let sent = connection.is_some();
-        let callback = Box::new(|_| {});
         let question = Outstanding {
             asked: now,
             request: Request::Ping,
-            sent,
+            sent: connection.is_some(),
             orphaned: false,
-            callback,
+            callback: Box::new(|_| {}),
         };
         let id = state.remember(question);
         if let Some(connection) = connection {
@@ -129,6 +133,16 @@ impl Link {
 }
 
 impl State {
+    /// Asks the peer whether it is there. That any byte comes is enough: the answer itself finds no
+    /// question of its number, and is dropped.
+    fn ping(&mut self) {
+        self.last_id += 1;
+        if let Some(connection) = &self.connection {
+            let (id, ask) = (self.last_id, Request::Ping);
+            message::send(connection, &Ask { id, ask });
+        }
+    }
+
     /// How many bytes of values the questions have whose answers are waited for.
     fn outstanding_sizes(&self) -> impl Iterator<Item = usize> {
         self.outstanding.values().map(|it| it.request.size())

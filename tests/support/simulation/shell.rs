@@ -100,6 +100,8 @@ impl World {
                 .router
                 .submit(operation, key, action, clock, suspects, effects);
         });
+        // Half-way a coordinator that has not answered is passed over.
+        self.expire_after(node, DEADLINE / 2);
         self.expire_after(node, DEADLINE);
     }
 
