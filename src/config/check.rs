@@ -68,6 +68,17 @@ impl Config {
                  could have one ballot granted twice"
             ));
         }
+        // A node that copies after it lost its folder has no vote, and has the others choose anew what
+        // they differ on.
+        for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
+            if quorum == n {
+                return Err(format!(
+                    "{name} is {quorum}, and so is replicas: one node that is away would stop requests, \
+                     and one that lost its data folder could never copy it from the others: at most {}",
+                    n - 1
+                ));
+            }
+        }
         Ok(())
     }
 

@@ -31,11 +31,11 @@ pub struct Config {
     /// N: how many nodes hold a key.
     #[serde(default = "default_replicas")]
     pub replicas: usize,
-    /// R: how many of them must promise before a write proposes. A read needs as many equal answers
+    /// R: how many of them, but not all, must promise before a write proposes. A read needs as many equal answers
     /// as the larger of R and W.
     #[serde(default = "default_quorum")]
     pub read_quorum: usize,
-    /// W: how many of them a write must reach. R + W > N, so that a read meets every write,
+    /// W: how many of them, but not all, a write must reach. R + W > N, so that a read meets every write,
     /// 2 W > N, so that two writes meet each other, and 2 R > N, so that two prepares do.
     #[serde(default = "default_quorum")]
     pub write_quorum: usize,
@@ -328,6 +328,14 @@ mod tests {
             (
                 format!(r#"{{{three},"read_quorum":3,"write_quorum":1}}"#),
                 "two writes could miss each other",
+            ),
+            (
+                format!(r#"{{{three},"read_quorum":3}}"#),
+                "read_quorum is 3, and so is replicas",
+            ),
+            (
+                format!(r#"{{{three},"write_quorum":3}}"#),
+                "could never copy it from the others: at most 2",
             ),
             (
                 format!(r#"{{{three},"read_quorum":4}}"#),
