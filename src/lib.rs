@@ -24,7 +24,7 @@
 //! 9. [`node`]: the threads of a node, and [`node::drive`], where the rules meet them: what router
 //!    and coordinator want is carried out. [`node::replica`] answers the questions of others.
 //! 10. [`node::anti_entropy`]: a node that returns copies what it missed. [`node::membership`]: one
-//!     that lost its disk does not vote before it has.
+//!     that lost its disk does not vote before it has, and neither does one with an old copy of it.
 //! 11. [`node::listing`] and [`node::deleting`]: `@` and `*`. [`node::tombstones`] and
 //!     [`node::room`]: what keeps memory bounded; [`node::admission`]: what keeps large values from
 //!     holding up all others. [`node::timer`], [`node::stats`].

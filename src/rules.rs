@@ -39,6 +39,8 @@ pub enum Rule {
     MissedWritesPulled,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
+    /// A folder that is a copy, or was put back from an older copy, counts as lost.
+    OldFolderDiscarded,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
     TombstoneEverywhere,
     /// Of what is dropped the ballots stay fenced off.
@@ -73,6 +75,7 @@ mod switch {
         Rule::OneWriteInFlight,
         Rule::MissedWritesPulled,
         Rule::LostFolderCopied,
+        Rule::OldFolderDiscarded,
         Rule::TombstoneEverywhere,
         Rule::DroppedBallotsFenced,
         Rule::DroppedRequestsFenced,

@@ -8,10 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use simple_dynamo::clock::Dot;
+use simple_dynamo::peer::acquaintance::{Acquaintance, Introduction};
 use simple_dynamo::peer::link::{Answer, Settings};
+use simple_dynamo::peer::message::{Welcome, line};
 use simple_dynamo::peer::{Link, Request};
 use simple_dynamo::register::{Change, Operation, VoteRequest};
 use simple_dynamo::ring::NodeId;
+use simple_dynamo::storage::Start;
 
 /// Long enough that a busy machine does not turn a reset into a silence.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,12 +23,36 @@ fn link_to(listener: &TcpListener) -> Arc<Link> {
     link_that_tells(listener, READ_TIMEOUT, |_| {})
 }
 
+/// The node of a link. It lasts as long as the tests do.
+struct Owner(Box<dyn Fn(NodeId) + Send + Sync>);
+
+impl Acquaintance for Owner {
+    fn introduction(&self) -> Introduction {
+        let (start, cluster_id) = (Start::numbered(1), None);
+        Introduction { start, cluster_id }
+    }
+
+    fn meet(&self, _: NodeId, _: &Introduction) -> Result<(), Welcome> {
+        Ok(())
+    }
+
+    fn outdated(&self, _: NodeId, why: &str) {
+        panic!("{why}");
+    }
+
+    fn returned(&self, peer: NodeId) {
+        self.0(peer);
+    }
+}
+
 /// A link with its own read time-out that tells `returned` when its peer may have missed something.
 fn link_that_tells(
     listener: &TcpListener,
     read_timeout: Duration,
     returned: impl Fn(NodeId) + Send + Sync + 'static,
 ) -> Arc<Link> {
+    let owner: &'static Arc<Owner> = Box::leak(Box::new(Arc::new(Owner(Box::new(returned)))));
+    let owner = Arc::downgrade(owner);
     Link::new(Settings {
         node: NodeId(1),
         peer: NodeId(2),
@@ -33,7 +60,7 @@ fn link_that_tells(
         cluster: "test".into(),
         read_timeout,
         patience: 5 * read_timeout,
-        returned: Box::new(returned),
+        owner,
     })
 }
 
@@ -42,7 +69,9 @@ fn welcome(listener: &TcpListener) -> BufReader<TcpStream> {
     let (stream, _) = listener.accept().unwrap();
     let mut lines = BufReader::new(stream);
     assert!(next(&mut lines).contains("\"protocol\""));
-    lines.get_mut().write_all(b"\"welcome\"\n").unwrap();
+    let (start, cluster_id) = (Start::numbered(1), None);
+    let welcome = Welcome::Welcome(Introduction { start, cluster_id });
+    lines.get_mut().write_all(&line(&welcome)).unwrap();
     lines
 }
 
@@ -81,7 +110,7 @@ fn after_a_reset_a_forwarded_request_is_given_up_in_time_though_other_bytes_keep
         // A late reply to somebody else, well within the read time-out of the one before.
         let write = second
             .get_mut()
-            .write_all(b"{\"id\":99,\"tell\":\"pong\"}\n");
+            .write_all(b"{\"id\":99,\"tell\":\"abstain\"}\n");
         write.unwrap();
         if let Ok(answer) = forwarded.recv_timeout(READ_TIMEOUT / 20) {
             break answer;
@@ -200,7 +229,10 @@ fn is_told_of_what_was_dropped(send: impl Fn(&Link) -> bool) {
     let mut chatter = peer.get_ref().try_clone().unwrap();
     let chatting = thread::spawn(move || {
         // Whole lines: the other thread writes to the same connection.
-        while chatter.write_all(b"{\"id\":0,\"tell\":\"pong\"}\n").is_ok() {
+        while chatter
+            .write_all(b"{\"id\":0,\"tell\":\"abstain\"}\n")
+            .is_ok()
+        {
             thread::sleep(Duration::from_millis(5));
         }
     });

@@ -131,7 +131,7 @@ fn every_rule_left_out_is_noticed() {
         (Rule::RepliesMatched, Invariant, 500),
         (Rule::TombstoneEverywhere, History, 2_500),
         (Rule::TombstoneEverywhere, Invariant, 200),
-        (Rule::DroppedBallotsFenced, History, 50),
+        (Rule::DroppedBallotsFenced, History, 250),
         (Rule::DroppedBallotsFenced, Invariant, 20),
         (Rule::DroppedRequestsFenced, History, 200),
         (Rule::DroppedRequestsFenced, Invariant, 20),

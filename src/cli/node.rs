@@ -22,6 +22,7 @@ pub const HELP: &str = "\
 Runs one node of the cluster, until SIGTERM or SIGINT.
 
 usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--rebuild]
+                      [--give-up ID,ID...]
 
   ID               which node of the cluster this is: 5554, 5556, 5558, 5560 or 5562 by default
   --cluster FILE   the cluster file (JSON); without it, the course's five nodes on 127.0.0.1
@@ -30,6 +31,9 @@ usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--reb
   --sync os        the operating system writes when it likes: faster, and a loss of power may
                    lose writes that were acknowledged
   --rebuild        discard the folder, and copy everything from the other replicas before voting
+  --give-up ID,... after several folders were lost for good: copy without these nodes, which lost theirs,
+                   too, and take what the others hold for the truth. Writes that only the lost folders
+                   had are gone. The log of a node that cannot go on otherwise says which nodes to name
 
 examples:
   dynamo node 5554
@@ -46,6 +50,7 @@ struct Options {
     data: PathBuf,
     sync: SyncMode,
     rebuild: bool,
+    given_up: Vec<NodeId>,
 }
 
 /// Runs the subcommand.
@@ -73,7 +78,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if options.sync == SyncMode::Os {
         warn!("{id}: --sync os: a loss of power may lose writes that were acknowledged");
     }
-    let node = Node::start(id, config, folder, options.sync, peers)
+    let (sync, given_up) = (options.sync, options.given_up);
+    let node = Node::start(id, config, folder, sync, given_up, peers)
         .map_err(|error| format!("{}: {error}", options.data.display()))?;
     let server = Server::new(node.clone());
     let listener = Arc::new(clients);
@@ -102,12 +108,14 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
     let (mut id, mut data, mut sync, mut rebuild) = (None, None, SyncMode::Always, false);
+    let mut given_up = Vec::new();
     while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) => match name.as_str() {
                 "data" => data = Some(arguments.path()?),
                 "sync" => sync = parse_sync(&arguments.value::<String>("sync")?)?,
                 "rebuild" => rebuild = true,
+                "give-up" => given_up = parse_ids(&arguments.value::<String>("give-up")?)?,
                 "help" => return Ok(None),
                 _ => return Err(argument.unknown("node")),
             },
@@ -122,7 +130,16 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
         data,
         sync,
         rebuild,
+        given_up,
     }))
+}
+
+/// Ids with commas between them, in ascending order.
+fn parse_ids(words: &str) -> Result<Vec<NodeId>, UsageError> {
+    let mut ids: Vec<NodeId> = words.split(',').map(node_id).collect::<Result<_, _>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 fn parse_sync(word: &str) -> Result<SyncMode, UsageError> {

@@ -4,23 +4,23 @@
 //! are read side by side, in the order of their keys. A silence in between costs a page, and not
 //! what came before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{error, warn};
 
 use super::Node;
 use crate::bytes::Key;
 use crate::peer::{Reply, Request};
 use crate::register::{Fence, Operation, Outcome, Record, Seen, VoteReply, copied};
 use crate::ring::NodeId;
-use crate::storage::Scan;
+use crate::storage::{Scan, Standing};
 
 /// How long to wait before those that did not answer are asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// After such a wait it is told for whom this node waits.
-const TELL_AFTER: Duration = Duration::from_secs(1);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long to wait before logging for which node this one waits.
+pub(super) const TELL_AFTER: Duration = Duration::from_secs(1);
 /// Keys whose states are chosen anew at a time: they share messages and the disk's syncs.
 const CHOSEN_AT_A_TIME: usize = 64;
 
@@ -47,9 +47,16 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
 }
 
 /// Copies a range; none if the node ends before.
-pub(super) fn copy_range(node: &Arc<Node>, range: usize) -> Option<()> {
-    let others = node.ring.replicas_of_range(range).iter().copied();
-    let others: Vec<NodeId> = others.filter(|other| *other != node.id).collect();
+///
+/// Where other replicas are given up, since their folders are lost, too, what the rest holds is taken for
+/// the truth: nobody is left who could choose it.
+pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) -> Option<()> {
+    let replicas = node.ring.replicas_of_range(range).iter().copied();
+    let others = replicas.filter(|other| *other != node.id);
+    let (lost, others): (Vec<_>, Vec<_>) = others.partition(|other| given_up.contains(other));
+    if !lost.is_empty() {
+        tell_loss(node, range, &lost, &others);
+    }
     let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
     let mut differing = Vec::new();
     loop {
@@ -61,13 +68,78 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize) -> Option<()> {
         };
         let told: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
         node.stats.copied.add(1);
-        match copied::agreed(&told) {
+        let agreed = if lost.is_empty() {
+            copied::agreed(&told)
+        } else {
+            Some(copied::highest(&told))
+        };
+        match agreed {
             Some(record) => node.store.absorb(&key, record),
             None => differing.push(key),
         }
         if differing.len() >= CHOSEN_AT_A_TIME {
             choose_anew(node, &others, &std::mem::take(&mut differing))?;
         }
+    }
+}
+
+/// Says what may be lost with the folders that are given up.
+fn tell_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
+    let owner = node.ring.replicas_of_range(range)[0];
+    let (own, lost) = (node.id, ids(lost));
+    if others.is_empty() {
+        return warn!(
+            "{own}: every folder of {owner}'s range was lost, here and on {lost}: all its keys are lost"
+        );
+    }
+    let others = ids(others);
+    warn!(
+        "{own}: takes what {others} holds of {owner}'s range for the truth. Lost are the writes that only \
+         {own} and {lost} had"
+    );
+}
+
+fn ids(nodes: &[NodeId]) -> String {
+    let ids: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+    ids.join(",")
+}
+
+impl Node {
+    /// Which other nodes are not waited for. They must be just those whose folders are lost, too: a copy
+    /// waits for everybody else, and what another one still holds need not be given up.
+    pub(super) fn check_given_up(&self, standings: &[(NodeId, Standing)]) -> &[NodeId] {
+        let ranges = self.ring.ranges_of(self.id).into_iter();
+        let replicas: BTreeSet<NodeId> = ranges
+            .flat_map(|range| self.ring.replicas_of_range(range))
+            .copied()
+            .collect();
+        let is_lost = |(peer, standing): &&(NodeId, Standing)| {
+            replicas.contains(peer) && *standing != Standing::Whole
+        };
+        let lost: Vec<NodeId> = standings.iter().filter(is_lost).map(|it| it.0).collect();
+        if lost == self.given_up {
+            return &self.given_up;
+        }
+        let option = match lost[..] {
+            [] => "without --give-up".to_owned(),
+            _ => format!("with --give-up {}", ids(&lost)),
+        };
+        let way_out = format!(
+            "the nodes that hold data of this one and lost their folders, too, are: {}. Only if the old \
+             folders cannot be brought back: start this node once {option}. It then takes what the others \
+             hold for the truth, and writes that only the lost folders had are gone",
+            if lost.is_empty() {
+                "none".to_owned()
+            } else {
+                ids(&lost)
+            }
+        );
+        if !self.given_up.is_empty() {
+            error!("{}: not started: {way_out}", self.id);
+            std::process::exit(1);
+        }
+        error!("{}: cannot copy and does not vote: {way_out}", self.id);
+        &[]
     }
 }
 
@@ -138,6 +210,9 @@ impl Source {
 
 /// Has the other replicas choose the states of these keys anew, and takes them over.
 fn choose_anew(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
+    if keys.is_empty() {
+        return Some(());
+    }
     let restore = |key: &Key| Request::Coordinate {
         key: key.clone(),
         operation: Operation::Restore,

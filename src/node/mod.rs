@@ -12,6 +12,7 @@ pub mod coordinator;
 mod copying;
 pub mod deleting;
 pub mod drive;
+mod introduced;
 pub mod listing;
 pub mod membership;
 pub mod replica;
@@ -27,7 +28,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,11 +44,12 @@ use crate::peer::{Link, Respond, link};
 use crate::register::Outcome;
 use crate::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
-use crate::storage::{Hooks, OpenError, StorageId, Store, SyncMode};
+use crate::storage::{Hooks, Identity, OpenError, Start, StorageId, Store, SyncMode};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
 use drive::pace::Pace;
+use introduced::Joining;
 use room::Room;
 use router::Router;
 use stats::Stats;
@@ -73,15 +75,14 @@ pub enum Origin {
 /// What a client's request ends with.
 pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
-/// Called when a peer may have missed what this node sent; see [`link::Settings`].
-type Returned = Arc<dyn Fn(NodeId) + Send + Sync>;
-
 /// One node of the cluster.
 pub struct Node {
     pub id: NodeId,
     pub config: Config,
     pub ring: Arc<Ring>,
     pub stats: Stats,
+    /// This node, for what outlives a call.
+    me: Weak<Node>,
     store: Store,
     links: BTreeMap<NodeId, Arc<Link>>,
     /// How fast each node votes, this one too.
@@ -100,6 +101,14 @@ pub struct Node {
     lost_folders: AtomicU64,
     /// Under which storage id each peer last told that it is there.
     told: Mutex<BTreeMap<NodeId, StorageId>>,
+    /// Introductions of peers, for the thread that answers them.
+    joining: Sender<Joining>,
+    /// Why this process must not vote: a peer knows of a later one.
+    outdated: Mutex<Option<String>>,
+    /// Nodes whose folders are lost, and that are not waited for in a copy.
+    given_up: Vec<NodeId>,
+    /// Of the process that had the data folder before this one.
+    last_start: Start,
     room: Room,
     anti_entropy: AntiEntropy,
     began: Instant,
@@ -113,12 +122,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the storage and starts every thread of the node but those that serve clients.
+    /// Opens the storage and starts every thread of the node but those that serve clients. Where its
+    /// folder was lost, the nodes `given_up` are not waited for; see [`copying`].
     pub fn start(
         id: NodeId,
         config: Config,
         disk: Arc<dyn Disk>,
         sync: SyncMode,
+        given_up: Vec<NodeId>,
         peer_listener: TcpListener,
     ) -> Result<Arc<Node>, OpenError> {
         let ring = Arc::new(config.ring());
@@ -127,27 +138,37 @@ impl Node {
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
         let store = Store::open(disk, id, &config.fingerprint(), ring.clone(), sync, hooks)?;
+        let last_start = store.identity().start.clone();
+        store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());
-        let node = Arc::new_cyclic(|node| {
-            let node = node.clone();
-            let returned = move |peer| {
-                if let Some(node) = node.upgrade() {
-                    Node::peer_returned(&node, peer);
-                }
-            };
-            Node::new(id, config, ring, store, Arc::new(returned))
+        let (joining, joins) = bounded(introduced::MOST_WAITING);
+        let node = Arc::new_cyclic(|me| {
+            let node = Node::new(id, config, ring, store, me.clone(), joining);
+            Node {
+                given_up,
+                last_start,
+                ..node
+            }
         });
-        node.run(peer_listener)?;
+        node.run(peer_listener, joins)?;
         Ok(node)
     }
 
-    fn new(id: NodeId, config: Config, ring: Arc<Ring>, store: Store, returned: Returned) -> Node {
+    fn new(
+        id: NodeId,
+        config: Config,
+        ring: Arc<Ring>,
+        store: Store,
+        me: Weak<Node>,
+        joining: Sender<Joining>,
+    ) -> Node {
         let first_sequence = store.sequences() + 1;
         let (alive, ending) = bounded(0);
         Node {
             id,
             stats: Stats::default(),
-            links: links(id, &config, &returned),
+            links: links(id, &config, &me),
+            me,
             paces: config
                 .nodes
                 .iter()
@@ -171,6 +192,10 @@ impl Node {
             flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
             told: Mutex::default(),
+            joining,
+            outdated: Mutex::default(),
+            given_up: Vec::new(),
+            last_start: Start::numbered(0),
             room: Room::new(&ring, Duration::from_millis(config.anti_entropy_ms)),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
@@ -185,7 +210,11 @@ impl Node {
         }
     }
 
-    fn run(self: &Arc<Node>, peer_listener: TcpListener) -> io::Result<()> {
+    fn run(
+        self: &Arc<Node>,
+        peer_listener: TcpListener,
+        joins: Receiver<Joining>,
+    ) -> io::Result<()> {
         let node = Arc::downgrade(self);
         let tick = move |now, last| {
             if let Some(node) = node.upgrade() {
@@ -200,6 +229,7 @@ impl Node {
         for link in self.links.values().map(Arc::clone) {
             self.spawn("link", move |_| link.run())?;
         }
+        self.spawn("introduced", move |node| introduced::run(node, &joins))?;
         self.spawn("join", membership::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
@@ -253,28 +283,25 @@ impl Node {
         self.look_at_room();
     }
 
-    fn peer_returned(node: &Arc<Node>, peer: NodeId) {
-        // Comparisons with it may not have come to their end.
-        node.anti_entropy.doubt_peer(&node.ring, peer);
-        node.announce_storage(peer);
-        node.room.returned(peer);
+    /// What could not be written ends the process.
+    fn or_stop(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            stop_at_once(self.id, &error);
+        }
     }
 
     fn take_snapshots(node: &Arc<Node>) {
         while !node.ending() {
-            if let Err(error) = node.store.snapshot_if_due() {
-                stop_at_once(node.id, &error);
-            }
+            node.or_stop(node.store.snapshot_if_due());
             node.pause(Duration::from_secs(1));
         }
     }
 }
 
 /// A link to each other node.
-fn links(id: NodeId, config: &Config, returned: &Returned) -> BTreeMap<NodeId, Arc<Link>> {
+fn links(id: NodeId, config: &Config, owner: &Weak<Node>) -> BTreeMap<NodeId, Arc<Link>> {
     let others = config.nodes.iter().filter(|member| member.id != id);
     let link = |member: &Member| {
-        let returned = returned.clone();
         let settings = link::Settings {
             node: id,
             peer: member.id,
@@ -282,7 +309,7 @@ fn links(id: NodeId, config: &Config, returned: &Returned) -> BTreeMap<NodeId, A
             cluster: config.fingerprint(),
             read_timeout: config.read_timeout(),
             patience: config.request_deadline(),
-            returned: Box::new(move |peer| returned(peer)),
+            owner: owner.clone(),
         };
         (member.id, Link::new(settings))
     };

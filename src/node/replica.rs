@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::error;
 
+use super::introduced::Joining;
 use super::{Node, Origin};
 use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
@@ -19,8 +20,24 @@ const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
 impl Service for Node {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond) {
         match request {
-            Request::Ping => respond.reply(Reply::Pong),
-            Request::Join { storage, votes } => self.joined(from, storage, votes, respond),
+            Request::Ping => respond.reply(Reply::Pong(self.store.positions().1)),
+            Request::Join {
+                storage,
+                start,
+                votes,
+                resumed,
+            } => {
+                let joining = Joining {
+                    peer: from,
+                    storage,
+                    start,
+                    votes,
+                    resumed,
+                    respond,
+                };
+                // Where too many wait, who asks does so again.
+                drop(self.joining.try_send(joining));
+            }
             Request::Full(full) => self.room.heard(from, full),
             // What this node holds may not be all that it once held: it has no say in anything.
             _ if !self.votes() => respond.reply(Reply::Abstain),

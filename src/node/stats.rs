@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Node;
 use crate::ring::{NodeId, Position};
-use crate::storage::Standing;
+use crate::storage::{ClusterId, Standing};
 
 /// A number that only grows.
 #[derive(Default)]
@@ -69,8 +69,10 @@ impl Node {
         let standing = match identity.standing {
             Standing::Whole => "whole",
             Standing::New => "new",
-            Standing::Lost => "copying",
+            Standing::Lost | Standing::Outdated => "copying",
         };
+        let cluster_id = identity.cluster_id.as_ref();
+        let cluster_id = cluster_id.map_or("none".to_owned(), ClusterId::to_string);
         let ranges = self.ring.ranges_of(self.id).len();
         let doubted = if self.votes() {
             self.anti_entropy.doubted()
@@ -79,9 +81,11 @@ impl Node {
         };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 23] = [
+        let lines: [(&str, &dyn Display); 25] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
+            ("cluster_id", &cluster_id),
+            ("start", &identity.start.number),
             ("uptime_seconds", &self.began.elapsed().as_secs()),
             ("storage", &identity.storage),
             ("storage_standing", &standing),

@@ -1,7 +1,8 @@
 //! Waiting for other nodes: only on threads that no other node waits for.
 //!
 //! These are the threads of clients in a listing, and those of anti-entropy, of tombstones, of
-//! snapshots and of joining the cluster.
+//! snapshots and of joining the cluster; and the one that answers those who join, which waits for
+//! what every node answers at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,24 @@ impl Node {
             }
         }
         replies
+    }
+
+    /// Asks several peers the same and waits until all have answered or are given up. Returns the answers.
+    pub(super) fn ask_peers(&self, peers: &[NodeId], request: &Request) -> Vec<(NodeId, Reply)> {
+        let (told, answers) = bounded(peers.len());
+        for &peer in peers {
+            let told = told.clone();
+            let tell = move |answer| drop(told.send((peer, answer)));
+            net::batch(|| self.links[&peer].ask(request.clone(), tell));
+        }
+        drop(told);
+        answers
+            .into_iter()
+            .filter_map(|(peer, answer)| match answer {
+                Answer::Reply(reply) => Some((peer, reply)),
+                Answer::Silent | Answer::Unreached => None,
+            })
+            .collect()
     }
 
     /// Starts a request of this node itself.

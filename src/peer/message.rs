@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::acquaintance::Introduction;
 use crate::bytes::{Bytes, Key};
 use crate::net::Outgoing;
 use crate::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use crate::ring::NodeId;
-use crate::storage::{Page, Scan, StorageId};
+use crate::storage::{ClusterId, Page, Position, Scan, Standing, Start, StorageId};
 
 /// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The longest line, in bytes: a page of 4 MiB of records and one more, with the largest key and
 /// value, which take some 3 MiB.
@@ -36,15 +37,28 @@ pub struct Hello {
     pub cluster: String,
     pub from: NodeId,
     pub to: NodeId,
+    pub introduction: Introduction,
 }
 
 /// The answer to a [`Hello`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Welcome {
-    Welcome,
+    Welcome(Introduction),
     /// Why the connection is closed now.
     Refused(String),
+    /// The same, where it is since a later process of the same node is known.
+    Outdated(String),
+}
+
+impl Welcome {
+    /// Why the connection is closed; empty for a welcome.
+    pub fn text(&self) -> &str {
+        match self {
+            Welcome::Welcome(_) => "",
+            Welcome::Refused(why) | Welcome::Outdated(why) => why,
+        }
+    }
 }
 
 /// A question.
@@ -91,8 +105,16 @@ pub enum Request {
     Tombstones(Vec<(Key, Accepted)>),
     /// Every replica does: drop them.
     Drop(Vec<(Key, Ballot)>),
-    /// A node says under which storage id it votes, or wants to vote.
-    Join { storage: StorageId, votes: bool },
+    /// A node says which of its processes this is, and under which storage id it votes, or wants to
+    /// vote.
+    Join {
+        storage: StorageId,
+        start: Start,
+        votes: bool,
+        /// Where it goes on, if its folder is whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resumed: Option<Resumed>,
+    },
     /// A node says whether it holds as much data as it may.
     Full(bool),
     /// Are you there?
@@ -109,16 +131,48 @@ pub enum Reply {
     Page(Page),
     /// For each tombstone whether it is held, or past.
     Held(Vec<bool>),
-    /// Under which storage id the asking node was known, if at all, and the highest number of its
-    /// writes that was seen.
-    Known {
-        storage: Option<StorageId>,
-        highest_number: u64,
-    },
-    Pong,
+    Known(Known),
+    /// How far the answering node's log is durable.
+    Pong(Position),
     /// This node does not answer that: its storage is in doubt, its disk does not keep up, what is
     /// asked for is not held here, or the answer is too large for what waits already.
     Abstain,
+}
+
+/// Which process had a data folder last, and how far its log was written when it was opened again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Resumed {
+    pub start: Start,
+    pub position: Position,
+}
+
+/// What a node answers to a [`Request::Join`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Known {
+    /// Whether the process that asks may be the node that it says it is.
+    pub recognition: Recognition,
+    /// Under which storage id the asking node was known, if at all.
+    pub storage: Option<StorageId>,
+    /// The number of its last start that is known, or 0.
+    pub start_number: u64,
+    /// The highest number of its writes that was seen.
+    pub highest_number: u64,
+    /// Of which cluster the answering node is, if that is agreed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+    /// Whether the answering node's own folder holds all its votes.
+    pub standing: Standing,
+}
+
+/// What a node makes of a process that says which node it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recognition {
+    Accepted,
+    /// A later start of that node is known, or another one with the same number.
+    Outdated,
+    /// Another process of that node answers at this moment.
+    Doubled,
 }
 
 impl Request {

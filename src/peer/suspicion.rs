@@ -72,6 +72,15 @@ impl Suspicion {
         self.last_pinged = Some(now);
     }
 
+    /// Whether the peer has not been asked for so long whether it is there; then it is being asked now.
+    pub fn ping_if_due(&mut self, now: Duration, after: Duration) -> bool {
+        let due = self.last_pinged.is_none_or(|at| now >= at + after);
+        if due {
+            self.pinged(now);
+        }
+        due
+    }
+
     /// Judges the silence; `oldest` is when the oldest question still outstanding was asked.
     pub fn judge(
         &mut self,

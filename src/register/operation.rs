@@ -77,8 +77,8 @@ impl Why {
             Why::Congested => "has too many large replies waiting",
             Why::Full(_) => "tells that there is no room for more data",
             Why::Recovering => {
-                "does not vote yet: it is new and has not met all other nodes (see RING), or copies \
-                 a lost store (see its STATS)"
+                "does not vote yet: it has just started and reaches no other node, is new and has not \
+                 met all others (see RING), or copies a lost store (see its STATS)"
             }
             Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
         };

@@ -10,6 +10,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::disk::Appender;
 use super::frame;
 use crate::faults::{self, Point};
@@ -19,6 +21,15 @@ use crate::{lock, wait};
 
 /// The number of an appended entry; entries become durable in the order of their numbers.
 pub type Lsn = u64;
+
+/// How far the logs of a folder are written, durably: it grows with each group, over all starts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
+pub struct Position {
+    /// The number of the last log.
+    pub log: u64,
+    /// How many bytes of it.
+    pub bytes: u64,
+}
 
 /// What waits for an entry to be durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
@@ -78,6 +89,7 @@ struct Queue {
     /// The logs that follow, each on the one before it; the next group goes to the last.
     next_logs: Vec<Box<dyn Appender>>,
     written: u64,
+    position: Position,
     /// How many wait urgently for what is queued.
     urgent: usize,
     /// How many of them it takes to wake the commit thread.
@@ -87,16 +99,22 @@ struct Queue {
 }
 
 impl GroupCommit {
-    /// Starts the commit thread on `log`, after `written` bytes in older logs.
+    /// Starts the commit thread on the log of this number, after `written` bytes in older logs.
     pub fn start(
         log: Box<dyn Appender>,
+        number: u64,
         sync: SyncMode,
         hooks: Hooks,
         written: u64,
     ) -> io::Result<GroupCommit> {
+        let position = Position {
+            log: number,
+            bytes: 0,
+        };
         let queue = Arc::new((
             Mutex::new(Queue {
                 written,
+                position,
                 enough: NEVER,
                 ..Queue::default()
             }),
@@ -178,6 +196,11 @@ impl GroupCommit {
         lock(&self.queue.0).durable
     }
 
+    /// How far the log is durable.
+    pub fn position(&self) -> Position {
+        lock(&self.queue.0).position
+    }
+
     /// Bytes written since the last snapshot.
     pub fn written(&self) -> u64 {
         lock(&self.queue.0).written
@@ -203,6 +226,7 @@ fn run(
     let mut payload = Vec::new();
     let mut frame = Vec::new();
     let mut crowd = 0;
+    let mut position = lock(queue).position;
     while gather(shared, crowd) {
         let mut gathered = lock(queue);
         crowd = std::mem::take(&mut gathered.urgent);
@@ -215,12 +239,15 @@ fn run(
             if let Err(error) = close(ended) {
                 return fail(queue, error, hooks);
             }
+            position.log += 1;
+            position.bytes = 0;
         }
         frame::encode(&payload, &mut frame);
         if let Err(error) = write(log.as_mut(), &frame, sync) {
             return fail(queue, error, hooks);
         }
         let written = frame.len() as u64;
+        position.bytes += written;
         for buffer in [&mut payload, &mut frame] {
             buffer.clear();
             buffer.shrink_to(KEPT_BUFFER);
@@ -228,6 +255,7 @@ fn run(
         let mut gathered = lock(queue);
         gathered.durable = upto;
         gathered.written += written;
+        gathered.position = position;
         let ready = gathered.waiting.partition_point(|(lsn, _)| *lsn <= upto);
         let ready: Vec<_> = gathered
             .waiting

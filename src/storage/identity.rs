@@ -31,6 +31,55 @@ impl fmt::Display for StorageId {
     }
 }
 
+/// One start of a node: of two processes that say they are the same node, the one with the higher
+/// number began later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// Counted upwards durably, over all folders of the node. 0 while the folder is new: its node does
+    /// not vote, and has not been told yet which numbers were used.
+    pub number: u64,
+    /// Tells two processes apart that took the same number, since one of their folders is a copy.
+    pub random: String,
+}
+
+impl Start {
+    /// A process that takes this number.
+    pub fn numbered(number: u64) -> Start {
+        let random = format!("{:016x}", fastrand::u64(..));
+        Start { number, random }
+    }
+
+    /// Whether these are starts of one process: it may have taken its number in between.
+    pub fn is_of_same_process(&self, other: &Start) -> bool {
+        self.random == other.random
+    }
+
+    /// Whether a process that has noted the other start knows of a later one than this, or of another
+    /// process of the same number. The folder of this one is then a copy, or was put back from an older
+    /// copy, and lacks votes.
+    pub fn is_outdated(&self, noted: &Start) -> bool {
+        self.number > 0 && self.number <= noted.number && !self.is_of_same_process(noted)
+    }
+}
+
+/// A random name that all nodes of a cluster agree on when they first meet. Without it two clusters
+/// whose files have the same name and ids would mix through one wrong port.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterId(String);
+
+impl ClusterId {
+    pub fn random() -> ClusterId {
+        ClusterId(format!("{:016x}", fastrand::u64(..)))
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What to do about a folder that cannot be used.
 pub(super) const REBUILD: &str = "To discard the folder and copy everything from the other replicas, \
                                   start the node once with --rebuild";
@@ -41,14 +90,27 @@ pub struct Identity {
     pub node: NodeId,
     /// The fingerprint of the cluster: placement and quorums depend on it.
     pub cluster: String,
+    /// There once the node has met all others; folders of the first releases have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
     pub storage: StorageId,
     pub standing: Standing,
+    /// The start of the process that has the folder now, or had it last.
+    #[serde(default = "before_the_first")]
+    pub start: Start,
     /// The storage id that each peer told first, or votes under since.
     pub peers: BTreeMap<NodeId, StorageId>,
+    /// The last start of each peer that was told.
+    #[serde(default)]
+    pub starts: BTreeMap<NodeId, Start>,
     /// Whether each log that another follows ends with a [frame that says so](super::frame::END).
     /// The first releases wrote none.
     #[serde(default)]
     pub logs_end: bool,
+}
+
+fn before_the_first() -> Start {
+    Start::numbered(0)
 }
 
 /// Whether this folder holds every vote that its node ever gave.
@@ -61,6 +123,9 @@ pub enum Standing {
     New,
     /// An older one was lost: the node copies its ranges before it votes.
     Lost,
+    /// It is a copy, or was put back from an older copy, and lacks votes that its node has given. What
+    /// it holds is discarded before anything else, and is lost then.
+    Outdated,
 }
 
 impl Identity {
@@ -81,16 +146,37 @@ impl Identity {
             let text = format!("there are data here, but no {FILE}. {REBUILD}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let identity = Identity {
-            node,
-            cluster: cluster.to_owned(),
-            storage: StorageId::random(),
-            standing: Standing::New,
-            peers: BTreeMap::new(),
-            logs_end: true,
-        };
+        let identity = Identity::of_empty(node, cluster, Standing::New);
         identity.save(disk)?;
         Ok(identity)
+    }
+
+    /// The identity of a folder without data, and with a name of its own.
+    fn of_empty(node: NodeId, cluster: &str, standing: Standing) -> Identity {
+        Identity {
+            node,
+            cluster: cluster.to_owned(),
+            cluster_id: None,
+            storage: StorageId::random(),
+            standing,
+            start: before_the_first(),
+            peers: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            logs_end: true,
+        }
+    }
+
+    /// Takes the number of a new process. One whose folder is new gets one from the others first.
+    pub fn start_anew(&mut self) {
+        let is_numbered = self.start.number > 0 || self.standing == Standing::Whole;
+        self.start = Start::numbered(self.start.number + u64::from(is_numbered));
+    }
+
+    /// Notes that the folder lacks votes of its node. Whatever it holds counts no more.
+    pub fn outdate(&mut self) {
+        self.storage = StorageId::random();
+        self.standing = Standing::Outdated;
+        self.start.number = 0;
     }
 
     /// Makes the identity durable.
@@ -114,14 +200,12 @@ impl Identity {
             let text = format!("this folder is node {}'s, not {node}'s", other.node);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let lost = Identity {
-            node,
-            cluster: cluster.to_owned(),
-            storage: StorageId::random(),
-            standing: Standing::Lost,
-            peers: before.map(|before| before.peers).unwrap_or_default(),
-            logs_end: true,
-        };
+        let mut lost = Identity::of_empty(node, cluster, Standing::Lost);
+        if let Some(before) = before {
+            lost.cluster_id = before.cluster_id;
+            lost.peers = before.peers;
+            lost.starts = before.starts;
+        }
         lost.save(disk)?;
         for name in names.iter().filter(|name| recovery::is_data(name)) {
             disk.remove(name)?;

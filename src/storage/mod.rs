@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
-pub use commit::{Hooks, SyncMode, Urgency};
-pub use identity::{Identity, Standing, StorageId};
+pub use commit::{Hooks, Position, SyncMode, Urgency};
+pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
 pub use open::OpenError;
 pub use records::{Page, Scan};
 
@@ -39,7 +39,7 @@ use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
 use crate::register::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest, copied};
-use crate::ring::NodeId;
+use crate::ring::{NodeId, Ring};
 use crate::rules::{self, Rule};
 use commit::{Callback, GroupCommit, Lsn};
 use disk::Disk;
@@ -62,8 +62,11 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     records: Arc<Mutex<Records>>,
     commit: GroupCommit,
+    /// How far the logs were written when the folder was opened.
+    recovered: Position,
     identity: Mutex<Identity>,
     changing_identity: Mutex<()>,
+    taking_snapshot: Mutex<()>,
     /// Zeros that are written ahead of the log, in bytes.
     log_ahead: usize,
     /// The generation of the current log.
@@ -233,12 +236,28 @@ impl Store {
         Ok(())
     }
 
+    /// How far the logs were written when the folder was opened, and how far they are now.
+    pub fn positions(&self) -> (Position, Position) {
+        (self.recovered, self.commit.position())
+    }
+
     /// Bytes of log since the last snapshot.
     pub fn log_bytes(&self) -> u64 {
         self.commit.written()
     }
 
-    /// Takes a snapshot if the log has grown long. One thread at a time.
+    /// Discards all records, since the folder lacks votes that its node has given; the sequence numbers
+    /// stay used. To be called before this node votes: nobody has been told anything of them.
+    ///
+    /// The note comes first: what is left after a crash half-way is discarded at the next start.
+    pub fn discard(&self, ring: Arc<Ring>) -> io::Result<()> {
+        self.change_identity(Identity::outdate)?;
+        *lock(&self.records) = Records::new(ring);
+        self.snapshot()?;
+        self.change_identity(|identity| identity.standing = Standing::Lost)
+    }
+
+    /// Takes a snapshot if the log has grown long.
     pub fn snapshot_if_due(&self) -> io::Result<()> {
         let least = faults::snapshot_after().unwrap_or(SNAPSHOT_AFTER);
         let due = least.max(self.snapshot_bytes.load(Ordering::Relaxed));
@@ -260,8 +279,9 @@ impl Store {
         }
     }
 
-    /// Puts a snapshot in the place of the logs so far. One thread at a time.
+    /// Puts a snapshot in the place of the logs so far.
     pub fn snapshot(&self) -> io::Result<()> {
+        let _one_at_a_time = lock(&self.taking_snapshot);
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let log = self
             .disk

@@ -81,6 +81,10 @@ impl Store {
             );
             return Err(OpenError::Foreign(text));
         }
+        if identity.standing == Standing::Outdated {
+            Identity::discard(disk.as_ref(), node, cluster)?;
+            identity = Identity::open(disk.as_ref(), node, cluster)?;
+        }
         let recovered = recovery::recover(disk.as_ref(), ring, &identity)?;
         if !identity.logs_end {
             identity.logs_end = true;
@@ -104,9 +108,17 @@ impl Store {
         Ok(Store {
             node,
             records: Arc::new(Mutex::new(recovered.records)),
-            commit: GroupCommit::start(log, sync, hooks, recovered.log_bytes)?,
+            commit: GroupCommit::start(
+                log,
+                recovered.generation,
+                sync,
+                hooks,
+                recovered.log_bytes,
+            )?,
+            recovered: recovered.position,
             identity: Mutex::new(identity),
             changing_identity: Mutex::default(),
+            taking_snapshot: Mutex::default(),
             log_ahead,
             generation: AtomicU64::new(recovered.generation),
             sequences: AtomicU64::new(recovered.sequences),

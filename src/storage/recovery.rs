@@ -7,6 +7,7 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
+use super::commit::Position;
 use super::disk::{self, Disk};
 use super::frame::{self, Broken, Frames};
 use super::identity::{self, Identity};
@@ -56,6 +57,8 @@ pub struct Recovered {
     pub generation: u64,
     /// Bytes of log that a snapshot would save.
     pub log_bytes: u64,
+    /// How far the logs were written.
+    pub position: Position,
 }
 
 /// The log that votes of one generation go to.
@@ -124,6 +127,7 @@ pub fn recover(
         sequences: 0,
         generation: FIRST_GENERATION,
         log_bytes: 0,
+        position: Position::default(),
     };
     let snapshots = generations(&names, "snapshot");
     let covered = snapshots.last().copied().unwrap_or(0);
@@ -141,6 +145,7 @@ pub fn recover(
             return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
         }
         let end = recovered.read_log(disk, identity, log, log >= last_used)?;
+        recovered.position = Position { log, bytes: end };
         info!("{}: read {end} bytes of {}", identity.node, log_name(log));
     }
     if covered > 0 && current.is_empty() {

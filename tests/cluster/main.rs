@@ -6,9 +6,11 @@ mod support;
 
 mod clients;
 mod commands;
+mod copied_folders;
 mod crash_points;
 mod data;
 mod failure;
+mod given_up;
 mod listing;
 mod lost_folder;
 mod negative_controls;

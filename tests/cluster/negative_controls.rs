@@ -6,6 +6,7 @@
 #![cfg(debug_assertions)]
 
 use std::fs;
+use std::time::Duration;
 
 use simple_dynamo::peer::{Reply, Request};
 use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
@@ -13,6 +14,7 @@ use simple_dynamo::ring::NodeId;
 use simple_dynamo::rules::Rule;
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
+use crate::support::folder;
 use crate::support::impostor::Impostor;
 
 /// Runs a scenario with all rules and without one; it tells whether the harm was done.
@@ -224,5 +226,39 @@ fn without_the_copy_a_node_that_lost_its_folder_votes_a_write_away() {
         cluster.await_sight(absent, loser, "up");
         cluster.await_sight(loser, absent, "up");
         cluster.call(absent, "GET k") == "NOT_FOUND"
+    });
+}
+
+/// A write is on A and B alone, and A's folder is put back as it was before. Without B then, A and C are
+/// a quorum that has never seen the write.
+#[test]
+fn with_votes_of_a_folder_that_was_put_back_an_acknowledged_write_is_lost() {
+    control(Rule::OldFolderDiscarded, |switches| {
+        let plan = Plan::of(&THREE).set("read_timeout_ms", 600).proxied();
+        let plan = plan.set("request_deadline_ms", 3000).switched(switches);
+        let cluster = plan.start();
+        let [a, b, c] = THREE;
+        let backup = cluster.data(a).with_extension("backup");
+        cluster.terminate(a);
+        folder::copy(&cluster.data(a), &backup);
+        cluster.restart(a);
+        cluster.kill(c);
+        cluster.done(a, "PUT k precious");
+        cluster.kill(a);
+        cluster.wipe(a);
+        folder::copy(&backup, &cluster.data(a));
+        // C shall not hear of the write, and A only after it votes.
+        cluster.network().cut(b, c);
+        cluster.network().delay(b, a, Duration::from_millis(200));
+        cluster.start_node(c);
+        cluster.start_node(a);
+        cluster.await_vote(c);
+        eventually("it votes, or knows that it must not", || {
+            let votes = cluster.stat(a, "votes")? == "yes";
+            let discards = cluster.log(a).contains("put back from an older copy");
+            (votes || discards).then_some(())
+        });
+        cluster.network().isolate(b);
+        cluster.call(c, "GET k") == "NOT_FOUND"
     });
 }

@@ -5,6 +5,7 @@ use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
 use simple_dynamo::ring::NodeId;
 
 use crate::support::cluster::{Cluster, THREE, eventually};
+use crate::support::impostor::unnumbered;
 use crate::support::raw::Raw;
 
 #[test]
@@ -25,7 +26,7 @@ fn junk_on_the_port_for_peers_is_refused_and_harms_nobody() {
     // One that greets well and then talks nonsense.
     let mut nonsense = Raw::connect(&address);
     nonsense.send(line(&hello(&cluster)));
-    nonsense.expect("\"welcome\"\n");
+    assert!(nonsense.line().starts_with("{\"welcome\":"));
     nonsense.send("{\"id\":1,\"ask\":{\"frob\":1}}\n");
     nonsense.expect_end();
     for id in THREE {
@@ -40,6 +41,7 @@ fn hello(cluster: &Cluster) -> Hello {
         cluster: config.fingerprint(),
         from: NodeId(5556),
         to: NodeId(5554),
+        introduction: unnumbered(),
     }
 }
 
@@ -103,10 +105,11 @@ fn of_two_connections_of_a_peer_the_one_that_it_opened_last_stays() {
     let address = cluster.peer_address(5554);
     let mut older = Raw::connect(&address);
     let mut newer = Raw::connect(&address);
-    newer.send(line(&hello(&cluster)));
-    newer.expect("\"welcome\"\n");
-    older.send(line(&hello(&cluster)));
+    let hello = hello(&cluster);
+    newer.send(line(&hello));
+    assert!(newer.line().starts_with("{\"welcome\":"));
+    older.send(line(&hello));
     older.expect_end();
     newer.send("{\"id\":1,\"ask\":\"ping\"}\n");
-    newer.expect("{\"id\":1,\"tell\":\"pong\"}\n");
+    assert!(newer.line().starts_with("{\"id\":1,\"tell\":{\"pong\":"));
 }

@@ -89,7 +89,7 @@ impl World {
             deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
             failed: Box::new(move |_| seen.lock().unwrap().failed = true),
         };
-        Arc::new(GroupCommit::start(self.log(0), SyncMode::Always, hooks, 0).unwrap())
+        Arc::new(GroupCommit::start(self.log(0), 1, SyncMode::Always, hooks, 0).unwrap())
     }
 
     fn append(&self, commit: &GroupCommit, entry: String) -> Lsn {

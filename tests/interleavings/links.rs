@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::Duration;
 
 use shuttle::sync::mpsc;
 
 use crate::net::socket::{self, TcpStream};
 use crate::net::{Lines, Received};
+use crate::peer::acquaintance::{Acquaintance, Introduction};
 use crate::peer::link::{Answer, Link, Settings};
 use crate::peer::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
 use crate::ring::NodeId;
+use crate::storage::{Position, Start};
 use crate::sync::thread::{self, JoinHandle};
 use crate::{SCHEDULES, draw, explore, wait_up_to};
 
@@ -49,10 +51,12 @@ fn serve(seen: &Shared, stream: TcpStream) {
                 if let Some(question) = question {
                     seen.lock().unwrap().reached.push((connection, question));
                 }
-                let tell = question.map_or(Reply::Pong, |n| Reply::Digests(vec![n as u64]));
+                let tell = question.map_or(Reply::Pong(Position::default()), |n| {
+                    Reply::Digests(vec![n as u64])
+                });
                 message::line(&Tell { id, tell })
             } else {
-                message::line(&Welcome::Welcome)
+                message::line(&Welcome::Welcome(introduction()))
             };
             match draw(8) {
                 0 => return,
@@ -73,6 +77,30 @@ fn serve(seen: &Shared, stream: TcpStream) {
         }
     }
 }
+
+fn introduction() -> Introduction {
+    let (start, cluster_id) = (Start::numbered(1), None);
+    Introduction { start, cluster_id }
+}
+
+/// The node of the link, which takes everybody for the peer.
+struct Owner;
+
+impl Acquaintance for Owner {
+    fn introduction(&self) -> Introduction {
+        introduction()
+    }
+
+    fn meet(&self, _: NodeId, _: &Introduction) -> Result<(), Welcome> {
+        Ok(())
+    }
+
+    fn outdated(&self, _: NodeId, _: &str) {}
+
+    fn returned(&self, _: NodeId) {}
+}
+
+static OWNER: LazyLock<Arc<Owner>> = LazyLock::new(|| Arc::new(Owner));
 
 /// Whether a question may be sent again after a reset.
 fn may_be_repeated(number: usize) -> bool {
@@ -111,7 +139,7 @@ fn start(seen: &Shared) -> (Arc<Link>, JoinHandle<()>) {
         cluster: "model".into(),
         read_timeout: Duration::from_millis(100),
         patience: Duration::from_millis(300),
-        returned: Box::new(|_| {}),
+        owner: Arc::downgrade(&*OWNER) as Weak<dyn Acquaintance>,
     });
     let running = link.clone();
     (link, thread::spawn(move || running.run()))

@@ -3,7 +3,7 @@
 #[path = "../../src/peer/link/mod.rs"]
 pub mod link;
 
-pub use simple_dynamo::peer::suspicion;
+pub use simple_dynamo::peer::{acquaintance, suspicion};
 
 pub mod message {
     use std::sync::Arc;

@@ -149,6 +149,12 @@ impl Cluster {
         }
     }
 
+    /// Whether a node has ended by itself, and nobody has waited for that yet.
+    pub fn has_ended(&self, id: u32) -> bool {
+        let mut process = self.nodes[&id].process.lock().unwrap();
+        process.as_mut().and_then(Process::end).is_some()
+    }
+
     fn own_end(&self, id: u32, end: ExitStatus) -> String {
         let log = self.end_of_log(id);
         format!("node {id} has ended by itself: {end}; the end of its log:\n{log}")

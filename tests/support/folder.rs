@@ -1,6 +1,7 @@
 //! Where the nodes of a test keep their files.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,4 +31,13 @@ pub fn temporary() -> PathBuf {
 
 fn has_room(folder: &Path) -> bool {
     statvfs(folder).is_ok_and(|system| system.f_bavail * system.f_frsize >= ENOUGH)
+}
+
+/// Copies a folder of files, as a backup does.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }

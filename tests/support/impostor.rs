@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use simple_dynamo::config::Config;
+use simple_dynamo::peer::acquaintance::Introduction;
 use simple_dynamo::peer::message::{Ask, Hello, PROTOCOL, Reply, Request, Tell, line};
 use simple_dynamo::ring::NodeId;
+use simple_dynamo::storage::Start;
 
 use super::cluster::Cluster;
 
@@ -16,7 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection to a node's port for peers, in another node's name.
 pub struct Impostor {
     stream: BufReader<TcpStream>,
+    start: Start,
     last_id: u64,
+}
+
+/// What a process says of itself whose folder is new.
+pub fn unnumbered() -> Introduction {
+    let (start, cluster_id) = (Start::numbered(0), None);
+    Introduction { start, cluster_id }
 }
 
 impl Impostor {
@@ -26,8 +35,10 @@ impl Impostor {
         let config = Config::read(&cluster.file(to)).unwrap();
         let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let introduction = unnumbered();
         let mut impostor = Impostor {
             stream: BufReader::new(stream),
+            start: introduction.start.clone(),
             last_id: 0,
         };
         let hello = Hello {
@@ -35,9 +46,11 @@ impl Impostor {
             cluster: config.fingerprint(),
             from: NodeId(from),
             to: NodeId(to),
+            introduction,
         };
         impostor.stream.get_mut().write_all(&line(&hello)).unwrap();
-        assert_eq!(impostor.receive(), "\"welcome\"\n");
+        let welcome = impostor.receive();
+        assert!(welcome.starts_with("{\"welcome\":"), "{welcome}");
         impostor
     }
 
@@ -55,8 +68,14 @@ impl Impostor {
     /// Tells the id of its data folder, and whether it votes; waits until that is answered.
     pub fn join(&mut self, storage: &str, votes: bool) {
         let storage = serde_json::from_value(storage.into()).unwrap();
-        self.ask(Request::Join { storage, votes });
-        self.replies();
+        let start = self.start.clone();
+        let asked = self.ask(Request::Join {
+            storage,
+            start,
+            votes,
+            resumed: None,
+        });
+        while self.reply().0 != asked {}
     }
 
     /// What is answered at once, to the questions so far.
@@ -65,12 +84,16 @@ impl Impostor {
         let last = self.ask(Request::Ping);
         let mut replies = Vec::new();
         loop {
-            let Tell { id, tell } = serde_json::from_str(&self.receive()).unwrap();
-            if id == last {
-                return replies;
+            match self.reply() {
+                (id, _) if id == last => return replies,
+                reply => replies.push(reply),
             }
-            replies.push((id, tell));
         }
+    }
+
+    fn reply(&mut self) -> (u64, Reply) {
+        let Tell { id, tell } = serde_json::from_str(&self.receive()).unwrap();
+        (id, tell)
     }
 
     fn receive(&mut self) -> String {

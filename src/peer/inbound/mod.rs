@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
+use super::acquaintance::Acquaintance;
 use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
 use crate::bytes::LARGE;
 use crate::lock;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::register::{Outcome, Why};
 use crate::ring::NodeId;
+use crate::storage::Start;
 
 /// A [large](LARGE) value is not told while so many bytes wait for the same peer: many small replies would wait
 /// behind it.
@@ -37,7 +39,7 @@ const TURNS: usize = 1000;
 
 /// What a node does with its peers' questions. Must not wait for another node: other nodes wait
 /// for the thread that this runs on.
-pub trait Service: Send + Sync {
+pub trait Service: Acquaintance {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond);
 }
 
@@ -89,12 +91,17 @@ pub struct Inbound {
 }
 
 struct Connection {
-    /// Who opened it, once that is known.
-    peer: Option<NodeId>,
+    /// Who opened it, and which of its processes, once that is known.
+    peer: Option<(NodeId, Start)>,
     stream: TcpStream,
 }
 
 impl Connection {
+    fn is_of(&self, peer: NodeId, process: impl FnOnce(&Start) -> bool) -> bool {
+        let opened_by = self.peer.as_ref();
+        opened_by.is_some_and(|(from, start)| *from == peer && process(start))
+    }
+
     fn close(&self) {
         // An error says that the connection is gone already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -179,17 +186,18 @@ impl Inbound {
         stream.set_read_timeout(Some(greeting::WITHIN))?;
         let sending = stream.try_clone()?;
         let mut lines = Lines::new(stream, greeting::LONGEST);
-        let peer = match self.await_hello(&mut lines) {
-            Ok(peer) => peer,
-            Err(why) => {
-                self.note_refusal(&why);
-                return (&sending).write_all(&message::line(&Welcome::Refused(why)));
+        let (peer, start) = match self.await_hello(&mut lines) {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                self.note_refusal(refusal.text());
+                return (&sending).write_all(&message::line(&refusal));
             }
         };
-        if !self.supersede(peer, id) {
+        if !self.supersede(peer, start, id) {
             return Ok(());
         }
-        (&sending).write_all(&message::line(&Welcome::Welcome))?;
+        let welcome = Welcome::Welcome(self.service.introduction());
+        (&sending).write_all(&message::line(&welcome))?;
         lines.allow(MAX_LINE);
         lines.reader().set_read_timeout(None)?;
         let connection = Outgoing::new(sending, &Budget::new(message::QUEUE_LIMIT))?;
@@ -213,21 +221,31 @@ impl Inbound {
         );
     }
 
-    /// A peer has one connection, which it opened last: older ones are gone, even if nobody said
-    /// so. Returns false if this one, `by`, is older than another.
-    fn supersede(&self, peer: NodeId, by: u64) -> bool {
+    /// A process of a peer has one connection, which it opened last: older ones are gone, even if
+    /// nobody said so. Returns false if this one, `by`, is older than another.
+    fn supersede(&self, peer: NodeId, start: Start, by: u64) -> bool {
         let mut connections = lock(&self.connections);
-        for (&id, connection) in connections.iter_mut() {
-            if id == by {
-                connection.peer = Some(peer);
-            } else if connection.peer == Some(peer) {
+        for (&id, connection) in connections.iter().filter(|(id, _)| **id != by) {
+            if connection.is_of(peer, |process| process.is_of_same_process(&start)) {
                 if id > by {
                     return false;
                 }
                 connection.close();
             }
         }
+        if let Some(own) = connections.get_mut(&by) {
+            own.peer = Some((peer, start));
+        }
         true
+    }
+
+    /// Closes the connections of all other processes of a peer than this one.
+    pub fn accept_only(&self, peer: NodeId, start: &Start) {
+        for connection in lock(&self.connections).values() {
+            if connection.is_of(peer, |process| !process.is_of_same_process(start)) {
+                connection.close();
+            }
+        }
     }
 
     fn answer(

@@ -12,8 +12,12 @@ use super::{Answer, Link};
 use crate::lock;
 use crate::net::socket::TcpStream;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
-use crate::peer::message::{self, Ask, Hello, MAX_LINE, QUEUE_LIMIT, Request, Tell, Welcome};
+use crate::peer::acquaintance::Acquaintance;
+use crate::peer::message::{
+    self, Ask, Hello, MAX_LINE, QUEUE_LIMIT, Reply, Request, Tell, Welcome,
+};
 use crate::peer::suspicion::LOOKS;
+use crate::storage::Start;
 
 /// How often overdue questions are looked for while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -22,6 +26,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 impl Link {
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
+        let Some(owner) = self.settings.owner.upgrade() else {
+            return Err(io::ErrorKind::Interrupted.into());
+        };
         let time_out = self.settings.read_timeout;
         let address = resolve(&self.settings.address)?;
         lock(&self.state).opened = self.now();
@@ -34,16 +41,24 @@ impl Link {
             cluster: self.settings.cluster.clone(),
             from: self.settings.node,
             to: self.settings.peer,
+            introduction: owner.introduction(),
         };
         stream.write_all(&message::line(&hello))?;
         let sending = stream.try_clone()?;
         let mut lines = Lines::new(stream, MAX_LINE);
-        self.await_welcome(&mut lines)?;
-        self.connected(Outgoing::new(sending, &Budget::new(QUEUE_LIMIT))?);
+        let process = self.await_welcome(owner.as_ref(), &mut lines)?;
+        let connection = Outgoing::new(sending, &Budget::new(QUEUE_LIMIT))?;
+        self.connected(connection, process);
         Ok(lines)
     }
 
-    fn await_welcome(&self, lines: &mut Lines<TcpStream>) -> io::Result<()> {
+    /// Returns which process of the peer this is.
+    fn await_welcome(
+        &self,
+        owner: &dyn Acquaintance,
+        lines: &mut Lines<TcpStream>,
+    ) -> io::Result<Start> {
+        let peer = self.settings.peer;
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         loop {
             if let Some(line) = lines
@@ -51,8 +66,15 @@ impl Link {
                 .map_err(|_| invalid("an endless line".into()))?
             {
                 return match serde_json::from_slice(line) {
-                    Ok(Welcome::Welcome) => Ok(()),
+                    Ok(Welcome::Welcome(told)) => match owner.meet(peer, &told) {
+                        Ok(()) => Ok(told.start),
+                        Err(refusal) => Err(invalid(refusal.text().to_owned())),
+                    },
                     Ok(Welcome::Refused(why)) => Err(invalid(format!("refused: {why}"))),
+                    Ok(Welcome::Outdated(why)) => {
+                        owner.outdated(peer, &why);
+                        Err(invalid(format!("refused: {why}")))
+                    }
                     Err(error) => Err(invalid(format!("not a node of this kind: {error}"))),
                 };
             }
@@ -71,8 +93,8 @@ impl Link {
         }
     }
 
-    fn connected(&self, connection: Arc<Outgoing>) {
-        net::batch(|| self.ask_again(connection));
+    fn connected(&self, connection: Arc<Outgoing>, process: Start) {
+        net::batch(|| self.ask_again(connection, process));
         info!(
             "{}: connected to {}",
             self.settings.node, self.settings.peer
@@ -82,7 +104,7 @@ impl Link {
     }
 
     /// Sends again what is still outstanding: a reset is no evidence of failure.
-    fn ask_again(&self, connection: Arc<Outgoing>) {
+    fn ask_again(&self, connection: Arc<Outgoing>, process: Start) {
         let mut state = lock(&self.state);
         for (&id, question) in &mut state.outstanding {
             if question.sent && matches!(question.request, Request::Coordinate { .. }) {
@@ -98,6 +120,7 @@ impl Link {
             question.sent |= message::send(&connection, &ask);
         }
         state.connection = Some(connection);
+        state.process = Some(process);
         state.trouble_told = None;
         state.dropped = false;
     }
@@ -138,8 +161,13 @@ impl Link {
         {
             let tell: Tell = serde_json::from_slice(line)
                 .map_err(|error| invalid(format!("a reply that makes no sense: {error}")))?;
+            let mut state = lock(&self.state);
+            if let Reply::Pong(position) = tell.tell {
+                state.heard_position(position);
+            }
             // A late reply finds no question any more and is dropped.
-            let question = lock(&self.state).outstanding.remove(&tell.id);
+            let question = state.outstanding.remove(&tell.id);
+            drop(state);
             if let Some(question) = question {
                 (question.callback)(Answer::Reply(tell.tell));
             }

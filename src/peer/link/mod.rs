@@ -14,15 +14,17 @@ mod silence;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::message::{self, Ask, Reply, Request};
+use super::acquaintance::Acquaintance;
+use super::message::{self, Ask, Reply, Request, Resumed};
 use super::suspicion::Suspicion;
 use crate::lock;
 use crate::net::Outgoing;
 use crate::ring::NodeId;
+use crate::storage::{Position, Start};
 use crate::sync::{AtomicBool, Condvar, Instant, Mutex};
 
 /// How many questions may wait for one peer's answers.
@@ -55,9 +57,8 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// How long a question may wait while the peer sends other bytes.
     pub patience: Duration,
-    /// Called whenever the peer is heard again after a silence, at each connection, and after
-    /// messages to it were dropped: it may have missed something.
-    pub returned: Box<dyn Fn(NodeId) + Send + Sync>,
+    /// The node that the link belongs to.
+    pub owner: Weak<dyn Acquaintance>,
 }
 
 /// The connection to one peer, and the questions that wait for its answers.
@@ -73,6 +74,10 @@ pub struct Link {
 #[derive(Default)]
 struct State {
     connection: Option<Arc<Outgoing>>,
+    /// Which process is at the other end of it.
+    process: Option<Start>,
+    /// How far the peer's log was, as it told last, and which of its processes told that.
+    position: Option<Resumed>,
     outstanding: BTreeMap<u64, Outstanding>,
     last_id: u64,
     last_asked: Duration,
@@ -121,6 +126,26 @@ impl Link {
     /// Whether there is a connection. A suspect may have one, and take what it is sent.
     pub fn has_connection(&self) -> bool {
         lock(&self.state).connection.is_some()
+    }
+
+    /// Which process of the peer this link is connected to.
+    pub fn process(&self) -> Option<Start> {
+        lock(&self.state).process.clone()
+    }
+
+    /// How far the peer's log was, as it told last, and which of its processes told that.
+    pub fn position(&self) -> Option<Resumed> {
+        lock(&self.state).position.clone()
+    }
+
+    /// Opens the connection anew if another process than this one is at its other end.
+    pub fn accept_only(&self, start: &Start) {
+        let state = lock(&self.state);
+        let process = state.process.as_ref();
+        let other = process.is_some_and(|process| !process.is_of_same_process(start));
+        if let Some(connection) = state.connection.as_ref().filter(|_| other) {
+            connection.close();
+        }
     }
 
     /// Asks; `callback` runs exactly once, on this thread or on the link's. A question that is
@@ -199,7 +224,11 @@ impl Link {
                     pause = REFUSED_PAUSE;
                 }
             }
-            if let Some(connection) = lock(&self.state).connection.take() {
+            let mut state = lock(&self.state);
+            state.process = None;
+            let connection = state.connection.take();
+            drop(state);
+            if let Some(connection) = connection {
                 connection.close();
             }
             self.watch();
@@ -231,6 +260,14 @@ impl Link {
 }
 
 impl State {
+    /// The process at the other end has told how far its log is.
+    fn heard_position(&mut self, position: Position) {
+        self.position = self
+            .process
+            .clone()
+            .map(|start| Resumed { start, position });
+    }
+
     fn remember(&mut self, question: Outstanding) -> u64 {
         self.last_id += 1;
         self.outstanding.insert(self.last_id, question);

@@ -12,7 +12,8 @@ use crate::net;
 use crate::peer::message::{self, Ask, QUEUE_LIMIT, Request};
 use crate::peer::suspicion::{Judgement, LOOKS, time_to_take};
 
-/// A peer that was asked nothing for so long is asked whether it is there.
+/// A peer that was asked nothing for so long is asked whether it is there, and how far its log is: that
+/// tells an old copy of its folder, if it is put in its place.
 const ASK_AFTER: Duration = Duration::from_millis(500);
 /// A suspect's connection that is silent for so many read time-outs is opened anew, since it may
 /// be half open. If that does not help, it takes twice as long each time, up to
@@ -38,7 +39,9 @@ impl Link {
     }
 
     pub(super) fn returned(&self) {
-        (self.settings.returned)(self.settings.peer);
+        if let Some(owner) = self.settings.owner.upgrade() {
+            owner.returned(self.settings.peer);
+        }
     }
 
     /// Judges the peer's silence, asks whether it is there if it keeps a question waiting, and gives up
@@ -60,7 +63,8 @@ impl Link {
         let given_up = state.take_overdue(now, limit, time_out);
         let suspect = state.suspicion.suspect();
         self.suspect.store(suspect, Ordering::Relaxed);
-        if let Judgement::Ping(_) = judgement {
+        let is_due = matches!(judgement, Judgement::Ping(_));
+        if is_due || state.suspicion.ping_if_due(now, ASK_AFTER) {
             state.ping();
         }
         drop(state);
