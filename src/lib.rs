@@ -29,7 +29,7 @@
 //!     [`node::room`]: what keeps memory bounded; [`node::admission`]: what keeps large values from
 //!     holding up all others. [`node::timer`], [`node::stats`].
 //! 12. [`server`]: clients, and the text protocol.
-//! 13. [`config`], [`error`], [`client`], [`cli`]: what is around that.
+//! 13. [`config`], [`error`], [`client`], [`cli`], [`logging`]: what is around that.
 //!
 //! [`rules`] names the rules that tests leave out one by one, [`faults`] what they break in a
 //! running process, and [`sync`] is where a model checker takes hold. The decisions are traced to
@@ -45,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod faults;
+pub mod logging;
 pub mod net;
 pub mod node;
 pub mod peer;

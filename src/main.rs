@@ -9,6 +9,7 @@ use lexopt::Arg;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::flag;
 use simple_dynamo::cli::{self, Arguments, UsageError};
+use simple_dynamo::logging;
 
 const HELP: &str = "\
 A simplified Amazon Dynamo that is linearizable and available at the same time.
@@ -25,18 +26,19 @@ Each has its own --help with examples. To start five nodes at once: ./run.sh
 ";
 
 fn main() -> ExitCode {
-    let filter = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(filter)
-        .format_target(false)
-        .format_timestamp_millis()
-        .init();
-    match run() {
+    if let Err(error) = logging::start() {
+        eprintln!("dynamo: {error}");
+        return ExitCode::FAILURE;
+    }
+    let code = match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dynamo: {error}");
+            logging::print(&format!("dynamo: {error}"));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
-    }
+    };
+    log::logger().flush();
+    code
 }
 
 fn run() -> Result<(), Box<dyn Error>> {

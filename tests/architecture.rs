@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("bytes", &[]),
     ("client", &[]),
+    ("logging", &["lock", "wait", "wait_for"]),
     ("ring", &["bytes"]),
     ("clock", &["ring"]),
     ("net", &["lock", "wait", "sync"]),
@@ -52,7 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lib", &[]),
-    ("main", &["cli"]),
+    ("main", &["cli", "logging"]),
 ];
 
 /// Where time and chance are arguments: what decides about votes runs in the simulator as it is.
