@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod bench;
+mod ending;
 pub mod node;
 pub mod nodes;
 pub mod shell;

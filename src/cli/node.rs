@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::arguments::{Argument, Arguments, UsageError, member, node_id};
+use super::ending::Ending;
 use crate::node::Node;
 use crate::ring::NodeId;
 use crate::server::{self, Server};
@@ -19,7 +18,7 @@ use crate::storage::{Identity, SyncMode};
 use crate::{faults, rules};
 
 pub const HELP: &str = "\
-Runs one node of the cluster, until SIGTERM or SIGINT.
+Runs one node of the cluster, until SIGTERM, SIGINT or SIGHUP.
 
 usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--rebuild]
                       [--give-up ID,ID...]
@@ -39,6 +38,9 @@ examples:
   dynamo node 5554
   dynamo node 7 --cluster seven.json --data /var/lib/dynamo/7
   RUST_LOG=info,simple_dynamo::peer=debug dynamo node 5554
+
+A signal ends the node in order, or as it is if that takes longer than 5 seconds; a second one ends it at once.
+Whatever it acknowledged is on the disk. SIGHUP is ignored under nohup; SIGUSR1, SIGUSR2 and SIGALRM always are.
 
 A cluster file: {\"nodes\": [{\"id\": 1, \"host\": \"10.0.0.1\", \"client_port\": 7000, \"peer_port\": 7001},
 ...]}, and if wanted name, replicas, read_quorum, write_quorum, read_timeout_ms, request_deadline_ms,
@@ -67,8 +69,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.config()?;
     let id = options.id;
     let own = member(&config, id)?.clone();
-    // From here on signals end the node in order.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let ending = Ending::watch(id)?;
     let clients = server::listen(&own.client_address())?;
     let peers = server::listen(&own.peer_address())?;
     let folder = open(&options)?;
@@ -87,17 +88,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let accepts = std::thread::Builder::new()
         .name("clients".into())
         .spawn(move || serving.run(&accepting))?;
-    info!("{id}: serves clients on {}", own.client_address());
-    let signal = signals.forever().next();
-    info!("{id}: ends on signal {}", signal.unwrap_or(SIGTERM));
-    // A second signal does not wait.
-    std::thread::Builder::new()
-        .name("impatience".into())
-        .spawn(move || {
-            if signals.forever().next().is_some() {
-                std::process::exit(1);
-            }
-        })?;
+    info!("{id}: serves clients on {}", listener.local_addr()?);
+    ending.wait();
     server.stop(&listener);
     // A panic of the thread has been reported by itself.
     let _ = accepts.join();

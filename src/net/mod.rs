@@ -9,11 +9,21 @@ pub use budget::{Budget, Share};
 pub use lines::{Lines, Received};
 pub use outgoing::{Outgoing, batch};
 
+use std::net::TcpListener;
+
+/// Lets nobody in any more, and wakes the thread that accepts: from now on it gets errors. Unlike
+/// a connection to oneself this needs no address that still leads here, and no free descriptor.
+pub fn stop_listening(listener: &TcpListener) {
+    // An error says that it has stopped already.
+    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{self, Read};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     use super::*;
 
@@ -24,6 +34,22 @@ mod tests {
             Outgoing::new(stream, &Budget::new(limit)).unwrap(),
             listener.accept().unwrap().0,
         )
+    }
+
+    #[test]
+    fn whoever_accepts_is_woken_without_a_connection_and_nobody_gets_in_any_more() {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        let (told, accepted) = mpsc::channel();
+        let accepting = listener.clone();
+        let accept = move || told.send(accepting.accept().map(drop));
+        let thread = std::thread::spawn(accept);
+        stop_listening(&listener);
+        let accepted = accepted.recv_timeout(Duration::from_secs(60));
+        accepted.expect("it is woken").unwrap_err();
+        thread.join().unwrap().unwrap();
+        listener.accept().unwrap_err();
+        TcpStream::connect(address).unwrap_err();
     }
 
     #[test]

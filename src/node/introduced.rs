@@ -232,7 +232,7 @@ impl Node {
         });
         self.or_stop(noted);
         self.links[&peer].accept_only(&start);
-        if let Some(inbound) = self.inbound.get() {
+        if let Some((inbound, _)) = self.inbound.get() {
             inbound.accept_only(peer, &start);
         }
         if votes {

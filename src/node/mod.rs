@@ -57,6 +57,8 @@ use timer::Timer;
 
 /// Requests that a node coordinates at a time; one more is turned away.
 const MOST_COORDINATED: usize = 8192;
+/// How long all threads together may take to end.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(25);
 /// Sequence numbers that are reserved at a time: one log entry for so many writes.
@@ -113,7 +115,7 @@ pub struct Node {
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
-    inbound: OnceLock<Arc<Inbound>>,
+    inbound: OnceLock<(Arc<Inbound>, Arc<TcpListener>)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped when the node ends.
     alive: Mutex<Option<Sender<Infallible>>>,
@@ -224,8 +226,9 @@ impl Node {
         let _ = self.timer.set(Timer::start(TICK, tick)?);
         let peers = self.links.keys().copied().collect();
         let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
-        let _ = self.inbound.set(inbound.clone());
-        self.spawn("peers", move |_| inbound.run(&peer_listener))?;
+        let listener = Arc::new(peer_listener);
+        let _ = self.inbound.set((inbound.clone(), listener.clone()));
+        self.spawn("peers", move |_| inbound.run(&listener))?;
         for link in self.links.values().map(Arc::clone) {
             self.spawn("link", move |_| link.run())?;
         }
@@ -249,22 +252,22 @@ impl Node {
         Ok(())
     }
 
-    /// Ends all threads and closes the storage. What was acknowledged is durable already.
+    /// Ends all threads and closes the storage. What was acknowledged is durable already. A thread
+    /// that hangs, such as a link in the look-up of a name, is left to the end of the process.
     pub fn stop(&self) {
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
         self.links.values().for_each(|link| link.end());
-        if let Some(inbound) = self.inbound.get() {
+        if let Some((inbound, listener)) = self.inbound.get() {
             inbound.end();
-            // Wakes the thread that accepts.
-            if let Some(member) = self.config.member(self.id) {
-                drop(std::net::TcpStream::connect(member.peer_address()));
-            }
+            net::stop_listening(listener);
         }
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
-            // A panic of the thread has been reported by itself.
-            let _ = thread.join();
+        let until = Instant::now() + PATIENCE;
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if !ends_by(&thread, until) {
+                let name = thread.thread().name().unwrap_or_default();
+                info!("{}: does not wait for the thread {name}", self.id);
+            }
         }
         self.store.close();
     }
@@ -316,6 +319,14 @@ fn links(id: NodeId, config: &Config, owner: &Weak<Node>) -> BTreeMap<NodeId, Ar
     others.map(link).collect()
 }
 
+/// Waits for the end of a thread, until this moment at most. A panic of the thread has been reported by itself.
+fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
+    while !thread.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    thread.is_finished()
+}
+
 /// After a failed write or fsync nobody knows what is on the disk, so nothing more is promised:
 /// a restart reads what is really there.
 fn stop_at_once(id: NodeId, error: &io::Error) {
@@ -323,5 +334,6 @@ fn stop_at_once(id: NodeId, error: &io::Error) {
         "{id}: the data folder cannot be written to: {error}. The node ends; nothing that it \
          acknowledged is lost. Make room or mend the disk, and start it again"
     );
+    log::logger().flush();
     std::process::exit(74);
 }

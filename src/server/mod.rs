@@ -22,13 +22,13 @@ use log::warn;
 
 use crate::error::Failure;
 use crate::lock;
-use crate::net::{Budget, Outgoing};
+use crate::net::{self, Budget, Outgoing};
 use crate::node::Node;
 
 /// A thread without a connection ends after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
-/// At the end, requests that are under way get this long.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// At the end, requests that are under way get this long. The process has 5 s for all of its end.
+const FAREWELL: Duration = Duration::from_secs(4);
 
 /// The listener for clients and the threads behind it.
 pub struct Server {
@@ -82,10 +82,7 @@ impl Server {
     /// Stops accepting, lets what is under way finish, and closes all connections.
     pub fn stop(&self, listener: &TcpListener) {
         self.ending.store(true, Ordering::Relaxed);
-        if let Ok(address) = listener.local_addr() {
-            // Wakes the thread that accepts.
-            drop(TcpStream::connect(address));
-        }
+        net::stop_listening(listener);
         for replies in lock(&self.sessions).values() {
             replies.stop_receiving();
         }

@@ -100,19 +100,26 @@ impl Cluster {
     fn spawn(&self, id: u32, options: &[&str], switches: &[(&str, &str)]) {
         let log = self.folder.join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
+        let mut command = self.command(id);
+        command
+            .args(options)
+            .envs(switches.iter().copied())
+            .stderr(log);
+        self.run(id, &mut command);
+    }
+
+    /// What [`Cluster::start_node`] starts, but for where its log goes.
+    pub fn command(&self, id: u32) -> Command {
         let mut command = dynamo(&["node", &id.to_string()], &self.file(id));
         command
             .arg("--data")
             .arg(self.data(id))
-            .args(options)
             .env_remove("RUST_LOG")
             .env("DYNAMO_SLOW_DISK", self.slow_disk_file(id))
             .envs(self.switches.iter().map(|(name, value)| (name, value)))
-            .envs(switches.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        self.run(id, &mut command);
+            .stdout(Stdio::null());
+        command
     }
 
     /// Starts this instead of what [`Cluster::start_node`] starts.
@@ -231,7 +238,7 @@ impl Cluster {
         process.as_ref().map(Process::id)
     }
 
-    fn signal(&self, id: u32, signal: Signal) {
+    pub fn signal(&self, id: u32, signal: Signal) {
         let pid = Pid::from_raw(self.pid(id) as i32).unwrap();
         kill_process(pid, signal).unwrap();
     }
