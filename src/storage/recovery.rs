@@ -63,12 +63,16 @@ pub struct Recovered {
 
 /// The log that votes of one generation go to.
 pub fn log_name(generation: u64) -> String {
-    format!("log.{generation:06}")
+    name("log", generation)
 }
 
 /// The snapshot that stands for all logs before `generation`.
 pub fn snapshot_name(generation: u64) -> String {
-    format!("snapshot.{generation:06}")
+    name("snapshot", generation)
+}
+
+fn name(kind: &str, generation: u64) -> String {
+    format!("{kind}.{generation:06}")
 }
 
 /// Whether a file is a log or a snapshot, finished or not.
@@ -83,11 +87,13 @@ fn is_unfinished(name: &str) -> bool {
     whole.is_some_and(|whole| whole == identity::FILE || is_data(whole))
 }
 
+/// A file with any other name, such as `log.1`, is somebody's own, and nobody's business here.
 fn generations(names: &[String], kind: &str) -> Vec<u64> {
-    let mut found: Vec<u64> = names
-        .iter()
-        .filter_map(|name| name.strip_prefix(kind)?.strip_prefix('.')?.parse().ok())
-        .collect();
+    let generation = |file: &String| {
+        let generation = file.strip_prefix(kind)?.strip_prefix('.')?.parse().ok()?;
+        (*file == name(kind, generation)).then_some(generation)
+    };
+    let mut found: Vec<u64> = names.iter().filter_map(generation).collect();
     found.sort_unstable();
     found
 }

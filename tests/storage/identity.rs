@@ -216,6 +216,32 @@ fn a_start_clears_away_its_own_unfinished_files_and_nobody_elses() {
 }
 
 #[test]
+fn a_file_whose_name_only_resembles_that_of_a_log_is_nobodys_business() {
+    let others = [
+        "log.1",
+        "log.0000001",
+        "log.+00001",
+        "snapshot.9",
+        "log.1.tmp",
+    ];
+    let put = |disk: &FaultyDisk| others.map(|name| disk.put(name, b"somebody's own"));
+    // In an empty folder, and in one with data.
+    let disk = FaultyDisk::new(1);
+    put(&disk);
+    let node = open(disk.power_on()).unwrap_or_else(|error| panic!("{error}"));
+    node.vote(&"k".into(), accept(&"k".into(), 1));
+    node.store.snapshot().unwrap();
+    node.vote(&"k".into(), accept(&"k".into(), 2));
+    node.store.close();
+    let node = open(disk.power_on()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(node.records().contains_key(&"k".into()));
+    node.store.close();
+    for name in others {
+        assert_eq!(disk.content(name), b"somebody's own", "{name}");
+    }
+}
+
+#[test]
 fn a_folder_is_open_in_one_place_at_a_time_and_holds_what_was_told() {
     let path = std::env::temp_dir().join(format!("dynamo-identity-{}", std::process::id()));
     let folder = Folder::open(&path).unwrap();
