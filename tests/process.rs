@@ -2,8 +2,12 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use rustix::process::geteuid;
 use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
 use support::process::run;
 
@@ -97,4 +101,50 @@ fn a_second_process_on_a_data_folder_is_refused() {
     );
     cluster.done(5554, "PUT k v");
     assert!(fs::exists(cluster.data(5554).join("identity.json")).unwrap());
+}
+
+/// The folder above may be entered, and not be read.
+#[test]
+fn a_data_folder_below_one_that_cannot_be_read_opens() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let above = cluster.data(5554).with_extension("above");
+    let data = above.join("data");
+    fs::create_dir_all(&data).unwrap();
+    fs::set_permissions(&above, Permissions::from_mode(0o311)).unwrap();
+    let node = cluster.command(5554);
+    let mut command = Command::new(node.get_program());
+    if geteuid().is_root() {
+        // Whom permissions do not concern.
+        command = Command::new("setpriv");
+        command.arg("--bounding-set=-dac_override,-dac_read_search");
+        command.arg(node.get_program());
+    }
+    let file = cluster.file(5554);
+    command.args(["node", "5554", "--cluster"]).arg(file);
+    command.arg("--data").arg(&data).stderr(Stdio::null());
+    cluster.run(5554, &mut command);
+    cluster.await_answer(5554);
+    assert!(cluster.terminate(5554).success());
+    fs::set_permissions(&above, Permissions::from_mode(0o711)).unwrap();
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_told_as_such() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let link = cluster.data(5554);
+    symlink("nowhere", &link).unwrap();
+    let told = |data: &str, file: &Path| {
+        let output = run(&mut dynamo(&["node", "5554", "--data", data], file), "");
+        let code = output.status.code().unwrap();
+        (code, String::from_utf8(output.stderr).unwrap())
+    };
+    let expected = format!(
+        "dynamo: {} is a link to nowhere, which is not there\n",
+        link.display()
+    );
+    let link = link.to_str().unwrap();
+    let below = format!("{link}/5554");
+    assert_eq!(told(link, &cluster.file(5554)), (1, expected.clone()));
+    assert_eq!(told(&below, &cluster.file(5554)), (1, expected.clone()));
+    assert_eq!(told("data", link.as_ref()), (2, expected));
 }

@@ -1,7 +1,7 @@
 //! What all subcommands do with their arguments.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -96,7 +96,10 @@ impl Arguments {
     /// The cluster of `--cluster`, or the course's five nodes.
     pub fn config(&self) -> Result<Config, UsageError> {
         match &self.cluster {
-            Some(path) => Config::read(path).map_err(|error| UsageError(error.to_string())),
+            Some(path) => {
+                check_links(path).map_err(UsageError)?;
+                Config::read(path).map_err(|error| UsageError(error.to_string()))
+            }
             None => Ok(Config::course()),
         }
     }
@@ -113,6 +116,20 @@ impl Argument {
         UsageError(format!(
             "{text} is not understood; see dynamo {command} --help"
         ))
+    }
+}
+
+/// Fails if a path goes through a link whose target is not there. The errors of the system would say that
+/// something exists, or that nothing does, and name no link.
+pub fn check_links(path: &Path) -> Result<(), String> {
+    let dangling = |part: &&Path| part.is_symlink() && !part.exists();
+    match path.ancestors().find(dangling) {
+        Some(link) => {
+            let target = link.read_link().unwrap_or_default();
+            let (link, target) = (link.display(), target.display());
+            Err(format!("{link} is a link to {target}, which is not there"))
+        }
+        None => Ok(()),
     }
 }
 

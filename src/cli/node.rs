@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use super::arguments::{Argument, Arguments, UsageError, member, node_id};
+use super::arguments::{Argument, Arguments, UsageError, check_links, member, node_id};
 use super::ending::Ending;
 use crate::node::Node;
 use crate::ring::NodeId;
@@ -144,6 +144,7 @@ fn parse_sync(word: &str) -> Result<SyncMode, UsageError> {
 
 fn open(options: &Options) -> Result<Arc<Folder>, Box<dyn Error>> {
     let data = options.data.display();
+    check_links(&options.data)?;
     match Folder::open(&options.data) {
         Ok(folder) => Ok(Arc::new(folder)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(format!(

@@ -4,6 +4,7 @@ mod check;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -156,6 +157,8 @@ impl Config {
 
     /// Reads the text of a cluster file.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut json = serde_json::Deserializer::from_str(text);
         let wrong = |error: &dyn fmt::Display| ConfigError(error.to_string());
         // With the path to what is wrong, such as nodes[2].id.
@@ -228,6 +231,10 @@ impl Config {
 
 impl Member {
     fn fill_in(&mut self) -> Result<(), String> {
+        if self.host.parse::<Ipv6Addr>().is_ok() {
+            // As it stands before a port.
+            self.host = format!("[{}]", self.host);
+        }
         if self.client_port == 0 {
             let port = u16::try_from(2 * u64::from(self.id.0))
                 .ok()
@@ -287,6 +294,14 @@ mod tests {
             (config.read_timeout_ms, config.request_deadline_ms),
             (100, 2000)
         );
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark_and_name_an_ipv6_address_without_brackets() {
+        let text = "\u{feff}{\"nodes\":[{\"id\":1,\"host\":\"::1\"},{\"id\":2,\"host\":\"[::1]\"},{\"id\":3}]}";
+        let addresses = Config::parse(text).unwrap().nodes;
+        let addresses: Vec<_> = addresses.iter().map(Member::client_address).collect();
+        assert_eq!(addresses, ["[::1]:2", "[::1]:4", "127.0.0.1:6"]);
     }
 
     #[test]
