@@ -1,7 +1,8 @@
 //! A blocking client of the text protocol, for the command line, the benchmark and the tests.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// A connection to one node.
@@ -11,11 +12,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `host:port`; `patience` bounds the connecting and each wait for a reply.
-    pub fn connect(address: &str, patience: Duration) -> io::Result<Client> {
-        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let address = address.to_socket_addrs()?.next().ok_or_else(unknown)?;
-        let sending = TcpStream::connect_timeout(&address, patience)?;
+    /// Connects to the first address of `host:port` that answers; `patience` bounds each of these attempts and each
+    /// wait for a reply.
+    ///
+    /// # Errors
+    /// That of the last address.
+    pub fn connect(address: impl ToSocketAddrs, patience: Duration) -> io::Result<Client> {
+        let unknown = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut addresses = address.to_socket_addrs()?;
+        let connected = addresses.try_fold(unknown, |_, address| match open(&address, patience) {
+            Ok(stream) => ControlFlow::Break(stream),
+            Err(error) => ControlFlow::Continue(error),
+        });
+        let sending = match connected {
+            ControlFlow::Break(stream) => stream,
+            ControlFlow::Continue(error) => return Err(error),
+        };
         sending.set_nodelay(true)?;
         sending.set_read_timeout(Some(patience))?;
         let receiving = BufReader::new(sending.try_clone()?);
@@ -64,6 +76,15 @@ impl Client {
     }
 }
 
+fn open(address: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, patience)?;
+    // On a port that nobody listens on, and that the system has handed out to this very connection.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
 fn is_listing(request: &str) -> bool {
     let request = request.trim().to_ascii_uppercase();
     let words: Vec<_> = request.split_whitespace().collect();
@@ -79,4 +100,38 @@ pub fn is_about_all(request: &str) -> bool {
 
 fn ends_listing(line: &str) -> bool {
     line.starts_with("END ") || line.starts_with("ERROR ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn of_several_addresses_of_a_node_the_first_that_answers_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listens = listener.local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let patience = Duration::from_secs(9);
+        assert!(Client::connect(&[gone, listens][..], patience).is_ok());
+        let refused = Client::connect(&[gone, gone][..], patience).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let unknown = Client::connect(&[][..], patience).err().unwrap();
+        assert_eq!(unknown.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_client_of_a_port_that_nobody_listens_on_never_meets_itself() {
+        // Linux hands even ports out to connections, one after the other.
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let port = (40_000..50_000).step_by(2).find(free).unwrap();
+        let address = format!("127.0.0.1:{port}");
+        for _ in 0..40_000 {
+            assert!(Client::connect(&address, Duration::from_secs(9)).is_err());
+        }
+    }
 }

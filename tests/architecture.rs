@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "peer",
         &[
-            "lock", "sync", "bytes", "ring", "clock", "register", "storage", "net",
+            "lock", "sync", "logging", "bytes", "ring", "clock", "register", "storage", "net",
         ],
     ),
     (
@@ -41,8 +41,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "lock", "wait", "error", "bytes", "ring", "clock", "net", "register", "config",
-            "storage", "peer", "node",
+            "lock", "wait", "error", "logging", "bytes", "ring", "clock", "net", "register",
+            "config", "storage", "peer", "node",
         ],
     ),
     (

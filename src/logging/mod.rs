@@ -4,6 +4,8 @@
 //! a write to it takes for ever. So nobody waits for it but one thread: all others put their lines into a
 //! bounded queue. Lines that find no room are dropped, and their number takes their place.
 
+mod seldom;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
@@ -12,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{Log, Metadata, Record};
+
+pub use seldom::Seldom;
 
 use crate::{lock, wait, wait_for};
 

@@ -1,6 +1,7 @@
 //! The socket below a connection.
 
 use std::io;
+use std::net::SocketAddr;
 pub use std::net::TcpStream;
 use std::time::Duration;
 
@@ -23,6 +24,19 @@ pub fn notice_vanished(stream: &TcpStream) -> io::Result<()> {
     Ok(sockopt::set_tcp_keepcnt(stream, QUESTIONS)?)
 }
 
+/// Connects, within `time_out`.
+///
+/// # Errors
+/// [`io::ErrorKind::ConnectionRefused`] also if the connection has met itself: where nobody listens, the port
+/// may be the one that the system has handed out to this very connection.
+pub fn connect(address: &SocketAddr, time_out: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, time_out)?;
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
 /// Sends what fits the socket's buffer at this moment, and returns how many bytes that were.
 pub fn send_without_waiting(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
@@ -39,4 +53,22 @@ pub fn send_without_waiting(stream: &TcpStream, bytes: &[u8]) -> io::Result<usiz
         }
     }
     Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_to_a_port_that_nobody_listens_on_never_meets_itself() {
+        // Linux hands even ports out to connections, one after the other.
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let port = (50_000..60_000).step_by(2).find(free).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        for _ in 0..40_000 {
+            assert!(connect(&address, Duration::from_secs(9)).is_err());
+        }
+    }
 }

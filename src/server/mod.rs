@@ -22,6 +22,7 @@ use log::warn;
 
 use crate::error::Failure;
 use crate::lock;
+use crate::logging::Seldom;
 use crate::net::{self, Budget, Outgoing};
 use crate::node::Node;
 
@@ -65,6 +66,7 @@ impl Server {
 
     /// Accepts clients until [`Server::stop`].
     pub fn run(self: &Arc<Self>, listener: &TcpListener) {
+        let (began, mut failures) = (Instant::now(), Seldom::default());
         for stream in listener.incoming() {
             if self.ending.load(Ordering::Relaxed) {
                 return;
@@ -72,7 +74,12 @@ impl Server {
             match stream {
                 Ok(stream) => self.assign(stream),
                 Err(error) => {
-                    warn!("{}: a client could not connect: {error}", self.node.id);
+                    if let Some(others) = failures.pass(began.elapsed()) {
+                        warn!(
+                            "{}: a client could not connect: {error}{others}",
+                            self.node.id
+                        );
+                    }
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }

@@ -24,6 +24,23 @@ fn reset_connections_are_opened_again_and_fail_no_request() {
 }
 
 #[test]
+fn a_connection_that_comes_and_goes_is_logged_once_in_a_while() {
+    let cluster = Plan::of(&THREE).proxied().start();
+    let before = cluster.log(5554).len();
+    for _ in 0..20 {
+        cluster.network().reset(5554, 5556);
+        let opened = || cluster.network().is_open(5554, 5556).then_some(());
+        eventually("5554 has connected anew", opened);
+        cluster.done(5554, "PUT k v");
+    }
+    let log = cluster.log(5554)[before..].to_owned();
+    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    let lines = (count("connection to 5556"), count("connected to 5556"));
+    // Twice where it takes longer than ten seconds.
+    assert!(lines.0 <= 2 && lines.1 <= 2, "{log}");
+}
+
+#[test]
 fn a_half_open_connection_is_noticed_by_its_silence_and_opened_anew() {
     let cluster = Plan::of(&THREE).proxied().start();
     assert!(cluster.network().half_open(5554, 5556, false));

@@ -4,7 +4,7 @@ use simple_dynamo::config::Config;
 use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
 use simple_dynamo::ring::NodeId;
 
-use crate::support::cluster::{Cluster, THREE, eventually};
+use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 use crate::support::impostor::unnumbered;
 use crate::support::raw::Raw;
 
@@ -34,6 +34,22 @@ fn junk_on_the_port_for_peers_is_refused_and_harms_nobody() {
     }
 }
 
+#[test]
+fn of_many_connections_that_are_refused_one_is_logged_in_a_while() {
+    let cluster = Cluster::start(&THREE);
+    for _ in 0..30 {
+        let mut client = Raw::connect(&cluster.peer_address(5554));
+        client.send("GET k\n");
+        client.rest();
+    }
+    cluster.terminate(5554);
+    let log = cluster.log(5554);
+    let refused = "5554: refused a connection on the port for peers: this is a port for nodes";
+    let count = log.lines().filter(|line| line.contains(refused)).count();
+    // Twice where it takes longer than ten seconds.
+    assert!((1..=2).contains(&count), "{log}");
+}
+
 fn hello(cluster: &Cluster) -> Hello {
     let config = Config::read(&cluster.file(5554)).unwrap();
     Hello {
@@ -47,7 +63,8 @@ fn hello(cluster: &Cluster) -> Hello {
 
 #[test]
 fn a_peer_of_another_cluster_or_release_is_refused_with_a_message_that_says_so() {
-    let cluster = Cluster::start(&THREE);
+    // By default it logs one such line in a while.
+    let cluster = Plan::of(&THREE).switched(&[("RUST_LOG", "debug")]).start();
     let own = hello(&cluster);
     let name = &own.cluster;
     let cases = [

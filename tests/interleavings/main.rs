@@ -25,7 +25,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 // What the sources above find around them, below and beside what is replaced.
 use simple_dynamo::storage::{disk, frame};
-use simple_dynamo::{faults, ring, storage};
+use simple_dynamo::{faults, logging, ring, storage};
 use sync::{lock, wait};
 
 /// Schedules of the usual run of each scenario; `DYNAMO_SCHEDULES` asks for more.

@@ -15,6 +15,7 @@ use super::acquaintance::Acquaintance;
 use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
 use crate::bytes::LARGE;
 use crate::lock;
+use crate::logging::Seldom;
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::register::{Outcome, Why};
 use crate::ring::NodeId;
@@ -26,11 +27,6 @@ const MOST_BEFORE_LARGE: usize = 8 << 20;
 /// How many connections may not have said yet who they are; one more takes the place of the
 /// oldest, so that a peer gets in, which says so at once.
 pub const MOST_STRANGERS: usize = 64;
-
-/// How many connections that are refused are logged within [`TELL_WITHIN`].
-const MOST_TOLD: usize = 10;
-/// See [`MOST_TOLD`].
-const TELL_WITHIN: Duration = Duration::from_secs(10);
 
 /// After several urgent questions at once the thread yields before each of so many reads: whoever
 /// is ready to run may have more questions, and they are then taken with one system call, without
@@ -85,8 +81,9 @@ pub struct Inbound {
     service: Arc<dyn Service>,
     connections: Mutex<BTreeMap<u64, Connection>>,
     last_connection: AtomicU64,
-    /// When connections that were refused were logged lately.
-    refusals_told: Mutex<Vec<Instant>>,
+    began: Instant,
+    /// Logs connections that were refused.
+    refusals: Mutex<Seldom>,
     ending: AtomicBool,
 }
 
@@ -122,20 +119,24 @@ impl Inbound {
             service,
             connections: Mutex::default(),
             last_connection: AtomicU64::new(0),
-            refusals_told: Mutex::default(),
+            began: Instant::now(),
+            refusals: Mutex::default(),
             ending: AtomicBool::new(false),
         })
     }
 
     /// Accepts connections until [`Inbound::end`]; a thread for each.
     pub fn run(self: &Arc<Self>, listener: &TcpListener) {
+        let mut failures = Seldom::default();
         for stream in listener.incoming() {
             if self.ending.load(Ordering::Relaxed) {
                 return;
             }
             let started = stream.and_then(|stream| self.start(stream));
             if let Err(error) = started {
-                warn!("{}: a peer's connection failed: {error}", self.node);
+                if let Some(others) = failures.pass(self.began.elapsed()) {
+                    warn!("{}: a peer's connection failed: {error}{others}", self.node);
+                }
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -209,14 +210,12 @@ impl Inbound {
     fn note_refusal(&self, why: &str) {
         // A stranger's words are in it.
         let why = why.replace(char::is_control, " ");
-        let mut told = lock(&self.refusals_told);
-        told.retain(|told| told.elapsed() < TELL_WITHIN);
-        if told.len() >= MOST_TOLD {
+        let passed = lock(&self.refusals).pass(self.began.elapsed());
+        let Some(others) = passed else {
             return debug!("{}: refused a connection, too: {why}", self.node);
-        }
-        told.push(Instant::now());
+        };
         warn!(
-            "{}: refused a connection on the port for peers: {why}",
+            "{}: refused a connection on the port for peers: {why}{others}",
             self.node
         );
     }

@@ -10,7 +10,7 @@ use log::{debug, info};
 
 use super::{Answer, Link};
 use crate::lock;
-use crate::net::socket::TcpStream;
+use crate::net::socket::{self, TcpStream};
 use crate::net::{self, Budget, Lines, Outgoing, Received};
 use crate::peer::acquaintance::Acquaintance;
 use crate::peer::message::{
@@ -21,8 +21,6 @@ use crate::storage::Start;
 
 /// How often overdue questions are looked for while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How often trouble with one peer is logged while it lasts.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 impl Link {
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
@@ -30,9 +28,9 @@ impl Link {
             return Err(io::ErrorKind::Interrupted.into());
         };
         let time_out = self.settings.read_timeout;
-        let address = resolve(&self.settings.address)?;
+        let address = self.next_address()?;
         lock(&self.state).opened = self.now();
-        let mut stream = TcpStream::connect_timeout(&address, time_out)?;
+        let mut stream = socket::connect(&address, time_out)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(time_out / LOOKS))?;
         stream.set_write_timeout(Some(time_out))?;
@@ -95,10 +93,12 @@ impl Link {
 
     fn connected(&self, connection: Arc<Outgoing>, process: Start) {
         net::batch(|| self.ask_again(connection, process));
-        info!(
-            "{}: connected to {}",
-            self.settings.node, self.settings.peer
-        );
+        let (node, peer) = (self.settings.node, self.settings.peer);
+        if std::mem::replace(&mut lock(&self.state).connected_told, true) {
+            debug!("{node}: connected to {peer} again");
+        } else {
+            info!("{node}: connected to {peer}");
+        }
         self.heard();
         self.returned();
     }
@@ -121,7 +121,6 @@ impl Link {
         }
         state.connection = Some(connection);
         state.process = Some(process);
-        state.trouble_told = None;
         state.dropped = false;
     }
 
@@ -178,19 +177,22 @@ impl Link {
     pub(super) fn note_trouble(&self, trouble: &str) {
         let mut state = lock(&self.state);
         let (node, peer) = (self.settings.node, self.settings.peer);
-        let told_lately = |told| self.now() < told + TELL_AGAIN;
-        if state.trouble_told.is_some_and(told_lately) || self.ending.load(Ordering::Relaxed) {
+        let passed = state.trouble.pass(self.now());
+        let Some(others) = passed.filter(|_| !self.ending.load(Ordering::Relaxed)) else {
             return debug!("{node}: connection to {peer}: {trouble}");
-        }
+        };
         info!(
-            "{node}: connection to {peer} at {}: {trouble}",
+            "{node}: connection to {peer} at {}: {trouble}{others}",
             self.settings.address
         );
-        state.trouble_told = Some(self.now());
+        state.connected_told = false;
     }
-}
 
-fn resolve(address: &str) -> io::Result<SocketAddr> {
-    let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    address.to_socket_addrs()?.next().ok_or_else(unknown)
+    /// An address of the peer, after a failure the next one.
+    fn next_address(&self) -> io::Result<SocketAddr> {
+        let addresses: Vec<_> = self.settings.address.to_socket_addrs()?.collect();
+        let place = lock(&self.state).failures.checked_rem(addresses.len());
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        place.map(|place| addresses[place]).ok_or_else(unknown)
+    }
 }

@@ -22,6 +22,7 @@ use super::acquaintance::Acquaintance;
 use super::message::{self, Ask, Reply, Request, Resumed};
 use super::suspicion::Suspicion;
 use crate::lock;
+use crate::logging::Seldom;
 use crate::net::Outgoing;
 use crate::ring::NodeId;
 use crate::storage::{Position, Start};
@@ -88,8 +89,12 @@ struct State {
     renewals: u32,
     /// Whether a message was dropped, and the peer has not been told that it may have missed it.
     dropped: bool,
-    /// When trouble with the connection was logged, if it still lasts.
-    trouble_told: Option<Duration>,
+    /// How often it could not be opened: each attempt tries the next address of the peer's name.
+    failures: usize,
+    /// Logs trouble with it.
+    trouble: Seldom,
+    /// Whether it was logged that there is a connection, and no trouble since.
+    connected_told: bool,
 }
 
 struct Outstanding {
@@ -218,7 +223,9 @@ impl Link {
     pub fn run(&self) {
         while !self.ending.load(Ordering::Relaxed) {
             let mut pause = RECONNECT_PAUSE;
-            if let Err(error) = self.connect().and_then(|lines| self.receive(lines)) {
+            let opened = self.connect();
+            lock(&self.state).failures += usize::from(opened.is_err());
+            if let Err(error) = opened.and_then(|lines| self.receive(lines)) {
                 self.note_trouble(&error.to_string());
                 if error.kind() == io::ErrorKind::InvalidData {
                     pause = REFUSED_PAUSE;
