@@ -6,6 +6,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -198,17 +199,43 @@ fn sigterm_ends_a_node_that_still_reads_its_log() {
     fs::remove_file(&log).unwrap();
     mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     cluster.start_node(THREE[0]);
-    let _writer = eventually("the node reads", || {
-        let mut options = File::options();
-        let options = options
-            .write(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32);
-        options.open(&log).ok()
-    });
+    let _writer = await_reader(&log);
     let status = terminate(&cluster, THREE[0]);
     assert!(status.success(), "{status}");
     let log = cluster.log(THREE[0]);
     assert!(log.ends_with(": ended before it served\n"), "{log}");
+}
+
+#[test]
+fn sigterm_ends_a_node_in_order_while_the_look_up_of_a_peers_name_hangs() {
+    let cluster = Plan::of(&THREE).lay_out();
+    let file = cluster.file(THREE[0]);
+    let text = fs::read_to_string(&file).unwrap();
+    let own = format!("\"id\":{}", THREE[1]);
+    assert!(text.contains(&own), "{text}");
+    let named = text.replace(&own, &format!("\"host\":\"nowhere\",{own}"));
+    fs::write(&file, named).unwrap();
+    // The C library looks here for other names of a host, and this file has no end.
+    let aliases = cluster.data(THREE[0]).with_extension("aliases");
+    mknodat(CWD, &aliases, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    cluster.start_node_with(THREE[0], &[("HOSTALIASES", aliases.to_str().unwrap())]);
+    cluster.await_answer(THREE[0]);
+    let _writer = await_reader(&aliases);
+    let status = terminate(&cluster, THREE[0]);
+    assert!(status.success(), "{status}");
+    let log = cluster.log(THREE[0]);
+    assert!(log.contains("does not wait for the thread link\n"), "{log}");
+}
+
+/// Waits until somebody reads a pipe, and keeps it open.
+fn await_reader(pipe: &Path) -> File {
+    eventually("somebody reads", || {
+        let mut options = File::options();
+        let options = options
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32);
+        options.open(pipe).ok()
+    })
 }
 
 #[test]
