@@ -34,8 +34,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "lock", "wait_for", "rules", "faults", "error", "bytes", "ring", "clock", "net",
-            "register", "config", "storage", "peer",
+            "lock", "wait_for", "rules", "faults", "error", "logging", "bytes", "ring", "clock",
+            "net", "register", "config", "storage", "peer",
         ],
     ),
     (
@@ -48,8 +48,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "lock", "rules", "faults", "error", "bytes", "client", "ring", "clock", "net",
-            "register", "config", "storage", "peer", "node", "server",
+            "lock", "rules", "faults", "error", "logging", "bytes", "client", "ring", "clock",
+            "net", "register", "config", "storage", "peer", "node", "server",
         ],
     ),
     ("lib", &[]),

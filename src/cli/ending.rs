@@ -1,7 +1,6 @@
 //! How signals end `dynamo node`: in order where that can be, and soon in any case.
 
 use std::io;
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
+use crate::logging;
 use crate::ring::NodeId;
 
 /// These end the node.
@@ -61,11 +61,11 @@ fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
     );
     if waiting.try_send(()).is_err() {
         info!("{id}: ended before it served");
-        end_at_once(0);
+        logging::exit(0);
     }
     while Instant::now() < until {
         if signals.pending().any(|signal| ENDING.contains(&signal)) {
-            end_at_once(1);
+            logging::exit(1);
         }
         thread::sleep(LOOK_AGAIN);
     }
@@ -74,12 +74,7 @@ fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
          nothing that it acknowledged is lost",
         GRACE.as_secs()
     );
-    end_at_once(1);
-}
-
-fn end_at_once(code: i32) -> ! {
-    log::logger().flush();
-    process::exit(code)
+    logging::exit(1);
 }
 
 /// Whether this process was started so that the end of its terminal does not concern it.

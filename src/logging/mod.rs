@@ -9,6 +9,7 @@ mod seldom;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
+use std::process;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +50,12 @@ pub fn start() -> io::Result<()> {
 /// Prints a line whatever is logged.
 pub fn print(line: &str) {
     LINES.push(format!("{line}\n").as_bytes());
+}
+
+/// Ends the process once all that was logged is written, or cannot be.
+pub fn exit(code: i32) -> ! {
+    LINES.flush(FAREWELL);
+    process::exit(code)
 }
 
 /// The default hook would write to standard error itself.

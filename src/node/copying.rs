@@ -12,6 +12,7 @@ use log::{error, warn};
 
 use super::Node;
 use crate::bytes::Key;
+use crate::logging;
 use crate::peer::{Reply, Request};
 use crate::register::{Fence, Operation, Outcome, Record, Seen, VoteReply, copied};
 use crate::ring::NodeId;
@@ -136,7 +137,7 @@ impl Node {
         );
         if !self.given_up.is_empty() {
             error!("{}: not started: {way_out}", self.id);
-            std::process::exit(1);
+            logging::exit(1);
         }
         error!("{}: cannot copy and does not vote: {way_out}", self.id);
         &[]

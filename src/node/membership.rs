@@ -30,6 +30,7 @@ use log::{error, info, warn};
 use super::copying::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
 use super::{Node, SEQUENCE_BLOCK};
 use crate::lock;
+use crate::logging;
 use crate::peer::message::{Known, Recognition, Resumed};
 use crate::peer::{Reply, Request};
 use crate::ring::NodeId;
@@ -289,7 +290,7 @@ impl Node {
              again it discards its data folder and copies everything before it votes",
             self.id
         );
-        std::process::exit(1);
+        logging::exit(1);
     }
 
     /// Ends the process: another one of this node is running.
@@ -305,6 +306,6 @@ impl Node {
              discards what is in the folder and copies everything before it votes",
             self.id, self.id
         );
-        std::process::exit(1);
+        logging::exit(1);
     }
 }

@@ -38,6 +38,7 @@ use log::{error, info};
 use crate::config::{Config, Member};
 use crate::error::Failure;
 use crate::lock;
+use crate::logging;
 use crate::net;
 use crate::peer::inbound::Inbound;
 use crate::peer::{Link, Respond, link};
@@ -334,6 +335,5 @@ fn stop_at_once(id: NodeId, error: &io::Error) {
         "{id}: the data folder cannot be written to: {error}. The node ends; nothing that it \
          acknowledged is lost. Make room or mend the disk, and start it again"
     );
-    log::logger().flush();
-    std::process::exit(74);
+    logging::exit(74);
 }
