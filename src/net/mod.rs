@@ -71,6 +71,23 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_does_not_hold_much_back() {
+        let (out, mut receiver) = pair(1 << 20);
+        let surely = Duration::from_secs(10);
+        receiver.set_read_timeout(Some(surely)).unwrap();
+        let chunk = vec![7; 32 << 10];
+        let mut received = vec![0; 2 * chunk.len()];
+        batch(|| {
+            assert!(out.send(&chunk) && out.waiting() > 0);
+            assert!(out.send(&chunk));
+            receiver.read_exact(&mut received).unwrap();
+            assert!(out.send(b"the rest") && out.waiting() > 0);
+        });
+        receiver.read_exact(&mut received[..8]).unwrap();
+        assert_eq!(&received[..8], b"the rest");
+    }
+
+    #[test]
     fn what_rides_along_goes_out_with_the_next_message_or_once_it_is_late() {
         let (out, mut receiver) = pair(1000);
         let waits = |out: &Outgoing, receiver: &mut TcpStream| {

@@ -25,6 +25,9 @@ use crate::{lock, wait};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 64 << 10;
+/// A batch that has queued so many bytes for a connection writes them at once: the receiver takes
+/// silence for a failure, and has something to do meanwhile.
+const MOST_HELD_BACK: usize = 64 << 10;
 
 /// The sending side of one connection.
 pub struct Outgoing {
@@ -53,7 +56,7 @@ thread_local! {
 }
 
 /// Runs `work`, and writes what it sent on any connection only at its end: one system call per
-/// connection, however many messages.
+/// connection, however many messages. Of more than 64 KiB nothing is held back.
 pub fn batch<T>(work: impl FnOnce() -> T) -> T {
     if IN_BATCH.replace(true) {
         return work();
@@ -88,42 +91,47 @@ impl Outgoing {
     /// Sends bytes, in the order of the calls; false if the connection is closed or too much
     /// waits already, and nothing was sent.
     pub fn send(self: &Arc<Self>, bytes: &[u8]) -> bool {
-        let sent = self.send_along(bytes);
-        if sent {
-            self.flush();
+        let queued = self.append(bytes);
+        if let Some(queued) = queued {
+            self.flush(queued);
         }
-        sent
+        queued.is_some()
     }
 
     /// Like [`Outgoing::send`], but the bytes wait for the next ones that are sent, or for
     /// [`Outgoing::flush_late`].
     pub fn send_along(&self, bytes: &[u8]) -> bool {
+        self.append(bytes).is_some()
+    }
+
+    /// Returns how many bytes are queued now that nobody writes yet; none if these cannot be.
+    fn append(&self, bytes: &[u8]) -> Option<usize> {
         let mut queue = lock(&self.queue);
         let waiting = queue.waiting + bytes.len();
         if queue.closed || !queue.share.hold(waiting) {
-            return false;
+            return None;
         }
         queue.waiting = waiting;
         queue.bytes.extend_from_slice(bytes);
-        true
+        Some(queue.bytes.len())
     }
 
     /// Has what is queued written if it was already waiting at the last call of this. Returns
     /// whether anything was queued.
     pub fn flush_late(self: &Arc<Self>) -> bool {
         let mut queue = lock(&self.queue);
-        let waits = !queue.bytes.is_empty();
-        let late = std::mem::replace(&mut queue.late, waits);
+        let queued = queue.bytes.len();
+        let late = std::mem::replace(&mut queue.late, queued > 0);
         drop(queue);
         if late {
-            self.flush();
+            self.flush(queued);
         }
-        waits
+        queued > 0
     }
 
-    /// Has what is queued written: now, or at the end of the batch.
-    fn flush(self: &Arc<Self>) {
-        if !IN_BATCH.get() {
+    /// Has the bytes that are queued written, which are so many: now, or at the end of the batch.
+    fn flush(self: &Arc<Self>, queued: usize) {
+        if !IN_BATCH.get() || queued >= MOST_HELD_BACK {
             return self.write_queue();
         }
         UNSENT.with_borrow_mut(|unsent| {
