@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{error, warn};
 
 use super::Node;
+use super::waiting::Wanted;
 use crate::bytes::Key;
 use crate::logging;
 use crate::peer::{Reply, Request};
@@ -22,8 +23,6 @@ use crate::storage::{Scan, Standing};
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long to wait before logging for which node this one waits.
 pub(super) const TELL_AFTER: Duration = Duration::from_secs(1);
-/// Keys whose states are chosen anew at a time: they share messages and the disk's syncs.
-const CHOSEN_AT_A_TIME: usize = 64;
 
 /// Asks until there is an answer; none if the node ends. Who did not answer is the error.
 pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, NodeId>) -> Option<T> {
@@ -59,13 +58,13 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) ->
         tell_loss(node, range, &lost, &others);
     }
     let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
-    let mut differing = Vec::new();
+    let mut differing = Wanted::default();
     loop {
         for source in &mut sources {
             source.fill(node)?;
         }
         let Some(key) = sources.iter().filter_map(Source::first).min().cloned() else {
-            return choose_anew(node, &others, &differing);
+            return choose_anew(node, &others, &differing.take());
         };
         let told: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
         node.stats.copied.add(1);
@@ -74,12 +73,13 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) ->
         } else {
             Some(copied::highest(&told))
         };
-        match agreed {
-            Some(record) => node.store.absorb(&key, record),
-            None => differing.push(key),
+        if let Some(record) = agreed {
+            node.store.absorb(&key, record);
+            continue;
         }
-        if differing.len() >= CHOSEN_AT_A_TIME {
-            choose_anew(node, &others, &std::mem::take(&mut differing))?;
+        let size = told.iter().map(Record::value_size).max();
+        if differing.add(key, size.unwrap_or_default()) {
+            choose_anew(node, &others, &differing.take())?;
         }
     }
 }

@@ -19,6 +19,33 @@ use crate::peer::{Reply, Request};
 use crate::register::Outcome;
 use crate::ring::NodeId;
 
+/// How many keys' states are asked for at a time, at the most.
+const KEYS_AT_A_TIME: usize = 64;
+/// No more are asked for at a time once their values have so many bytes: the answers come soon, and
+/// what else the same peer is asked does not wait for long behind them.
+const BYTES_AT_A_TIME: usize = 1 << 20;
+
+/// Keys whose states are asked for together: they share messages and the disk's syncs.
+#[derive(Default)]
+pub(super) struct Wanted {
+    keys: Vec<Key>,
+    bytes: usize,
+}
+
+impl Wanted {
+    /// Adds a key with a value of so many bytes; returns whether it is time to ask.
+    pub(super) fn add(&mut self, key: Key, size: usize) -> bool {
+        self.keys.push(key);
+        self.bytes += size;
+        self.keys.len() >= KEYS_AT_A_TIME || self.bytes >= BYTES_AT_A_TIME
+    }
+
+    /// Takes the keys out that were added.
+    pub(super) fn take(&mut self) -> Vec<Key> {
+        std::mem::take(self).keys
+    }
+}
+
 impl Node {
     /// Whether the node is ending: what waits gives up.
     pub(super) fn ending(&self) -> bool {

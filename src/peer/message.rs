@@ -19,9 +19,9 @@ use crate::storage::{ClusterId, Page, Position, Scan, Standing, Start, StorageId
 /// Raised whenever nodes of two versions would misunderstand each other.
 pub const PROTOCOL: u32 = 5;
 
-/// The longest line, in bytes: a page of 4 MiB of records and one more, with the largest key and
+/// The longest line, in bytes: a page of 1 MiB of records and one more, with the largest key and
 /// value, which take some 3 MiB.
-pub const MAX_LINE: usize = 8 << 20;
+pub const MAX_LINE: usize = 5 << 20;
 /// How many bytes of questions, and how many of replies, may wait for a peer that does not read
 /// them.
 pub const QUEUE_LIMIT: usize = 64 << 20;

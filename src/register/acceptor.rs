@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Ballot, Fence, State};
+use crate::bytes::{Bytes, Value};
 use crate::clock::VectorClock;
 use crate::rules::{self, Rule};
 
@@ -174,8 +175,16 @@ impl Record {
 
     /// Whether a value was accepted last: else it is a tombstone, or nothing at all.
     pub fn has_value(&self) -> bool {
-        let accepted = self.accepted.as_ref();
-        accepted.is_some_and(|own| own.state.value.is_some())
+        self.value().is_some()
+    }
+
+    /// How long the value is that was accepted last, in bytes; 0 without one.
+    pub fn value_size(&self) -> usize {
+        self.value().map_or(0, Bytes::len)
+    }
+
+    fn value(&self) -> Option<&Value> {
+        self.accepted.as_ref()?.state.value.as_ref()
     }
 
     /// Whether this replica holds just this tombstone, or has no state and is past it: takes

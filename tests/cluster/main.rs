@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod catching_up;
 mod clients;
 mod commands;
 mod copied_folders;

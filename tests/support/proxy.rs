@@ -14,7 +14,7 @@ mod lines;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -35,6 +35,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     ending: AtomicBool,
+    /// How many bytes were passed on, on all ways.
+    carried: AtomicU64,
 }
 
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Network {
             state: Mutex::default(),
             changed: Condvar::new(),
             ending: AtomicBool::new(false),
+            carried: AtomicU64::new(0),
         });
         let mut ports = BTreeMap::new();
         for &from in peer_ports.keys() {
@@ -133,6 +136,11 @@ impl Network {
     pub fn befallen(&self, from: u32, to: u32) -> usize {
         let state = self.shared.state.lock().unwrap();
         state.befallen.get(&(from, to)).copied().unwrap_or(0)
+    }
+
+    /// How many bytes all nodes together have sent to each other so far.
+    pub fn carried(&self) -> u64 {
+        self.shared.carried.load(Ordering::Relaxed)
     }
 
     /// Closes the connections between two nodes; they may open new ones.
@@ -252,8 +260,11 @@ impl Shared {
             if batch.befall(doubled, disordered) {
                 self.state.lock().unwrap().count(way);
             }
+            let bytes = batch.bytes();
+            let count = bytes.len() as u64;
+            self.carried.fetch_add(count, Ordering::Relaxed);
             let swallowed = connection.half_open.load(Ordering::SeqCst);
-            if (!swallowed && to.write_all(&batch.bytes()).is_err()) || batch.is_last() {
+            if (!swallowed && to.write_all(&bytes).is_err()) || batch.is_last() {
                 return;
             }
         }

@@ -9,15 +9,15 @@ use log::{debug, info};
 use super::Comparison;
 use crate::bytes::Key;
 use crate::net;
+use crate::node::waiting::Wanted;
 use crate::node::{Node, Origin};
 use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
+use crate::storage::records::Entry;
 use crate::storage::{Scan, Urgency};
 
-/// States that are asked for at a time.
-const PULLS_AT_A_TIME: usize = 64;
 /// The wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
 /// The longest wait for a comparison that is due.
@@ -107,20 +107,24 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
         after: None,
         states: false,
     };
-    let mut pulled = 0;
+    let (mut wanted, mut pulled) = (Wanted::default(), 0);
     loop {
         let Some(Reply::Page(page)) = node.ask_and_wait(with, Request::Scan(scan.clone())) else {
             return None;
         };
-        let newer: Vec<Key> = page
-            .entries
-            .into_iter()
-            .filter(|entry| entry.accepted > node.store.accepted(&entry.key))
-            .map(|entry| entry.key)
-            .collect();
-        for keys in newer.chunks(PULLS_AT_A_TIME) {
-            pulled += pull(node, with, keys)?;
+        for Entry {
+            key,
+            accepted,
+            size,
+            ..
+        } in page.entries
+        {
+            let newer = accepted > node.store.accepted(&key);
+            if newer && wanted.add(key, size) {
+                pulled += pull(node, with, &wanted.take())?;
+            }
         }
+        pulled += pull(node, with, &wanted.take())?;
         if page.next.is_none() || node.ending() {
             return Some(pulled);
         }

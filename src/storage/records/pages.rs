@@ -42,15 +42,17 @@ pub struct Entry {
     pub key: Key,
     /// The ballot that was accepted, [`Ballot::ZERO`] for none.
     pub accepted: Ballot,
+    /// How long its value is, in bytes: what a question for the state would bring.
+    pub size: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
 }
 
 /// A page ends after this many entries.
 const PAGE_ENTRIES: usize = 1000;
-/// A page ends once it may have this many bytes as a line of JSON: with one entry more, of whatever size, it
-/// fits the longest line between nodes.
-const PAGE_BYTES: usize = 4 << 20;
+/// A page ends once it may have this many bytes as a line of JSON: whoever asks hears something soon, and
+/// nobody waits for long behind it. With one entry more, of whatever size, it fits the longest line between nodes.
+const PAGE_BYTES: usize = 1 << 20;
 /// A scan looks at this many records at the most before it lets others at them.
 const PAGE_VISITS: usize = 20_000;
 
@@ -78,6 +80,7 @@ impl Records {
                 page.entries.push(Entry {
                     key: key.clone(),
                     accepted,
+                    size: slot.record.value_size(),
                     record,
                 });
             }
