@@ -9,13 +9,13 @@ use super::introduced::Joining;
 use super::{Node, Origin};
 use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
-use crate::register::{Seen, VoteReply, VoteRequest};
+use crate::register::{Ballot, Seen, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Position};
 use crate::rules::{self, Rule};
 use crate::storage::Urgency;
 
 /// What is accepted at all is accepted everywhere by then.
-const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
+pub(super) const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
 
 impl Service for Node {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond) {
@@ -125,20 +125,28 @@ impl Node {
             return respond.reply(Reply::Abstain);
         }
         let node = self.clone();
-        let accepts = matches!(vote, VoteRequest::Accept(_));
+        let proposed = vote.proposed().map(|ballot| (key.clone(), ballot));
         self.store.vote(key, vote, urgency, move |reply| {
-            node.look_after(accepts, &reply, range);
+            node.look_after(proposed, &reply, range);
             respond.reply(Reply::Vote(reply));
         });
     }
 
-    /// A replica that refused to accept, since it had promised a higher ballot to a proposal that came
-    /// to nothing, may have missed what the others chose: it compares, once they have had the time.
-    pub(super) fn look_after(self: &Arc<Node>, accepts: bool, reply: &VoteReply, range: usize) {
-        if accepts && matches!(reply, VoteReply::Rejected(_)) {
+    /// A replica that refused to accept what was proposed for a key, since it had promised a higher
+    /// ballot, may have missed what the others chose: it compares, once they have had the time,
+    /// unless what it promised that ballot to has come meanwhile.
+    pub(super) fn look_after(
+        self: &Arc<Node>,
+        proposed: Option<(Key, Ballot)>,
+        reply: &VoteReply,
+        range: usize,
+    ) {
+        if let (Some((key, ballot)), VoteReply::Rejected(_)) = (proposed, reply) {
             let node = self.clone();
             self.later(OTHERS_HAVE_IT, move || {
-                node.anti_entropy.refused(&node.ring, range);
+                if node.store.accepted(&key) < ballot {
+                    node.anti_entropy.refused(&node.ring, range);
+                }
             });
         }
     }

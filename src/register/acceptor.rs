@@ -44,6 +44,16 @@ pub enum VoteRequest {
     },
 }
 
+impl VoteRequest {
+    /// The ballot of the state to accept, if there is one.
+    pub fn proposed(&self) -> Option<Ballot> {
+        match self {
+            VoteRequest::Accept(accepted) => Some(accepted.ballot),
+            _ => None,
+        }
+    }
+}
+
 /// What a replica answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

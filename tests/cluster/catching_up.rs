@@ -1,5 +1,8 @@
 //! Catching up costs what was missed, and disturbs nobody.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use simple_dynamo::bytes::MAX_VALUE;
 
 use crate::support::cluster::{Plan, THREE};
@@ -28,4 +31,38 @@ fn large_values_that_a_node_missed_are_sent_to_it_once() {
         carried < missed + missed / 2,
         "{carried} bytes were sent for {missed} that were missed"
     );
+}
+
+/// Whoever pulls a state that is outrun meanwhile has nothing to make up for.
+#[test]
+fn listings_beside_writers_need_no_full_rounds() {
+    let cluster = Plan::of(&THREE).start();
+    let restored = || -> u64 {
+        let of = |id| cluster.stat(id, "keys_restored").unwrap().parse::<u64>();
+        THREE.into_iter().map(|id| of(id).unwrap()).sum()
+    };
+    let before = restored();
+    let until = Instant::now() + Duration::from_secs(4);
+    let listings: usize = thread::scope(|scope| {
+        for writer in 0..8 {
+            let mut client = cluster.client(THREE[writer % THREE.len()]);
+            scope.spawn(move || {
+                for number in (writer..).take_while(|_| Instant::now() < until) {
+                    let reply = client.call(&format!("PUT hot{} x", number % 4)).unwrap();
+                    assert!(reply.starts_with("OK "), "{reply}");
+                }
+            });
+        }
+        let list = |id| {
+            let own = || cluster.list(id, "GET @").expect("all others answer");
+            let until_then = || (Instant::now() < until).then(own);
+            std::iter::from_fn(until_then).count()
+        };
+        let lists = THREE.map(|id| scope.spawn(move || list(id)));
+        lists.into_iter().map(|it| it.join().unwrap()).sum()
+    });
+    let rounds = restored() - before;
+    println!("{listings} listings, {rounds} full rounds");
+    assert!(listings > 0);
+    assert!(rounds < 5, "{rounds} full rounds in {listings} listings");
 }

@@ -62,6 +62,8 @@ fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
     });
     cluster.done(coordinator, "DEL k");
     cluster.await_keys(refusing, 0);
+    let rounds = cluster.stat(refusing, "keys_restored");
+    assert_ne!(rounds.as_deref(), Some("0"), "it took what it had refused");
 }
 
 #[test]

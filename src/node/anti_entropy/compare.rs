@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::unbounded;
 use log::{debug, info};
 
-use super::Comparison;
+use super::{Comparison, LOOK_AGAIN};
 use crate::bytes::Key;
 use crate::net;
+use crate::node::replica::OTHERS_HAVE_IT;
 use crate::node::waiting::Wanted;
 use crate::node::{Node, Origin};
 use crate::peer::{Reply, Request};
@@ -155,33 +156,39 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 }
 
 /// The same rule as for any accept. Where this replica has promised a higher ballot it may not
-/// take the old one: then the state is chosen anew, at a higher ballot still. Returns whether this
+/// take the old one. Mostly that belongs to a proposal under way, and what that proposes comes here
+/// in a moment; otherwise the state is chosen anew, at a higher ballot still. Returns whether this
 /// replica holds each of them now, or what came after it.
 ///
 /// All votes are on their way before one is waited for: they share the disk's syncs.
 fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
-    let (told, votes) = bounded(states.len());
+    let (told, voted) = unbounded();
     for (key, accepted) in states {
-        let (told, asked) = (told.clone(), key.clone());
+        let told = told.clone();
         let request = VoteRequest::Accept(accepted.clone());
-        node.store.vote(key, &request, Urgency::Now, move |vote| {
-            let _ = told.send((asked, vote));
+        node.store.vote(key, &request, Urgency::Now, move |_| {
+            let _ = told.send(());
         });
     }
     drop(told);
+    voted.into_iter().for_each(drop);
+    let lags = |(key, accepted): &&(Key, Accepted)| {
+        node.store.accepted(key) < accepted.ballot && !node.store.is_past(key, accepted)
+    };
+    let mut lagging = Vec::from_iter(states.iter().filter(lags));
+    let until = Instant::now() + OTHERS_HAVE_IT;
+    while !lagging.is_empty() && Instant::now() < until {
+        node.pause(LOOK_AGAIN);
+        lagging.retain(lags);
+    }
     let (told, restored) = unbounded();
-    for (key, vote) in votes {
-        if let VoteReply::Rejected(_) = vote {
-            node.stats.restored.add(1);
-            let origin = Origin::AntiEntropy(told.clone());
-            net::batch(|| node.coordinate(origin, key, Operation::Restore, None));
-        }
+    for (key, _) in &lagging {
+        node.stats.restored.add(1);
+        let origin = Origin::AntiEntropy(told.clone());
+        net::batch(|| node.coordinate(origin, key.clone(), Operation::Restore, None));
     }
     drop(told);
     // What is chosen anew may be held by the other replicas alone.
     restored.into_iter().for_each(drop);
-    let held = |(key, accepted): &(Key, Accepted)| {
-        node.store.accepted(key) >= accepted.ballot || node.store.is_past(key, accepted)
-    };
-    states.iter().all(held)
+    !lagging.iter().any(lags)
 }

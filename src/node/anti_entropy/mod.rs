@@ -26,7 +26,7 @@ use crate::register::Quorums;
 use crate::ring::{NodeId, Ring};
 use crate::{lock, wait_for};
 
-/// Who waits for comparisons looks after this time whether others have to be asked.
+/// Who waits for what others do looks after this time whether it is there, or others have to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which ranges are to be compared with whom.

@@ -133,10 +133,10 @@ impl Node {
         let node = self.clone();
         let asked = self.began.elapsed();
         lock(&self.paces[&self.id]).asked(asked);
-        let accepts = matches!(request, VoteRequest::Accept(_));
+        let proposed = request.proposed().map(|ballot| (key.clone(), ballot));
         self.store.vote(key, request, Urgency::Now, move |vote| {
             lock(&node.paces[&node.id]).answered(asked, node.began.elapsed());
-            node.look_after(accepts, &vote, range);
+            node.look_after(proposed, &vote, range);
             node.voted(ticket, node.id, Some(vote));
         });
         true
