@@ -5,21 +5,26 @@ case ${DYNAMO_CLUSTER:-/} in
 /*) ;;
 *) DYNAMO_CLUSTER=$PWD/$DYNAMO_CLUSTER ;;
 esac
-cd "$(dirname "$0")"
+# How to call this script again.
+RUN=./run.sh
+case $0 in */*) RUN=$(printf %q "$0") ;; esac
+# This file may be a link to that of the checkout. With a CDPATH, only a whole path leads there.
+cd -- "$(dirname -- "$(readlink -f -- "$0")")"
 
 BINARY=target/release/dynamo
+# Cargo shows how far it is only on a terminal.
+QUIET=()
+[ -t 2 ] || QUIET=(--quiet)
 # With more threads than cores, a thread that wakes up need not interrupt the one that woke it: what
 # that one still has to send then goes out in larger batches.
 SCHEDULE=()
 ! chrt --batch 0 true 2>/dev/null || SCHEDULE=(chrt --batch 0)
 CLUSTER=()
 STATE=target/cluster
-# How to call this script again for the same cluster.
-RUN=./run.sh
 if [ -n "${DYNAMO_CLUSTER:-}" ]; then
     CLUSTER=(--cluster "$DYNAMO_CLUSTER")
     STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
-    RUN="DYNAMO_CLUSTER=$(printf %q "$DYNAMO_CLUSTER") ./run.sh"
+    RUN="DYNAMO_CLUSTER=$(printf %q "$DYNAMO_CLUSTER") $RUN"
 fi
 
 # A line between what a node logged before and after its start.
@@ -37,7 +42,7 @@ usage: ./run.sh [COMMAND]
   kill ID       kill -9 a node
   start ID [OPTIONS]  start it again; OPTIONS go to the node
   pause ID      stop a node (SIGSTOP)     resume ID  let it go on (SIGCONT)
-  wait          until every node that runs answers and has what it missed
+  wait          until every node that runs answers and has what it missed, as long as they get on
   logs [ID]     the last lines of the nodes' logs
   shell [ID]    type requests at a node
   bench [...]   measure the running cluster; see ./run.sh bench --help
@@ -65,9 +70,18 @@ need_cargo() {
 }
 
 build() {
+    local built
     need_cargo
-    # Where the caller's cargo puts other builds does not matter here.
-    env -u CARGO_BUILD_TARGET cargo build --release --quiet --target-dir target
+    [ -t 2 ] || [ -e "$BINARY" ] || echo "building, which takes a minute or two the first time" >&2
+    # Where the caller's cargo puts other builds does not matter here; but its configuration may name a
+    # target, and then cargo puts the program into a folder of that name.
+    built=$(env -u CARGO_BUILD_TARGET cargo build --release ${QUIET[@]+"${QUIET[@]}"} --target-dir target \
+        --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    [ -n "$built" ] || fail "cargo does not tell where it has put the program"
+    [ "$built" -ef "$BINARY" ] || {
+        mkdir -p target/release
+        ln -sf -- "$built" "$BINARY"
+    }
 }
 
 # Of the system's own: on Debian in the package procps.
@@ -85,7 +99,7 @@ own_state() {
     local owner
     if [ -e "$STATE/file" ]; then
         read -r owner <"$STATE/file"
-        [ "$owner" = "${DYNAMO_CLUSTER:-}" ] ||
+        [ "$(readlink -m -- "$owner")" = "$(readlink -m -- "${DYNAMO_CLUSTER:-}")" ] ||
             fail "$STATE is the state of $owner; give your cluster file another name"
     elif [ -n "${DYNAMO_CLUSTER:-}" ] && [ ! -e "$DYNAMO_CLUSTER" ]; then
         fail "there is no cluster file $DYNAMO_CLUSTER"
@@ -113,11 +127,13 @@ nodes() {
 }
 
 # The process id of a node that runs, or nothing. A number in a file may be another process's
-# by now, so what it runs is looked at.
+# by now, so what it runs is looked at; and the file may be a copy of another checkout's, so where
+# it runs is looked at, too: start_node starts it here.
 pid_of() {
     local pid
     { read -r pid <"$STATE/$1.pid" && kill -0 "$pid"; } 2>/dev/null || return 1
-    [[ $(ps -o args= -p "$pid" 2>/dev/null) == *"dynamo node $1 "* ]] || return 1
+    [[ $(ps -ww -o args= -p "$pid" 2>/dev/null) == *"dynamo node $1 "* ]] || return 1
+    [ "/proc/$pid/cwd" -ef . ] || return 1
     echo "$pid"
 }
 
@@ -156,7 +172,7 @@ owner_of_port() {
     [ -z "$socket" ] ||
         pid=$(find /proc/[0-9]*/fd -lname "socket:\[$socket\]" 2>/dev/null | cut -d/ -f3 | head -n 1) || true
     if [ -n "$pid" ]; then
-        echo "process $pid, $(ps -o args= -p "$pid")"
+        echo "process $pid, $(ps -ww -o args= -p "$pid")"
     else
         echo "a process that cannot be told from here"
     fi
@@ -242,17 +258,15 @@ await() {
 
 # Whether a node cannot get ready, and why.
 hinders() {
-    local pid process
-    read -r pid <"$STATE/$1.pid"
-    process=$(ps -o state=,args= -p "$pid" 2>/dev/null) || true
-    case $process in
-    T*"dynamo node $1 "*) echo "run.sh: node $1 is paused; $RUN resume $1 lets it go on" >&2 ;;
-    *"dynamo node $1 "*) return 1 ;;
-    *)
+    local pid
+    if ! pid=$(pid_of "$1"); then
         echo "run.sh: node $1 has ended:" >&2
         tail -n 2 "$STATE/$1.log" | grep -vFx -e "$STARTED" >&2 || true
-        ;;
-    esac
+    elif [[ $(ps -o state= -p "$pid" 2>/dev/null) == T* ]]; then
+        echo "run.sh: node $1 is paused; $RUN resume $1 lets it go on" >&2
+    else
+        return 1
+    fi
 }
 
 down() {
@@ -373,15 +387,16 @@ END
 check() {
     need_cargo
     cargo fmt --check || fail "the formatter disagrees: run cargo fmt"
-    cargo clippy --quiet --all-targets -- -D warnings
-    cargo clippy --quiet --test soak -- -D warnings
+    cargo clippy ${QUIET[@]+"${QUIET[@]}"} --all-targets -- -D warnings
+    cargo clippy ${QUIET[@]+"${QUIET[@]}"} --test soak -- -D warnings
+    cargo test ${QUIET[@]+"${QUIET[@]}"} --no-run
     cargo test --quiet
 }
 
-# A seed of one's own comes after the flag that lets it choose one, and wins.
-grade() {
+# Runs a test program that has options of its own.
+harness() {
     need_cargo
-    cargo test --release --quiet --test grade -- --any-seed "$@"
+    cargo test ${QUIET[@]+"${QUIET[@]}"} "$@"
 }
 
 clean() {
@@ -419,10 +434,11 @@ wait) built && need_tools && own_state && await ;;
 logs) logs "$@" ;;
 shell) built && dynamo shell "$@" ;;
 bench) built && dynamo bench "$@" ;;
-plot) need_cargo && cargo test --release --quiet --test plot -- --secs 12 --out report/plots "$@" ;;
-soak) need_cargo && cargo test --profile checked --quiet --test soak -- "$@" ;;
-grade) grade "$@" ;;
-stress) need_cargo && cargo test --profile checked --quiet --test stress -- "$@" ;;
+plot) harness --release --test plot -- --secs 12 --out report/plots "$@" ;;
+soak) harness --profile checked --test soak -- "$@" ;;
+# A seed of one's own comes after the flag that lets it choose one, and wins.
+grade) harness --release --test grade -- --any-seed "$@" ;;
+stress) harness --profile checked --test stress -- "$@" ;;
 test) check ;;
 clean) clean ;;
 esac
