@@ -20,7 +20,6 @@ mod pages;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
-mod tables;
 pub mod tombstones;
 
 use std::io;

@@ -11,7 +11,6 @@ use sha1::{Digest, Sha1};
 pub use pages::{Entry, Page, Scan};
 
 use super::commit::Lsn;
-use super::tables::Tables;
 use crate::bytes::Key;
 use crate::clock::VectorClock;
 use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
@@ -24,9 +23,8 @@ pub const BUCKETS: usize = 1024;
 #[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
-    slots: Tables<Slot>,
-    /// Their keys in order, and where on the ring each belongs.
-    order: BTreeMap<Key, Place>,
+    /// A tree, which never moves much at a time: of a hash table that grows everybody would wait.
+    slots: BTreeMap<Key, Slot>,
     /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
@@ -62,8 +60,7 @@ impl Records {
         let digests = vec![vec![0; BUCKETS]; ring.members().len()];
         Records {
             ring,
-            slots: Tables::default(),
-            order: BTreeMap::new(),
+            slots: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             bytes: 0,
             fence: Fence::default(),
@@ -75,7 +72,7 @@ impl Records {
 
     /// How many keys have a record.
     pub fn count(&self) -> usize {
-        self.order.len()
+        self.slots.len()
     }
 
     /// How many of them hold no value.
@@ -105,13 +102,12 @@ impl Records {
 
     /// Applies an update that the log entry `lsn` makes durable.
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
-        let slot = self.slots.get_or_insert_with(key, || {
+        let slot = self.slots.entry(key.clone()).or_insert_with(|| {
             let position = Position::of(key.as_slice());
             let place = Place {
                 range: self.ring.range_at(position) as u16,
                 bucket: position.low_bits() % BUCKETS as u16,
             };
-            self.order.insert(key.clone(), place);
             self.bytes += memory(key, &self.absent.0);
             Slot {
                 record: self.absent.0.clone(),
@@ -162,7 +158,6 @@ impl Records {
             self.fence.raise(&slot.record);
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
-            self.order.remove(key);
             self.bytes -= memory(key, &slot.record);
             let Place { range, bucket } = slot.place;
             self.digests[range as usize][bucket as usize] ^= slot.digest;

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Place, Records};
+use super::{Place, Records, Slot};
 use crate::bytes::Key;
 use crate::register::{Ballot, Fence, Record};
 use crate::storage::commit::Lsn;
@@ -64,15 +64,13 @@ impl Records {
             ..Page::default()
         };
         let (mut lsn, mut bytes) = (self.absent.1, 0);
-        for (visits, (key, place)) in self.after(scan.after.as_ref()).enumerate() {
+        for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
+            let Place { range, bucket } = slot.place;
             let wanted = scan
                 .buckets
                 .as_ref()
-                .is_none_or(|b| b.binary_search(&place.bucket).is_ok());
-            if place.range as usize == scan.range
-                && wanted
-                && let Some(slot) = self.slots.get(key)
-            {
+                .is_none_or(|b| b.binary_search(&bucket).is_ok());
+            if range as usize == scan.range && wanted {
                 let record = scan.states.then(|| slot.record.clone());
                 bytes += size(key, record.as_ref());
                 lsn = lsn.max(slot.lsn);
@@ -98,8 +96,7 @@ impl Records {
         let mut lsn = 0;
         let mut bytes = 0;
         let mut records = Vec::new();
-        let found = self.after(after);
-        for (key, slot) in found.filter_map(|(key, _)| Some((key, self.slots.get(key)?))) {
+        for (key, slot) in self.after(after) {
             lsn = lsn.max(slot.lsn);
             bytes += size(key, Some(&slot.record));
             records.push((key.clone(), slot.record.clone()));
@@ -110,9 +107,9 @@ impl Records {
         (records, lsn)
     }
 
-    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Place)> {
+    fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
         let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range::<Key, _>((start, Bound::Unbounded))
+        self.slots.range::<Key, _>((start, Bound::Unbounded))
     }
 }
 
