@@ -1,6 +1,7 @@
 //! Starting: reads the newest snapshot and the logs after it.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -142,7 +143,7 @@ pub fn recover(
     }
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
-    let last_used = last_used(disk, &current)?;
+    let (last_used, mut last_content) = last_used(disk, &current)?;
     // Each start and each snapshot begins the next log, so none between the first and the last may
     // be missing.
     for (place, &log) in current.iter().enumerate() {
@@ -150,7 +151,12 @@ pub fn recover(
         if log != expected {
             return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
         }
-        let end = recovered.read_log(disk, identity, log, log >= last_used)?;
+        let content = if log == last_used {
+            mem::take(&mut last_content)
+        } else {
+            disk.read(&log_name(log))?
+        };
+        let end = recovered.read_log(disk, identity, log, content, log >= last_used)?;
         recovered.position = Position { log, bytes: end };
         info!("{}: read {end} bytes of {}", identity.node, log_name(log));
     }
@@ -186,10 +192,10 @@ impl Recovered {
         disk: &dyn Disk,
         identity: &Identity,
         log: u64,
+        content: Vec<u8>,
         last: bool,
     ) -> Result<u64, OpenError> {
         let name = log_name(log);
-        let content = disk.read(&name)?;
         let (mut end, mut ended) = (0, false);
         let mut frames = Frames::new(&content);
         while let Some(frame) = frames.next() {
@@ -258,12 +264,13 @@ impl Recovered {
     }
 }
 
-/// The last log that anything was written to, or 0: all before it are whole.
-fn last_used(disk: &dyn Disk, logs: &[u64]) -> io::Result<u64> {
+/// The last log that anything was written to, and what is in it, or 0: all before it are whole.
+fn last_used(disk: &dyn Disk, logs: &[u64]) -> io::Result<(u64, Vec<u8>)> {
     for &log in logs.iter().rev() {
-        if Frames::new(&disk.read(&log_name(log))?).next().is_some() {
-            return Ok(log);
+        let content = disk.read(&log_name(log))?;
+        if Frames::new(&content).next().is_some() {
+            return Ok((log, content));
         }
     }
-    Ok(0)
+    Ok((0, Vec::new()))
 }
