@@ -7,5 +7,6 @@ pub mod node;
 pub mod nodes;
 pub mod shell;
 pub mod status;
+mod ticker;
 
 pub use arguments::{Arguments, UsageError};

@@ -18,9 +18,9 @@ use tally::Tally;
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
 next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
-the next one. Where anything will be read, every key is put first, which is not measured. The keys are
-bench:0, bench:1 and so on, and they stay. The time begins when all are connected. What ends with an
-error is counted apart.
+the next one. Where anything will be read, every key is put first, and at the end all are deleted; neither
+is measured. The keys are bench:0, bench:1 and so on. The time begins when all are connected. What ends
+with an error is counted apart.
 
 usage: dynamo bench [options]
 
@@ -29,6 +29,7 @@ usage: dynamo bench [options]
   --keys N             keys are drawn evenly from so many; 10000 by default
   --value BYTES        length of the values, from 0; 100 by default
   --secs SECONDS       5 by default
+  --keep               do not delete the keys
   --seed N             the same seed draws the same requests; 1 by default
   --cluster FILE       the cluster file; without it, the course's five nodes on 127.0.0.1
 
@@ -54,6 +55,7 @@ struct Load {
     value: usize,
     duration: Duration,
     seed: u64,
+    keep: bool,
     addresses: Vec<String>,
 }
 
@@ -86,6 +88,12 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     let (total, elapsed) = measure(&load)?;
     total.print(elapsed.as_secs_f64());
+    if !load.keep {
+        let began = Instant::now();
+        let deleted = fill::delete(&load, &total.put)?;
+        let elapsed = began.elapsed().as_secs_f64();
+        println!("deleted {deleted} keys, in {elapsed:.1} s; --keep lets them stay");
+    }
     match total.first_error {
         Some(first) => Err(format!("{} errors, the first: {first}", total.errors).into()),
         None => Ok(()),
@@ -138,6 +146,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         value: 100,
         duration: Duration::from_secs(5),
         seed: 1,
+        keep: false,
         addresses: Vec::new(),
     };
     while let Some(argument) = arguments.next_own()? {
@@ -153,6 +162,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
                 load.duration = arguments.seconds("secs")?;
             }
             "seed" => load.seed = arguments.value("seed")?,
+            "keep" => load.keep = true,
             "help" => return Ok(None),
             _ => return Err(argument.unknown("bench")),
         }
@@ -201,6 +211,9 @@ fn drive(
         } else {
             format!("PUT bench:{key} {value}")
         };
+        if !read && load.reads == 0 {
+            seen.put.insert(key);
+        }
         let asked = Instant::now();
         let reply = connection.call(&request);
         let micros = asked.elapsed().as_micros() as u64;

@@ -1,5 +1,6 @@
 //! What the clients of a measurement have seen.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
 
@@ -15,6 +16,8 @@ pub struct Tally {
     /// Requests whose connection ended before the reply came.
     pub lost: u64,
     pub first_error: Option<String>,
+    /// Keys that may have been put, where not all were put first.
+    pub put: BTreeSet<u64>,
 }
 
 impl Tally {
@@ -27,6 +30,7 @@ impl Tally {
             missing: 0,
             lost: 0,
             first_error: None,
+            put: BTreeSet::new(),
         })
     }
 
@@ -56,6 +60,7 @@ impl Tally {
         self.writes.add(other.writes)?;
         self.errors += other.errors;
         self.missing += other.missing;
+        self.put.extend(other.put);
         self.lost += other.lost;
         self.first_error = self.first_error.take().or(other.first_error);
         Ok(())
