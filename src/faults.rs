@@ -4,6 +4,7 @@
 //!   [`Point`] for the COUNT-th time.
 //! - `DYNAMO_SLOW_DISK=FILE`: before each sync it sleeps as many milliseconds as the file says,
 //!   at that moment; not at all while there is no file.
+//! - `DYNAMO_SLOW_READ=FILE`: the same, before what one sync wrote is read at a start.
 //! - `DYNAMO_DISK_FULL=FILE`: while the file exists, only half of an append is written, and it
 //!   fails for lack of space.
 //! - `DYNAMO_SNAPSHOT_AFTER=BYTES`: a snapshot is due when the log is this long.
@@ -40,7 +41,7 @@ pub enum Point {
 }
 
 #[cfg(debug_assertions)]
-pub use armed::{arm, disk_is_full, pass, slow_down, snapshot_after};
+pub use armed::{arm, disk_is_full, pass, slow_down, slow_read, snapshot_after};
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -75,6 +76,7 @@ mod armed {
         /// Where to end, and at which passing from now on.
         crash: Option<(Point, AtomicU64)>,
         slow_disk: Option<PathBuf>,
+        slow_read: Option<PathBuf>,
         disk_full: Option<PathBuf>,
         snapshot_after: Option<u64>,
     }
@@ -97,6 +99,7 @@ mod armed {
         let armed = Armed {
             crash: crash.transpose()?,
             slow_disk: file("DYNAMO_SLOW_DISK"),
+            slow_read: file("DYNAMO_SLOW_READ"),
             disk_full: file("DYNAMO_DISK_FULL"),
             snapshot_after: snapshot_after.transpose()?,
         };
@@ -124,7 +127,15 @@ mod armed {
 
     /// Makes a sync slow, as long as it is to be.
     pub fn slow_down() {
-        let file = ARMED.get().and_then(|armed| armed.slow_disk.as_ref());
+        sleep_as_told(ARMED.get().and_then(|armed| armed.slow_disk.as_ref()));
+    }
+
+    /// Makes a start slow, as long as it is to be.
+    pub fn slow_read() {
+        sleep_as_told(ARMED.get().and_then(|armed| armed.slow_read.as_ref()));
+    }
+
+    fn sleep_as_told(file: Option<&PathBuf>) {
         let read = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
         let began = Instant::now();
         while let Some(left) = read()
@@ -168,6 +179,8 @@ mod unarmed {
 
     pub const fn slow_down() {}
 
+    pub const fn slow_read() {}
+
     pub const fn disk_is_full() -> bool {
         false
     }
@@ -178,4 +191,4 @@ mod unarmed {
 }
 
 #[cfg(not(debug_assertions))]
-pub use unarmed::{disk_is_full, pass, slow_down, snapshot_after};
+pub use unarmed::{disk_is_full, pass, slow_down, slow_read, snapshot_after};

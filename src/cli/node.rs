@@ -11,9 +11,10 @@ use super::arguments::{Argument, Arguments, UsageError, check_links, member, nod
 use super::ending::Ending;
 use crate::node::Node;
 use crate::ring::NodeId;
+use crate::server::starting::Starting;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
-use crate::storage::{Identity, SyncMode};
+use crate::storage::{Identity, Progress, SyncMode};
 #[cfg(debug_assertions)]
 use crate::{faults, rules};
 
@@ -80,8 +81,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         warn!("{id}: --sync os: a loss of power may lose writes that were acknowledged");
     }
     let (sync, given_up) = (options.sync, options.given_up);
-    let node = Node::start(id, config, folder, sync, given_up, peers)
+    let progress = Arc::new(Progress::default());
+    let starting = Starting::begin(id, &clients, &progress)?;
+    let node = Node::start(id, config, folder, sync, given_up, peers, &progress)
         .map_err(|error| format!("{}: {error}", options.data.display()))?;
+    starting.end()?;
     let server = Server::new(node.clone());
     let listener = Arc::new(clients);
     let (serving, accepting) = (server.clone(), listener.clone());

@@ -45,7 +45,7 @@ use crate::peer::{Link, Respond, link};
 use crate::register::Outcome;
 use crate::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
-use crate::storage::{Hooks, Identity, OpenError, Start, StorageId, Store, SyncMode};
+use crate::storage::{Hooks, Identity, OpenError, Progress, Start, StorageId, Store, SyncMode};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
@@ -125,8 +125,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the storage and starts every thread of the node but those that serve clients. Where its
-    /// folder was lost, the nodes `given_up` are not waited for; see [`copying`].
+    /// Opens the storage, and `progress` tells how far that is; then starts every thread of the node
+    /// but those that serve clients. Where its folder was lost, the nodes `given_up` are not waited
+    /// for; see [`copying`].
     pub fn start(
         id: NodeId,
         config: Config,
@@ -134,13 +135,15 @@ impl Node {
         sync: SyncMode,
         given_up: Vec<NodeId>,
         peer_listener: TcpListener,
+        progress: &Progress,
     ) -> Result<Arc<Node>, OpenError> {
         let ring = Arc::new(config.ring());
         let hooks = Hooks {
             deliver: Box::new(|group| net::batch(|| group.into_iter().for_each(|told| told()))),
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
-        let store = Store::open(disk, id, &config.fingerprint(), ring.clone(), sync, hooks)?;
+        let cluster = config.fingerprint();
+        let store = Store::open(disk, id, &cluster, ring.clone(), sync, hooks, progress)?;
         let last_start = store.identity().start.clone();
         store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());

@@ -6,6 +6,7 @@
 pub mod command;
 pub mod descriptors;
 pub mod session;
+pub mod starting;
 pub mod telnet;
 pub mod text;
 mod turn;
@@ -106,7 +107,7 @@ impl Server {
             Err(TrySendError::Full(stream) | TrySendError::Disconnected(stream)) => stream,
         };
         if self.threads.load(Ordering::Relaxed) >= self.most {
-            return turn_away(stream, self.most);
+            return turn_away(stream, &no_thread(self.most));
         }
         self.threads.fetch_add(1, Ordering::Relaxed);
         let unserved = stream.try_clone();
@@ -123,7 +124,7 @@ impl Server {
             warn!("{}: no thread for a client: {error}", self.node.id);
             let threads = self.threads.fetch_sub(1, Ordering::Relaxed) - 1;
             if let Ok(stream) = unserved {
-                turn_away(stream, threads);
+                turn_away(stream, &no_thread(threads));
             }
         }
     }
@@ -143,14 +144,17 @@ impl Server {
     }
 }
 
-fn turn_away(mut stream: TcpStream, most: usize) {
-    let busy = Failure::Busy(format!(
+fn no_thread(most: usize) -> Failure {
+    Failure::Busy(format!(
         "all {most} threads for clients are taken; try again later"
-    ));
+    ))
+}
+
+fn turn_away(mut stream: TcpStream, why: &Failure) {
     // The client is not waited for, and what it does not read it has lost.
     let _ = stream
         .set_nonblocking(true)
-        .and_then(|()| stream.write_all(text::failure(&busy).as_bytes()))
+        .and_then(|()| stream.write_all(text::failure(why).as_bytes()))
         .and_then(|()| stream.shutdown(Shutdown::Write));
 }
 

@@ -13,6 +13,8 @@ use crate::faults;
 pub trait Disk: Send + Sync {
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
+    /// The length of a file, in bytes.
+    fn size(&self, name: &str) -> io::Result<u64>;
     /// A whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     /// A new, empty file; one of that name is emptied. If `ahead` is 0 it is an ordinary one. Else
@@ -99,6 +101,10 @@ impl Disk for Folder {
         }
         names.retain(|name| name != LOCK);
         Ok(names)
+    }
+
+    fn size(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod identity;
 mod open;
 mod pages;
+mod progress;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
@@ -32,6 +33,7 @@ use log::{error, info, warn};
 pub use commit::{Hooks, Position, SyncMode, Urgency};
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
 pub use open::OpenError;
+pub use progress::Progress;
 pub use records::{Page, Scan};
 
 use crate::bytes::Key;

@@ -9,7 +9,7 @@ use super::commit::{GroupCommit, Hooks, SyncMode};
 use super::disk::Disk;
 use super::frame::Broken;
 use super::identity::{Identity, REBUILD, Standing};
-use super::{LOG_AHEAD, Store, recovery};
+use super::{LOG_AHEAD, Progress, Store, recovery};
 use crate::ring::{NodeId, Ring};
 
 /// Why a folder cannot be opened.
@@ -56,7 +56,8 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 impl Store {
-    /// Opens a folder: reads it, cuts a torn tail off, and starts a new log.
+    /// Opens a folder: reads it, cuts a torn tail off, and starts a new log. `progress` tells how far
+    /// that is.
     pub fn open(
         disk: Arc<dyn Disk>,
         node: NodeId,
@@ -64,6 +65,7 @@ impl Store {
         ring: Arc<Ring>,
         sync: SyncMode,
         hooks: Hooks,
+        progress: &Progress,
     ) -> Result<Store, OpenError> {
         let mut identity = Identity::open(disk.as_ref(), node, cluster)?;
         if identity.node != node {
@@ -85,7 +87,7 @@ impl Store {
             Identity::discard(disk.as_ref(), node, cluster)?;
             identity = Identity::open(disk.as_ref(), node, cluster)?;
         }
-        let recovered = recovery::recover(disk.as_ref(), ring, &identity)?;
+        let recovered = recovery::recover(disk.as_ref(), ring, &identity, progress)?;
         if !identity.logs_end {
             identity.logs_end = true;
             identity.save(disk.as_ref())?;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
 use super::commit::Position;
 use super::disk::{self, Disk};
 use super::frame::{self, Broken, Frames};
 use super::identity::{self, Identity};
 use super::records::Records;
+use super::{OpenError, Progress};
 use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::register::{Ballot, Fence, Record, Update};
@@ -119,6 +119,7 @@ pub fn recover(
     disk: &dyn Disk,
     ring: Arc<Ring>,
     identity: &Identity,
+    progress: &Progress,
 ) -> Result<Recovered, OpenError> {
     // A name that is seen here may not be durable yet, and what it replaces is removed below.
     disk.sync_folder()?;
@@ -138,11 +139,18 @@ pub fn recover(
     };
     let snapshots = generations(&names, "snapshot");
     let covered = snapshots.last().copied().unwrap_or(0);
-    if covered > 0 {
-        recovered.read_snapshot(disk, covered)?;
-    }
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
+    let snapshot = (covered > 0).then(|| snapshot_name(covered));
+    for name in snapshot
+        .into_iter()
+        .chain(current.iter().copied().map(log_name))
+    {
+        progress.expect(disk.size(&name)?);
+    }
+    if covered > 0 {
+        recovered.read_snapshot(disk, covered, progress)?;
+    }
     let (last_used, mut last_content) = last_used(disk, &current)?;
     // Each start and each snapshot begins the next log, so none between the first and the last may
     // be missing.
@@ -156,7 +164,7 @@ pub fn recover(
         } else {
             disk.read(&log_name(log))?
         };
-        let end = recovered.read_log(disk, identity, log, content, log >= last_used)?;
+        let end = recovered.read_log(disk, identity, log, content, log >= last_used, progress)?;
         recovered.position = Position { log, bytes: end };
         info!("{}: read {end} bytes of {}", identity.node, log_name(log));
     }
@@ -171,13 +179,21 @@ pub fn recover(
 }
 
 impl Recovered {
-    fn read_snapshot(&mut self, disk: &dyn Disk, generation: u64) -> Result<(), OpenError> {
+    fn read_snapshot(
+        &mut self,
+        disk: &dyn Disk,
+        generation: u64,
+        progress: &Progress,
+    ) -> Result<(), OpenError> {
         let name = snapshot_name(generation);
         let content = disk.read(&name)?;
-        let mut ended = false;
-        for frame in Frames::new(&content) {
+        let (mut end, mut ended) = (0, false);
+        let mut frames = Frames::new(&content);
+        while let Some(frame) = frames.next() {
             let payload = frame.map_err(|broken| OpenError::damaged(&name, broken))?;
             ended |= self.replay(&name, payload)?;
+            progress.add(frames.offset() - end);
+            end = frames.offset();
         }
         if !ended {
             let offset = content.len() as u64;
@@ -194,6 +210,7 @@ impl Recovered {
         log: u64,
         content: Vec<u8>,
         last: bool,
+        progress: &Progress,
     ) -> Result<u64, OpenError> {
         let name = log_name(log);
         let (mut end, mut ended) = (0, false);
@@ -201,10 +218,11 @@ impl Recovered {
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(payload) => {
-                    end = frames.offset();
                     ended = payload == frame::END;
                     self.log_bytes += payload.len() as u64;
                     self.replay(&name, payload)?;
+                    progress.add(frames.offset() - end);
+                    end = frames.offset();
                 }
                 // What was not synced was not acknowledged: nobody has seen any of it.
                 Err(Broken::Torn { offset }) if last => {
@@ -234,6 +252,7 @@ impl Recovered {
 
     /// Returns whether the payload ends a snapshot.
     fn replay(&mut self, name: &str, payload: &[u8]) -> Result<bool, OpenError> {
+        faults::slow_read();
         for line in payload
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())

@@ -99,7 +99,7 @@ fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
     // With more connections than keys, and with fewer.
     for (keys, connections, value) in [("20", "40", "0"), ("300", "2", "7")] {
         let options = ["bench", "--reads", "100", "--secs", "0.3", "--keys", keys];
-        let more = ["--connections", connections, "--value", value];
+        let more = ["--connections", connections, "--value", value, "--keep"];
         let ended = run(&cluster, &[&options[..], &more[..]].concat());
         ended.well();
         ended.line(&format!("put {keys} keys first, in "));
@@ -110,6 +110,19 @@ fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
         assert_eq!(pairs.len(), keys.parse::<usize>().unwrap());
         let written = "x".repeat(value.parse().unwrap());
         assert_eq!(cluster.get(5556, "bench:0"), Some(written));
+    }
+}
+
+#[test]
+fn bench_leaves_no_key_behind_unless_it_is_told_to_keep_them() {
+    let cluster = Cluster::start(&THREE);
+    cluster.done(5554, "PUT other v");
+    for (reads, keys) in [("50", "300"), ("0", "1000000000")] {
+        let options = ["bench", "--secs", "0.3", "--reads", reads, "--keys", keys];
+        let ended = run(&cluster, &options);
+        ended.well();
+        assert!(ended.line("deleted ").contains(" keys, in "));
+        assert_eq!(cluster.list(5554, "GET *").unwrap().len(), 1, "{reads}");
     }
 }
 
@@ -231,7 +244,13 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
         });
     }
     let all = run(&cluster, &["status", "--wait", "30"]);
-    assert_eq!(all.well().lines().count(), 3);
+    assert_eq!(all.well().lines().count(), 5);
+    assert!(
+        all.out.starts_with("3 of 3 up, every key has 3 copies\n"),
+        "{}",
+        all.out
+    );
+    all.line("node ");
     for id in THREE {
         let line = all.line(&format!("{id} "));
         assert!(
@@ -240,9 +259,15 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
         );
     }
     cluster.kill(5556);
+    let ended = run(&cluster, &["status"]);
+    let verdict =
+        "2 of 3 up, every key can be read and written, some have 2 of 3 copies up to date\n";
+    assert!(ended.well().starts_with(verdict), "{}", ended.out);
     cluster.pause(5558);
     let ended = run(&cluster, &["status"]);
-    ended.well();
+    let verdict = "1 of 3 up, some keys can be neither read nor written: 1 of their 3 replicas vote, \
+                   and 2 must\n";
+    assert!(ended.well().starts_with(verdict), "{}", ended.out);
     for (id, state) in [(5554, "up"), (5556, "down"), (5558, "silent")] {
         let line = ended.line(&format!("{id} "));
         let words: Vec<_> = line.split_whitespace().collect();
@@ -251,11 +276,14 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
     }
     let waited = run(&cluster, &["status", "--wait", "0.1"]);
     assert_eq!(waited.code, Some(1));
-    assert_eq!(waited.err, "dynamo: not all were ready within 0.1 s\n");
+    assert_eq!(
+        waited.err,
+        "dynamo: not all are ready, and none has got on for 0.1 s\n"
+    );
     waited.line("5556 ");
     // The one that is well can be waited for.
     let one = run(&cluster, &["status", "--wait", "30", "5554"]);
-    assert_eq!(one.well().lines().count(), 1);
+    assert_eq!(one.well().lines().count(), 2);
 }
 
 #[test]

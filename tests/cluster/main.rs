@@ -24,5 +24,6 @@ mod room;
 mod sizes;
 mod slow_disks;
 mod spare_votes;
+mod starting;
 mod sync_os;
 mod tombstones;

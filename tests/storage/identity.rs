@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::disk::{Disk, Folder};
-use simple_dynamo::storage::{Hooks, Identity, Standing, Store, SyncMode};
+use simple_dynamo::storage::{Hooks, Identity, Progress, Standing, Store, SyncMode};
 
 use crate::support::faulty_disk::{Fault, FaultyDisk, LOSSES, Loss};
 use crate::support::witness::{CLUSTER, NODE, Opened, accept, open, ring};
@@ -39,6 +39,7 @@ fn refusal(disk: &FaultyDisk, node: u32, cluster: &str) -> String {
         ring(),
         SyncMode::Always,
         hooks,
+        &Progress::default(),
     );
     match opened {
         Ok(_) => panic!("a folder that should be refused was opened"),

@@ -116,8 +116,12 @@ impl Cluster {
         Some(value.clone())
     }
 
+    /// All lines of `STATS`; `None` if the node does not answer, or does not serve yet.
     pub fn stats(&self, id: u32) -> Option<BTreeMap<String, String>> {
         let lines = self.try_client(id).ok()?.list("STATS").ok()?;
+        if lines[0].starts_with("ERROR UNAVAILABLE ") {
+            return None;
+        }
         let named = |line: &String| {
             line.split_once(' ')
                 .map(|(name, value)| (name.into(), value.into()))

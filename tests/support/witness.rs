@@ -11,7 +11,7 @@ use simple_dynamo::clock::Dot;
 use simple_dynamo::register::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
 use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::disk::Disk;
-use simple_dynamo::storage::{Hooks, OpenError, Page, Scan, Store, SyncMode, Urgency};
+use simple_dynamo::storage::{Hooks, OpenError, Page, Progress, Scan, Store, SyncMode, Urgency};
 
 use super::faulty_disk::{FaultyDisk, Loss};
 
@@ -57,7 +57,15 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
             let _ = tell_failure.send(Said::Failed(error.to_string()));
         }),
     };
-    let store = Store::open(disk, NODE, CLUSTER, ring(), SyncMode::Always, hooks)?;
+    let store = Store::open(
+        disk,
+        NODE,
+        CLUSTER,
+        ring(),
+        SyncMode::Always,
+        hooks,
+        &Progress::default(),
+    )?;
     Ok(Opened {
         store: Arc::new(store),
         said,

@@ -77,6 +77,10 @@ impl Disk for Life {
         Ok(self.alive()?.names.cached.keys().cloned().collect())
     }
 
+    fn size(&self, name: &str) -> io::Result<u64> {
+        Ok(self.read(name)?.len() as u64)
+    }
+
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let machine = self.alive()?;
         Ok(machine.files[machine.file(name)?].cached.clone())

@@ -1,0 +1,31 @@
+//! How far a start has read its folder.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts the bytes of snapshot and logs that a start has read: one thread counts, others look.
+#[derive(Default)]
+pub struct Progress {
+    read: AtomicU64,
+    all: AtomicU64,
+}
+
+impl Progress {
+    /// There are so many bytes more to be read.
+    pub(super) fn expect(&self, bytes: u64) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more have been read.
+    pub(super) fn add(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for Progress {
+    /// `45 of 120 MiB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) >> 20;
+        write!(f, "{} of {} MiB", mib(&self.read), mib(&self.all))
+    }
+}
