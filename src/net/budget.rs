@@ -18,6 +18,11 @@ impl Budget {
         let taken = AtomicUsize::new(0);
         Arc::new(Budget { limit, taken })
     }
+
+    /// Whether no more than half of it is taken.
+    pub fn is_plentiful(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) <= self.limit / 2
+    }
 }
 
 /// What one connection holds of a budget, given back at its end.
@@ -76,5 +81,7 @@ mod tests {
         drop(one);
         assert!(other.hold(FREE + 1000) && other.holds_much());
         assert!(other.hold(0) && !other.holds_much());
+        assert!(other.hold(FREE + 500) && budget.is_plentiful());
+        assert!(other.hold(FREE + 501) && !budget.is_plentiful());
     }
 }

@@ -22,18 +22,23 @@ pub fn stop_listening(listener: &TcpListener) {
 mod tests {
     use std::io::{self, Read};
     use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, mpsc};
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
 
-    fn pair(limit: usize) -> (Arc<Outgoing>, TcpStream) {
+    fn connect() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (
-            Outgoing::new(stream, &Budget::new(limit)).unwrap(),
-            listener.accept().unwrap().0,
-        )
+        (stream, listener.accept().unwrap().0)
+    }
+
+    fn pair(limit: usize) -> (Arc<Outgoing>, TcpStream) {
+        let (stream, receiver) = connect();
+        let sending = Outgoing::new(stream, &Budget::new(limit)).unwrap();
+        (sending, receiver)
     }
 
     #[test]
@@ -43,7 +48,7 @@ mod tests {
         let (told, accepted) = mpsc::channel();
         let accepting = listener.clone();
         let accept = move || told.send(accepting.accept().map(drop));
-        let thread = std::thread::spawn(accept);
+        let thread = thread::spawn(accept);
         stop_listening(&listener);
         let accepted = accepted.recv_timeout(Duration::from_secs(60));
         accepted.expect("it is woken").unwrap_err();
@@ -124,6 +129,32 @@ mod tests {
         let mut received = vec![0; 32 << 20];
         receiver.read_exact(&mut received).unwrap();
         assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_receiver_that_takes_nothing_loses_its_connection_unless_it_is_heard_meanwhile() {
+        let (stream, mut receiver) = connect();
+        let same = stream.try_clone().unwrap();
+        let out = Outgoing::new(stream, &Budget::new(64 << 20)).unwrap();
+        let time_out = Duration::from_millis(50);
+        same.set_write_timeout(Some(time_out)).unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    out.heard();
+                    thread::sleep(time_out / 10);
+                }
+            });
+            assert!(out.send(&vec![7; 32 << 20]));
+            thread::sleep(5 * time_out);
+            assert!(!out.closed());
+            receiver.read_exact(&mut vec![0; 32 << 20]).unwrap();
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(out.send(&vec![7; 32 << 20]));
+        out.drain(0);
+        assert!(out.closed());
     }
 
     #[test]

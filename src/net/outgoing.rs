@@ -12,16 +12,18 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use log::debug;
 
 use super::budget::{Budget, Share};
 use super::socket::{TcpStream, send_without_waiting};
-use crate::sync::{Condvar, Mutex, thread, thread_local};
+use crate::sync::{AtomicBool, Condvar, Mutex, thread, thread_local};
 use crate::{lock, wait};
 
-/// A receiver that takes nothing for so long loses its connection.
+/// A receiver that takes nothing for so long, and has not been [heard](Outgoing::heard) meanwhile, loses
+/// its connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 64 << 10;
@@ -34,6 +36,8 @@ pub struct Outgoing {
     stream: TcpStream,
     queue: Mutex<Queue>,
     drained: Condvar,
+    /// Whether the receiver has sent something since it was last waited for in vain.
+    heard: AtomicBool,
 }
 
 struct Queue {
@@ -85,6 +89,7 @@ impl Outgoing {
                 draining: 0,
             }),
             drained: Condvar::new(),
+            heard: AtomicBool::new(false),
         }))
     }
 
@@ -160,18 +165,24 @@ impl Outgoing {
         let _ = self.stream.shutdown(how);
     }
 
-    /// Waits until all that was sent is with the operating system, or the connection closed.
-    pub fn drain(&self) {
+    /// The receiver has sent something: it is there, though it may not take what it is sent.
+    pub fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all that was sent but `most` bytes is with the operating system, or the
+    /// connection closed.
+    pub fn drain(&self, most: usize) {
         let mut queue = lock(&self.queue);
         queue.draining += 1;
-        while !queue.drained() {
+        while queue.waiting > most && !queue.closed {
             queue = wait(&self.drained, queue);
         }
         queue.draining -= 1;
     }
 
     fn tell_drained(&self, queue: &Queue) {
-        if queue.draining > 0 && queue.drained() {
+        if queue.draining > 0 {
             self.drained.notify_all();
         }
     }
@@ -199,7 +210,7 @@ impl Outgoing {
                 if bytes.capacity() <= KEPT_BUFFER {
                     queue.bytes = bytes;
                 }
-                return self.tell_drained(&queue);
+                return;
             }
             std::mem::swap(&mut queue.bytes, &mut bytes);
             queue.late = false;
@@ -210,6 +221,7 @@ impl Outgoing {
             };
             queue = lock(&self.queue);
             queue.taken(written);
+            self.tell_drained(&queue);
             if written < bytes.len() {
                 drop(queue);
                 return self.leave_to_a_thread(bytes.split_off(written));
@@ -232,7 +244,7 @@ impl Outgoing {
                 let mut queue = lock(&connection.queue);
                 if queue.bytes.is_empty() || queue.closed {
                     queue.writing = false;
-                    return connection.tell_drained(&queue);
+                    return;
                 }
                 bytes = std::mem::take(&mut queue.bytes);
             }
@@ -247,12 +259,20 @@ impl Outgoing {
             let count = match (&self.stream).write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                        if self.heard.swap(false, Ordering::Relaxed) =>
+                    {
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
             };
             bytes = &bytes[count..];
             let mut queue = lock(&self.queue);
             queue.taken(count);
+            self.tell_drained(&queue);
         }
         Ok(())
     }
@@ -272,10 +292,6 @@ impl Outgoing {
 }
 
 impl Queue {
-    fn drained(&self) -> bool {
-        self.closed || (self.bytes.is_empty() && !self.writing)
-    }
-
     /// So much of what waited is with the operating system, or of no use any more.
     fn taken(&mut self, count: usize) {
         self.waiting -= count;

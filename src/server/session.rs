@@ -31,6 +31,9 @@ const PER_BYTE: usize = 4;
 const LISTING: usize = 8 << 20;
 /// A part of a listing that is sent at a time.
 const PART: usize = 64 << 10;
+/// Bytes of replies that may wait for a client, as long as there is plenty for others, before it is
+/// served no further: so one that sends a long pipeline before it reads anything is not stuck.
+const MOST_WAITING: usize = 4 << 20;
 
 /// Serves one client until it leaves; `replies` is the sending side of its connection.
 pub fn run(
@@ -54,7 +57,7 @@ pub fn run(
     };
     let ended = session.serve();
     session.turn.wait();
-    session.replies.drain();
+    session.replies.drain(0);
     replies.close();
     ended
 }
@@ -83,6 +86,9 @@ impl Session<'_> {
     fn serve(&mut self) -> io::Result<()> {
         loop {
             let received = self.lines.receive()?;
+            if let Received::Bytes(_) = received {
+                self.replies.heard();
+            }
             for _ in 0..self.lines.reader_mut().take_marks() {
                 self.replies.send(&MARK);
             }
@@ -134,9 +140,10 @@ impl Session<'_> {
                 }
             };
             // Replies come in the order of the requests, and a request sees those before it. A
-            // client that does not take its replies is not served any further.
+            // client that does not take its replies is not served much further.
             let more = self.turn.wait();
-            self.replies.drain();
+            let plenty = self.budget.is_plentiful();
+            self.replies.drain(if plenty { MOST_WAITING } else { 0 });
             if !more || self.replies.closed() {
                 // Nobody is there any more for what was sent ahead.
                 return Next::Close;
@@ -252,7 +259,7 @@ impl Session<'_> {
 
     fn send_part(&self, lines: &str) -> Result<(), Failure> {
         let sent = self.replies.send(lines.as_bytes());
-        self.replies.drain();
+        self.replies.drain(0);
         if self.replies.closed() {
             return Err(Failure::Unavailable("the client has gone".to_owned()));
         }

@@ -67,7 +67,7 @@ fn every_message_arrives_once_and_in_order() {
             assert_eq!(sender.join().unwrap(), MESSAGES);
         }
         // Nobody sends any more, so what is still queued is on its way.
-        connection.drain();
+        connection.drain(0);
         let (counts, torn) = received(&receiver);
         assert_eq!(torn, "");
         assert!(counts.len() == SENDERS && counts.values().all(|count| *count == MESSAGES));
@@ -87,7 +87,7 @@ fn what_arrives_before_a_close_or_a_failure_has_no_gap() {
             connection.close();
         }
         let taken: Vec<_> = senders.into_iter().map(|s| s.join().unwrap()).collect();
-        connection.drain();
+        connection.drain(0);
         let (counts, _) = received(&receiver);
         for (name, count) in counts {
             assert!(
