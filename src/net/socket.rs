@@ -1,9 +1,9 @@
 //! The socket below a connection.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read};
 pub use std::net::TcpStream;
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send, sockopt};
@@ -35,6 +35,28 @@ pub fn connect(address: &SocketAddr, time_out: Duration) -> io::Result<TcpStream
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
+}
+
+/// Ends a connection so that what was written on it arrives: with bytes unread, a close would reset it,
+/// and the other side might lose what it has not read yet. So what it still sends is thrown away,
+/// until it closes too, or `within` has passed, or it has sent `most` bytes.
+pub fn part(mut stream: &TcpStream, within: Duration, most: usize) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    let until = Instant::now() + within;
+    let mut thrown_away = 0;
+    let mut bytes = [0; 16 << 10];
+    while thrown_away < most {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut bytes)? {
+            0 => break,
+            count => thrown_away += count,
+        }
+    }
+    Ok(())
 }
 
 /// Sends what fits the socket's buffer at this moment, and returns how many bytes that were.

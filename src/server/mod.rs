@@ -13,7 +13,7 @@ mod turn;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,13 +24,20 @@ use log::warn;
 use crate::error::Failure;
 use crate::lock;
 use crate::logging::Seldom;
+use crate::net::socket::part;
 use crate::net::{self, Budget, Outgoing};
 use crate::node::Node;
+use session::Client;
 
 /// A thread without a connection ends after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
 /// At the end, requests that are under way get this long. The process has 5 s for all of its end.
 const FAREWELL: Duration = Duration::from_secs(4);
+
+/// Of a client that is turned away, so much is taken that it has sent already, in bytes,
+const TAKEN_OF_ONE_AWAY: usize = 64 << 10;
+/// and for so long at the most.
+const TURNING_AWAY: Duration = Duration::from_millis(10);
 
 /// The listener for clients and the threads behind it.
 pub struct Server {
@@ -42,7 +49,7 @@ pub struct Server {
     idle: Sender<TcpStream>,
     waiting: Receiver<TcpStream>,
     threads: AtomicUsize,
-    sessions: Mutex<HashMap<u64, Arc<Outgoing>>>,
+    sessions: Mutex<HashMap<u64, Arc<Client>>>,
     last_session: AtomicU64,
     ending: AtomicBool,
 }
@@ -91,9 +98,9 @@ impl Server {
     pub fn stop(&self, listener: &TcpListener) {
         self.ending.store(true, Ordering::Relaxed);
         net::stop_listening(listener);
-        for replies in lock(&self.sessions).values() {
-            replies.stop_receiving();
-        }
+        lock(&self.sessions)
+            .values()
+            .for_each(|client| client.end());
         let until = Instant::now() + FAREWELL;
         while !lock(&self.sessions).is_empty() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -135,10 +142,11 @@ impl Server {
         let Ok(replies) = sending.and_then(|stream| Outgoing::new(stream, &self.budget)) else {
             return;
         };
-        lock(&self.sessions).insert(id, replies.clone());
+        let client = Client::new(replies);
+        lock(&self.sessions).insert(id, client.clone());
         if !self.ending.load(Ordering::Relaxed) {
             // An error says that the client has gone: there is nobody to tell.
-            let _ = session::run(&self.node, &self.budget, &replies, stream);
+            let _ = session::run(&self.node, &self.budget, &client, &stream);
         }
         lock(&self.sessions).remove(&id);
     }
@@ -151,11 +159,12 @@ fn no_thread(most: usize) -> Failure {
 }
 
 fn turn_away(mut stream: TcpStream, why: &Failure) {
-    // The client is not waited for, and what it does not read it has lost.
+    // The client is not waited for: only what it has sent already is taken, lest the close resets
+    // the connection.
     let _ = stream
         .set_nonblocking(true)
         .and_then(|()| stream.write_all(text::failure(why).as_bytes()))
-        .and_then(|()| stream.shutdown(Shutdown::Write));
+        .and_then(|()| part(&stream, TURNING_AWAY, TAKEN_OF_ONE_AWAY));
 }
 
 /// Listens on `host:port`.

@@ -13,7 +13,7 @@ use super::text;
 use super::turn::Turn;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
-use crate::net::socket::notice_vanished;
+use crate::net::socket::{notice_vanished, part};
 use crate::net::{Budget, Lines, Outgoing, Received, Share};
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
@@ -34,39 +34,68 @@ const PART: usize = 64 << 10;
 /// Bytes of replies that may wait for a client, as long as there is plenty for others, before it is
 /// served no further: so one that sends a long pipeline before it reads anything is not stuck.
 const MOST_WAITING: usize = 4 << 20;
+/// What a client sends after the end of its session is thrown away for so long at the most.
+const PARTING: Duration = Duration::from_secs(1);
+/// The same, in bytes.
+const MOST_AFTER_THE_END: usize = 64 << 20;
 
-/// Serves one client until it leaves; `replies` is the sending side of its connection.
+/// What others than its session's thread have of a client.
+pub struct Client {
+    replies: Arc<Outgoing>,
+    turn: Turn,
+}
+
+impl Client {
+    /// `replies` is the sending side of its connection.
+    pub fn new(replies: Arc<Outgoing>) -> Arc<Client> {
+        let turn = Turn::default();
+        Arc::new(Client { replies, turn })
+    }
+
+    /// Lets what is under way be the last that is done for it.
+    pub fn end(&self) {
+        if self.turn.end() {
+            // Only where nothing comes: what comes later resets a connection that is shut down so.
+            self.replies.stop_receiving();
+        }
+    }
+}
+
+/// Serves one client until it leaves, or [`Client::end`].
 pub fn run(
     node: &Arc<Node>,
     budget: &Arc<Budget>,
-    replies: &Arc<Outgoing>,
-    stream: TcpStream,
+    client: &Arc<Client>,
+    stream: &TcpStream,
 ) -> io::Result<()> {
     let line_timeout = Duration::from_millis(node.config.line_timeout_ms);
     stream.set_read_timeout(Some(line_timeout))?;
-    notice_vanished(&stream)?;
+    notice_vanished(stream)?;
     let mut session = Session {
         node,
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
-        replies,
-        turn: Arc::default(),
+        client,
+        replies: &client.replies,
         line_began: Instant::now(),
         line_timeout,
         budget,
         share: Share::of(budget),
     };
     let ended = session.serve();
-    session.turn.wait();
-    session.replies.drain(0);
-    replies.close();
-    ended
+    client.turn.wait();
+    // What its lines took is not kept while it is waited for.
+    drop(session);
+    client.replies.drain(0);
+    let parted = part(stream, PARTING, MOST_AFTER_THE_END);
+    client.replies.close();
+    ended.and(parted)
 }
 
 struct Session<'a> {
     node: &'a Arc<Node>,
-    lines: Lines<Telnet<TcpStream>>,
+    lines: Lines<Telnet<&'a TcpStream>>,
+    client: &'a Arc<Client>,
     replies: &'a Arc<Outgoing>,
-    turn: Arc<Turn>,
     /// When the first byte of an unfinished line came.
     line_began: Instant,
     line_timeout: Duration,
@@ -84,8 +113,10 @@ enum Next {
 
 impl Session<'_> {
     fn serve(&mut self) -> io::Result<()> {
-        loop {
-            let received = self.lines.receive()?;
+        while self.client.turn.listen() {
+            let received = self.lines.receive();
+            self.client.turn.heard();
+            let received = received?;
             if let Received::Bytes(_) = received {
                 self.replies.heard();
             }
@@ -109,18 +140,19 @@ impl Session<'_> {
             }
             if self.share.holds_much() {
                 // What a long line asked for is in memory until it has ended.
-                self.turn.wait();
+                self.client.turn.wait();
             }
             if !self.share.hold(PER_BYTE * partial) {
                 self.refuse(&busy("send long lines"));
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Tells of a line that was never whole, after the reply to the one before it.
     fn refuse(&self, failure: &Failure) {
-        self.turn.wait();
+        self.client.turn.wait();
         self.fail(failure);
     }
 
@@ -141,7 +173,7 @@ impl Session<'_> {
             };
             // Replies come in the order of the requests, and a request sees those before it. A
             // client that does not take its replies is not served much further.
-            let more = self.turn.wait();
+            let more = self.client.turn.wait();
             let plenty = self.budget.is_plentiful();
             self.replies.drain(if plenty { MOST_WAITING } else { 0 });
             if !more || self.replies.closed() {
@@ -195,21 +227,20 @@ impl Session<'_> {
 
     /// Starts a request; whichever thread ends it prints the reply.
     fn request(&self, key: Key, action: Action, print: fn(&Result<Outcome, Failure>) -> String) {
-        self.turn.take();
+        self.client.turn.take();
         self.node.stats.requests.add(1);
-        let (node, replies, turn) = (self.node.clone(), self.replies.clone(), self.turn.clone());
+        let (node, client) = (self.node.clone(), self.client.clone());
         let ended = move |result: Result<Outcome, Failure>| {
             node.stats.failures.add(u64::from(result.is_err()));
-            if replies.send(print(&result).as_bytes()) {
-                return turn.give();
+            if !client.replies.send(print(&result).as_bytes()) {
+                // More of the kind would cost as much, and be told the same.
+                let busy = text::failure(&busy("are sent long replies"));
+                if !client.replies.send(busy.as_bytes()) {
+                    client.replies.close();
+                }
+                client.end();
             }
-            // More of the kind would cost as much, and be told the same.
-            if replies.send(text::failure(&busy("are sent long replies")).as_bytes()) {
-                replies.stop_receiving();
-            } else {
-                replies.close();
-            }
-            turn.give_up();
+            client.turn.give();
         };
         self.node.submit(key, action, Box::new(ended));
     }

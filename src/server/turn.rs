@@ -1,4 +1,4 @@
-//! The order of a connection's replies: one request is under way at a time.
+//! The order of a connection's replies: one request is under way at a time, and one is the last.
 
 use std::sync::{Condvar, Mutex};
 
@@ -17,6 +17,8 @@ struct TurnState {
     /// Whether the session's thread waits. Mostly the client sends its next request only after the
     /// reply, and nobody has to be woken.
     awaited: bool,
+    /// Whether the session's thread waits for the client to send something.
+    listening: bool,
     /// Whether none is to begin any more.
     last: bool,
 }
@@ -36,13 +38,28 @@ impl Turn {
         }
     }
 
-    /// It was the last: none is to begin after it.
-    pub fn give_up(&self) {
-        lock(&self.state).last = true;
-        self.give();
+    /// None is to begin any more. Returns whether the session's thread waits for the client to send
+    /// something, and has to be woken.
+    pub fn end(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.last = true;
+        state.listening
     }
 
-    /// Waits until none is under way; false if that was the last.
+    /// The session's thread is about to wait for the client; false if it need not, since no request
+    /// is to begin any more.
+    pub fn listen(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.listening = !state.last;
+        state.listening
+    }
+
+    /// The client has sent something, or has not for a while.
+    pub fn heard(&self) {
+        lock(&self.state).listening = false;
+    }
+
+    /// Waits until none is under way; false if no other is to begin.
     pub fn wait(&self) -> bool {
         let mut state = lock(&self.state);
         state.awaited = true;

@@ -1,8 +1,11 @@
 //! Bad clients and strange connections: each is told what is wrong, and the others go on.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use simple_dynamo::server::command::HELP;
 
 use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 use crate::support::raw::Raw;
@@ -206,4 +209,101 @@ fn a_client_that_reads_late_gets_every_reply_and_stops_nobody() {
         );
     }
     assert_eq!(lines.next().unwrap().unwrap(), "PONG");
+}
+
+/// All that comes until the node closes the connection, which must not reset it.
+fn until_the_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    let ended = stream.read_to_end(&mut received);
+    let count = received.len();
+    ended.unwrap_or_else(|error| panic!("after {count} bytes: {error}"));
+    received
+}
+
+/// A connection that receives little ahead of the reader.
+fn reading_late(cluster: &Cluster) -> TcpStream {
+    let late = TcpStream::connect(cluster.address(THREE[0])).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&late, 64 << 10).unwrap();
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&late, Some(Duration::from_secs(20))).unwrap();
+    }
+    late
+}
+
+/// A close with bytes unread would reset the connection, and what is on its way be lost.
+#[test]
+fn replies_arrive_though_more_was_sent_behind_quit() {
+    let cluster = Cluster::start(&THREE);
+    let value = "v".repeat(MIB);
+    let version = cluster.done(5554, &format!("PUT k {value}"));
+    let mut client = reading_late(&cluster);
+    let burst = "GET k\n".repeat(7) + "QUIT\n" + &"x".repeat(24 << 10);
+    client.write_all(burst.as_bytes()).unwrap();
+    let expected = format!("VALUE {version} {value}\n").repeat(7) + "BYE\n";
+    let received = until_the_end(&mut client);
+    assert!(
+        received == expected.as_bytes(),
+        "{} bytes and not {}",
+        received.len(),
+        expected.len()
+    );
+}
+
+#[test]
+fn replies_arrive_though_the_node_ends_with_more_requests_to_come() {
+    let cluster = Cluster::start(&THREE);
+    let version = cluster.done(5554, &format!("PUT k {}", "v".repeat(MIB)));
+    let mut client = reading_late(&cluster);
+    // More than a node reads at a time.
+    let burst = "GET k\n".repeat(10_000);
+    client.write_all(burst.as_bytes()).unwrap();
+    let mut first = [0];
+    client.read_exact(&mut first).unwrap();
+    let (received, status) = thread::scope(|scope| {
+        let ending = scope.spawn(|| cluster.terminate(5554));
+        eventually("the node is about to end", || {
+            let ends = cluster.log(5554).contains("ends on signal");
+            ends.then_some(())
+        });
+        let received = until_the_end(&mut client);
+        drop(client);
+        (received, ending.join().unwrap())
+    });
+    assert!(status.success(), "{status}");
+    let reply = format!("VALUE {version} ").len() + MIB + 1;
+    assert_eq!((first.len() + received.len()) % reply, 0, "whole replies");
+}
+
+#[test]
+fn one_client_too_many_is_told_so_though_it_speaks_before_it_listens() {
+    let cluster = Plan::of(&THREE).set("max_clients", 1).start();
+    let _inside = eventually("one is in", || {
+        let mut client = cluster.try_client(5554).ok()?;
+        (client.call("PING").ok()? == "PONG").then_some(client)
+    });
+    // What it says is there before it is accepted.
+    cluster.pause(5554);
+    let mut refused = reading_late(&cluster);
+    refused.write_all(&[b'x'; 10_000]).unwrap();
+    cluster.resume(5554);
+    let told = String::from_utf8(until_the_end(&mut refused)).unwrap();
+    let busy = "ERROR BUSY all 1 threads for clients are taken; try again later\n";
+    assert_eq!(told, busy);
+}
+
+/// Each side would wait for the other to read.
+#[test]
+fn twenty_megabytes_of_requests_are_answered_though_no_reply_is_read_before_all_are_written() {
+    let cluster = Cluster::start(&THREE);
+    let reply = "END 15\n".len() + HELP.iter().map(|line| line.len() + 1).sum::<usize>();
+    // As much as may wait for a client.
+    let requests = 4_000_000 / reply;
+    let line = format!("HELP{}\n", " ".repeat(20_000_000 / requests));
+    let mut client = reading_late(&cluster);
+    client.write_all(line.repeat(requests).as_bytes()).unwrap();
+    client.write_all(b"PING\nQUIT\n").unwrap();
+    let received = until_the_end(&mut client);
+    assert!(received.ends_with(b"PONG\nBYE\n"));
+    let received = String::from_utf8(received).unwrap();
+    assert_eq!(received.matches("END 15\n").count(), requests);
 }
