@@ -66,6 +66,22 @@ pub const HELP: [&str; 15] = [
     "An ERROR UNAVAILABLE or BUSY: certainly not done. UNKNOWN: may or may not have been done; read to see.",
 ];
 
+/// Whether a line is how an HTTP request begins (RFC 9112): a method, a target and a version.
+pub fn begins_http(line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.splitn(4, |byte| *byte == b' ').collect();
+    match words[..] {
+        [_, _, version] => version
+            .strip_prefix(b"HTTP/1.")
+            .is_some_and(|minor| matches!(minor, [b'0'..=b'9'])),
+        _ => false,
+    }
+}
+
+/// What a web browser is told.
+pub fn no_web_server() -> Failure {
+    Failure::Denied("this is no web server".to_owned())
+}
+
 impl Command {
     /// Understands a line without its end.
     ///
@@ -99,7 +115,7 @@ impl Command {
             "HELP" => alone(rest, "HELP", Command::Help),
             "QUIT" => alone(rest, "QUIT", Command::Quit),
             // A web page can make a browser send this: it shall not come to the commands below.
-            "POST" | "HOST:" => Err(Failure::Denied("this is no web server".to_owned())),
+            "POST" | "HOST:" => Err(no_web_server()),
             "" => Err(syntax("an empty line; HELP lists the commands")),
             _ => {
                 let word = start_of(word);
@@ -376,6 +392,25 @@ mod tests {
         }
         assert_eq!(code(b"GET \xc3\x28"), "SYNTAX");
         assert_eq!(code("POST / HTTP/1.1"), "DENIED");
+    }
+
+    #[test]
+    fn three_words_of_which_the_last_is_a_version_of_http_begin_an_http_request() {
+        for line in ["PUT /x HTTP/1.1", "GET / HTTP/1.0", "FROB * HTTP/1.1"] {
+            assert!(begins_http(line.as_bytes()), "{line}");
+        }
+        let others = [
+            "PUT k HTTP/1.x",
+            "PUT k HTTP/1.",
+            "PUT k HTTP/1.1 ",
+            "PUT k HTTP/1.11",
+            "PUT k is HTTP/1.1",
+            "GET HTTP/1.1",
+            "",
+        ];
+        for line in others {
+            assert!(!begins_http(line.as_bytes()), "{line}");
+        }
     }
 
     #[test]

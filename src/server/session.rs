@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use memchr::memrchr;
 
-use super::command::{Command, HELP, MAX_VERSION};
+use super::command::{Command, HELP, MAX_VERSION, begins_http, no_web_server};
 use super::telnet::{MARK, Telnet, VOID};
 use super::text;
 use super::turn::Turn;
@@ -76,6 +76,7 @@ pub fn run(
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
         client,
         replies: &client.replies,
+        first_line: true,
         line_began: Instant::now(),
         line_timeout,
         budget,
@@ -96,6 +97,8 @@ struct Session<'a> {
     lines: Lines<Telnet<&'a TcpStream>>,
     client: &'a Arc<Client>,
     replies: &'a Arc<Outgoing>,
+    /// Whether no whole line has come yet.
+    first_line: bool,
     /// When the first byte of an unfinished line came.
     line_began: Instant,
     line_timeout: Duration,
@@ -162,7 +165,13 @@ impl Session<'_> {
             let command = match self.lines.next_line() {
                 Ok(Some(line)) => {
                     let void = memrchr(VOID, line).map_or(0, |mark| mark + 1);
-                    Command::parse(&line[void..])
+                    let line = &line[void..];
+                    // A web page can make a browser send one, whose lines might be commands.
+                    if std::mem::take(&mut self.first_line) && begins_http(line) {
+                        Err(no_web_server())
+                    } else {
+                        Command::parse(line)
+                    }
                 }
                 Ok(None) => return Next::Serve,
                 Err(_) => {

@@ -83,6 +83,18 @@ fn an_endless_line_and_a_web_browser_lose_their_connections() {
 }
 
 #[test]
+fn a_connection_that_begins_like_a_request_of_http_is_closed_before_anything_is_done() {
+    let cluster = Cluster::start(&THREE);
+    let mut browser = raw(&cluster);
+    browser.send("PUT /x HTTP/1.1\r\nHost: x\r\n\r\n");
+    browser.expect("ERROR DENIED this is no web server\n");
+    browser.expect_end();
+    let mut client = raw(&cluster);
+    client.send("GET /x\nPUT /x HTTP/1.1\nGET /x\n");
+    client.expect("NOT_FOUND\nOK 5554:1\nVALUE 5554:1 HTTP/1.1\n");
+}
+
+#[test]
 fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not() {
     let cluster = Plan::of(&THREE).set("line_timeout_ms", 300).start();
     let mut silent = raw(&cluster);
