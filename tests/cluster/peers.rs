@@ -1,11 +1,12 @@
 //! The port for peers: only a node of the same cluster and release gets in.
 
 use simple_dynamo::config::Config;
-use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
+use simple_dynamo::peer::message::{Hello, PROTOCOL, Request, line};
+use simple_dynamo::register::Operation;
 use simple_dynamo::ring::NodeId;
 
 use crate::support::cluster::{Cluster, Plan, THREE, eventually};
-use crate::support::impostor::unnumbered;
+use crate::support::impostor::{Impostor, unnumbered};
 use crate::support::raw::Raw;
 
 #[test]
@@ -129,4 +130,27 @@ fn of_two_connections_of_a_peer_the_one_that_it_opened_last_stays() {
     older.expect_end();
     newer.send("{\"id\":1,\"ask\":\"ping\"}\n");
     assert!(newer.line().starts_with("{\"id\":1,\"tell\":{\"pong\":"));
+}
+
+/// Two answers could contradict each other, and the first be lost.
+#[test]
+fn a_forwarded_request_that_the_network_doubles_is_answered_once() {
+    let cluster = Cluster::start(&THREE);
+    let [coordinator, origin, _] = THREE;
+    let key = cluster.keys_of(coordinator).next().unwrap();
+    cluster.kill(origin);
+    let mut asking = Impostor::greet(&cluster, origin, coordinator);
+    let get = Request::Coordinate {
+        key: key.as_str().into(),
+        operation: Operation::Get,
+        seen: None,
+    };
+    let doubled = asking.ask_times(2, get.clone());
+    let last = asking.ask(get);
+    let mut answered = Vec::new();
+    eventually("the last one is answered", || {
+        answered.extend(asking.replies().into_iter().map(|(id, _)| id));
+        answered.contains(&last).then_some(())
+    });
+    assert_eq!(answered, [doubled, last]);
 }

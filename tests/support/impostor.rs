@@ -56,12 +56,18 @@ impl Impostor {
 
     /// Sends a question; its number names the answer.
     pub fn ask(&mut self, request: Request) -> u64 {
+        self.ask_times(1, request)
+    }
+
+    /// Sends a question so many times, as a network may double it.
+    pub fn ask_times(&mut self, times: usize, request: Request) -> u64 {
         self.last_id += 1;
         let ask = Ask {
             id: self.last_id,
             ask: request,
         };
-        self.stream.get_mut().write_all(&line(&ask)).unwrap();
+        let lines = line(&ask).repeat(times);
+        self.stream.get_mut().write_all(&lines).unwrap();
         self.last_id
     }
 

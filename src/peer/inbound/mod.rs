@@ -1,6 +1,7 @@
 //! The answering side: connections that other nodes opened.
 
 mod greeting;
+mod taken;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
+use taken::Taken;
 
 use super::acquaintance::Acquaintance;
 use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
@@ -253,6 +255,7 @@ impl Inbound {
         mut lines: Lines<TcpStream>,
         connection: &Arc<Outgoing>,
     ) -> io::Result<()> {
+        let mut taken = Taken::new();
         let mut turns = 0;
         loop {
             if turns > 0 {
@@ -263,7 +266,9 @@ impl Inbound {
                 Received::Bytes(_) | Received::Nothing => {}
                 Received::End => return Ok(()),
             }
-            let urgent = net::batch(|| self.answer_received(peer, &mut lines, connection))?;
+            let urgent = net::batch(|| {
+                self.answer_received(peer, &mut lines, &mut taken, connection)
+            })?;
             if urgent > 1 {
                 turns = TURNS;
             }
@@ -275,6 +280,7 @@ impl Inbound {
         &self,
         peer: NodeId,
         lines: &mut Lines<TcpStream>,
+        taken: &mut Taken,
         connection: &Arc<Outgoing>,
     ) -> io::Result<usize> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
@@ -283,6 +289,9 @@ impl Inbound {
         while let Some(line) = lines.next_line().map_err(endless)? {
             let Ask { id, ask } = serde_json::from_slice(line)
                 .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
+            if matches!(ask, Request::Coordinate { .. }) && !taken.take(id) {
+                continue;
+            }
             urgent += usize::from(!ask.is_spare());
             let respond = Respond {
                 connection: connection.clone(),
