@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -121,7 +122,13 @@ impl Node {
         let until = Instant::now() + self.config.request_deadline();
         let mut most = 0;
         loop {
-            let pages = self.ask_for_pages(range, after, until);
+            let lost_folders = self.lost_folders.load(Ordering::SeqCst);
+            let mut pages = self.ask_for_pages(range, after, until);
+            if self.lost_folders.load(Ordering::SeqCst) != lost_folders {
+                // One of them may be of a life that is over: what it tells together with another,
+                // taken in since, the two have never held at a time.
+                pages.clear();
+            }
             if pages.len() >= needed {
                 return Ok(pages);
             }

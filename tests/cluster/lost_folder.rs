@@ -1,12 +1,19 @@
 //! A node without its folder has forgotten its votes: it copies everything before it votes again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use simple_dynamo::peer::message::{Reply, Request};
-use simple_dynamo::register::{Operation, Outcome, Why};
+use crossbeam_channel::bounded;
+use simple_dynamo::peer::message::{Known, Recognition, Reply, Request};
+use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, Record, State, Why};
+use simple_dynamo::ring::NodeId;
+use simple_dynamo::storage::commit::Position;
+use simple_dynamo::storage::records::Entry;
+use simple_dynamo::storage::{Page, Standing};
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
-use crate::support::impostor::Impostor;
+use crate::support::impostor::{Impostor, play};
 
 #[test]
 fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
@@ -210,6 +217,78 @@ fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
         cluster.done(lost, &format!("PUT {key} new"));
         assert_eq!(cluster.get(5554, key).as_deref(), Some("new"));
     }
+}
+
+/// A page of its former life, and one of another replica from after the loss: the two may never have
+/// held what both tell at a time, so that it was not chosen.
+#[test]
+fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
+    // Nobody is suspected, who only takes long.
+    let plan = Plan::of(&THREE).set("read_timeout_ms", 5000);
+    let cluster = plan.set("request_deadline_ms", 20_000).lay_out();
+    let [lists, slow, lost] = THREE;
+    let ballot = Ballot {
+        round: 1,
+        node: NodeId(slow),
+        step: 0,
+    };
+    let state = State {
+        value: Some("v".into()),
+        ..State::default()
+    };
+    let accepted = Accepted {
+        ballot,
+        state: state.into(),
+    };
+    let entry = Entry {
+        key: cluster.keys_of(lists).next().unwrap().as_str().into(),
+        accepted: ballot,
+        record: Some(Record {
+            promised: ballot,
+            accepted: Some(accepted),
+        }),
+    };
+    let range = cluster.range_of(&entry.key);
+    let (asked, is_asked) = bounded(1);
+    let (go_on, may_go_on) = bounded(0);
+    let played = [slow, lost].map(|id| {
+        let (asked, may_go_on) = (asked.clone(), may_go_on.clone());
+        let (entry, first) = (entry.clone(), AtomicBool::new(true));
+        play(&cluster, id, move |request| match request {
+            Request::Join { .. } => Reply::Known(Known {
+                recognition: Recognition::Accepted,
+                storage: None,
+                start_number: 0,
+                highest_number: 0,
+                cluster_id: None,
+                standing: Standing::Whole,
+            }),
+            Request::Ping => Reply::Pong(Position::default()),
+            Request::Scan(scan) => {
+                let mut page = Page::default();
+                if scan.range == range && first.swap(false, Ordering::Relaxed) {
+                    if id == slow {
+                        asked.send(()).unwrap();
+                        may_go_on.recv().unwrap();
+                    }
+                    page.entries.push(entry.clone());
+                }
+                Reply::Page(page)
+            }
+            _ => Reply::Abstain,
+        })
+    });
+    cluster.start_node(lists);
+    cluster.await_vote(lists);
+    let listed = thread::scope(|scope| {
+        let listing = scope.spawn(|| cluster.list(lists, "GET *"));
+        is_asked.recv().unwrap();
+        let [_, process] = played;
+        Impostor::greet_as(process, &cluster, lost, lists).join("another", false);
+        go_on.send(()).unwrap();
+        listing.join().unwrap()
+    });
+    assert_eq!(listed, Ok(vec![]));
 }
 
 /// The votes that it has counted so far may be of the forgotten life.

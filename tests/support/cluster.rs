@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use simple_dynamo::bytes::Key;
-use simple_dynamo::ring::Ring;
+use simple_dynamo::ring::{Position, Ring};
 
 pub use super::plan::Plan;
 use super::process::Process;
@@ -53,6 +53,11 @@ impl Cluster {
     pub fn replicas(&self, key: &str) -> Vec<u32> {
         let list = self.ring.preference_list(&Key::from(key));
         list.iter().map(|node| node.0).collect()
+    }
+
+    /// Which range of the ring a key is in.
+    pub fn range_of(&self, key: &Key) -> usize {
+        self.ring.range_at(Position::of(key.as_slice()))
     }
 
     /// Different keys whose coordinator is `id`.

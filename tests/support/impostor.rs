@@ -1,12 +1,14 @@
 //! A peer that the test plays itself: asks a node's replica what another node would ask.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use simple_dynamo::config::Config;
 use simple_dynamo::peer::acquaintance::Introduction;
-use simple_dynamo::peer::message::{Ask, Hello, PROTOCOL, Reply, Request, Tell, line};
+use simple_dynamo::peer::message::{Ask, Hello, PROTOCOL, Reply, Request, Tell, Welcome, line};
 use simple_dynamo::ring::NodeId;
 use simple_dynamo::storage::Start;
 
@@ -32,10 +34,19 @@ impl Impostor {
     /// Greets `to` as `from`, which must be down: of two connections of one peer a node keeps the
     /// newer one only.
     pub fn greet(cluster: &Cluster, from: u32, to: u32) -> Impostor {
+        Impostor::greet_as(unnumbered(), cluster, from, to)
+    }
+
+    /// The same, as this process.
+    pub fn greet_as(
+        introduction: Introduction,
+        cluster: &Cluster,
+        from: u32,
+        to: u32,
+    ) -> Impostor {
         let config = Config::read(&cluster.file(to)).unwrap();
         let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let introduction = unnumbered();
         let mut impostor = Impostor {
             stream: BufReader::new(stream),
             start: introduction.start.clone(),
@@ -107,4 +118,43 @@ impl Impostor {
         self.stream.read_line(&mut text).unwrap();
         text
     }
+}
+
+/// Answers whatever other nodes ask `id`, which must be down, until the tests end. Returns what the
+/// process that it plays says of itself.
+pub fn play(
+    cluster: &Cluster,
+    id: u32,
+    answer: impl Fn(Request) -> Reply + Send + Sync + 'static,
+) -> Introduction {
+    let played = unnumbered();
+    let welcome = line(&Welcome::Welcome(played.clone()));
+    let listener = TcpListener::bind(cluster.peer_address(id)).unwrap();
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, welcome, answer) = (stream.unwrap(), welcome.clone(), answer.clone());
+            // An error says that the node has gone.
+            thread::spawn(move || drop(answer_all(stream, &welcome, answer.as_ref())));
+        }
+    });
+    played
+}
+
+fn answer_all(
+    mut stream: TcpStream,
+    welcome: &[u8],
+    answer: &dyn Fn(Request) -> Reply,
+) -> io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    lines.next().transpose()?;
+    stream.write_all(welcome)?;
+    for text in lines {
+        let Ask { id, ask } = serde_json::from_str(&text?)?;
+        let tell = answer(ask);
+        if id != 0 {
+            stream.write_all(&line(&Tell { id, tell }))?;
+        }
+    }
+    Ok(())
 }
