@@ -28,7 +28,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 
 use super::copying::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
-use super::{Node, SEQUENCE_BLOCK};
+use super::Node;
 use crate::lock;
 use crate::logging;
 use crate::peer::message::{Known, Recognition, Resumed};
@@ -37,8 +37,11 @@ use crate::ring::NodeId;
 use crate::rules::{self, Rule};
 use crate::storage::{ClusterId, Standing};
 
-/// More writes than can have been numbered in a lost life and not be seen by anybody yet.
-const STILL_ON_THEIR_WAY: u64 = SEQUENCE_BLOCK;
+/// More writes than can have been numbered in a lost life, one after the other, and not be seen by any
+/// replica. Whatever is turned away as certainly not done leaves no trace: a full cluster tells every
+/// write `BUSY`, for as long as clients try. At a million a second these numbers last for twelve days
+/// without a single write that is voted on; and there are numbers for 2^24 lost folders.
+const STILL_ON_THEIR_WAY: u64 = 1 << 40;
 
 /// The thread: ends once this node votes.
 pub fn run(node: &Arc<Node>) {

@@ -62,8 +62,9 @@ const MOST_COORDINATED: usize = 8192;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(25);
-/// Sequence numbers that are reserved at a time: one log entry for so many writes.
-const SEQUENCE_BLOCK: u64 = 100_000;
+/// Sequence numbers that are reserved at a time: one log entry for so many writes. Half as many are
+/// left when more are reserved, enough for a minute in which the disk hangs.
+const SEQUENCE_BLOCK: u64 = 1_000_000;
 
 /// Whom a coordinator answers.
 pub enum Origin {

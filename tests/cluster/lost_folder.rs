@@ -1,5 +1,7 @@
 //! A node without its folder has forgotten its votes: it copies everything before it votes again.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -217,6 +219,36 @@ fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
         cluster.done(lost, &format!("PUT {key} new"));
         assert_eq!(cluster.get(5554, key).as_deref(), Some("new"));
     }
+}
+
+/// Each takes a number at its origin, and no replica ever sees it.
+#[test]
+fn a_node_that_lost_its_folder_numbers_on_above_writes_that_were_told_busy() {
+    let cluster = Plan::of(&THREE).set("data_memory_mib", 1).start();
+    let lost = 5554;
+    let mut keys = cluster.keys_of(lost);
+    let (large, new) = (keys.next().unwrap(), keys.next().unwrap());
+    cluster.done(lost, &format!("PUT {large} {}", "v".repeat(1 << 20)));
+    eventually("it is full", || {
+        (cluster.stat(lost, "full")? == "yes").then_some(())
+    });
+    let told_busy = 120_000;
+    let client = TcpStream::connect(cluster.address(lost)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let requests = format!("PUT {new} x\n").repeat(told_busy);
+            (&client).write_all(requests.as_bytes()).unwrap();
+        });
+        let replies = BufReader::new(&client).lines().take(told_busy);
+        let busy = replies.filter(|reply| reply.as_ref().unwrap().starts_with("ERROR BUSY "));
+        assert_eq!(busy.count(), told_busy);
+    });
+    cluster.kill(lost);
+    cluster.wipe(lost);
+    cluster.restart(lost);
+    let version = cluster.done(lost, &format!("DEL {large}"));
+    let number = version.strip_prefix("5554:").expect("its own number");
+    assert!(number.parse::<usize>().unwrap() > told_busy, "{version}");
 }
 
 /// A page of its former life, and one of another replica from after the loss: the two may never have
