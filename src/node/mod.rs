@@ -203,7 +203,11 @@ impl Node {
             outdated: Mutex::default(),
             given_up: Vec::new(),
             last_start: Start::numbered(0),
-            room: Room::new(&ring, Duration::from_millis(config.anti_entropy_ms)),
+            room: Room::new(
+                &ring,
+                Duration::from_millis(config.anti_entropy_ms),
+                config.data_memory(),
+            ),
             anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
             began: Instant::now(),
             timer: OnceLock::new(),

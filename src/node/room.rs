@@ -8,17 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
 use super::Node;
-use crate::bytes::Key;
+use crate::bytes::{Key, MAX_KEY};
 use crate::lock;
 use crate::peer::Request;
 use crate::register::{Change, Operation, Outcome, Why};
-use crate::ring::{NodeId, Ring};
+use crate::ring::{NodeId, Position, Ring};
 
 /// A full node takes more once this part of what it may hold is free again, so that it does not
 /// tell one thing and the other in turn.
@@ -28,10 +28,17 @@ const FREE_AGAIN: usize = 16;
 /// is there, and what it tells does not come here.
 const MISSED: u32 = 3;
 
+/// What the record of a `DEL` that found nothing takes at the most, in bytes.
+const REFUSAL: usize = MAX_KEY + 1024;
+
 /// Which nodes hold as much as they may, this one too.
 pub struct Room {
     /// Until when each counts as full, in milliseconds since `began`; 0 if it is not.
     full: BTreeMap<NodeId, AtomicU64>,
+    /// How many deletes of what is not here were let in though a replica is full, since any is,
+    exceptions: AtomicUsize,
+    /// and how many may be.
+    most_exceptions: usize,
     telling: Mutex<Telling>,
     /// How often all are told again.
     period: Duration,
@@ -46,10 +53,14 @@ struct Telling {
 }
 
 impl Room {
-    /// A full node tells so every `period`.
-    pub fn new(ring: &Ring, period: Duration) -> Room {
+    /// A full node tells so every `period`. Each may hold `limit` bytes, and a sixteenth of that comes
+    /// on top by deletes of what is not here, from the coordinators of all its ranges.
+    pub fn new(ring: &Ring, period: Duration, limit: usize) -> Room {
         let members = ring.members().iter();
+        let coordinators = ring.replicas_of_range(0).len();
         Room {
+            exceptions: AtomicUsize::new(0),
+            most_exceptions: limit / FREE_AGAIN / coordinators / REFUSAL,
             full: members
                 .map(|(_, node)| (*node, AtomicU64::new(0)))
                 .collect(),
@@ -69,6 +80,9 @@ impl Room {
 
     /// A node has told whether it is full.
     pub fn heard(&self, node: NodeId, full: bool) {
+        if full && self.none_full() {
+            self.exceptions.store(0, Ordering::Relaxed);
+        }
         let until = if full {
             (self.began.elapsed() + MISSED * self.period).as_millis() as u64
         } else {
@@ -90,6 +104,11 @@ impl Room {
 
     fn is_full(&self, node: NodeId) -> bool {
         self.began.elapsed().as_millis() < u128::from(self.full[&node].load(Ordering::Relaxed))
+    }
+
+    /// Whether one more delete of what is not here may be let in though a replica is full.
+    fn take_exception(&self) -> bool {
+        self.exceptions.fetch_add(1, Ordering::Relaxed) < self.most_exceptions
     }
 
     fn none_full(&self) -> bool {
@@ -160,8 +179,14 @@ impl Node {
             // A retry of what was done is told so.
             Some(state) if state.decided_of(dot.origin) >= dot.sequence => true,
             Some(_) => *change == Change::Delete,
-            // With any range in doubt, what is to be deleted may be just what is missing here.
-            None => *change == Change::Delete && self.anti_entropy.doubted() > 0,
+            // With its range in doubt, what is to be deleted may be just what is missing here. If it is
+            // nowhere, its refusal adds a record.
+            None => {
+                let range = self.ring.range_at(Position::of(key.as_slice()));
+                *change == Change::Delete
+                    && self.anti_entropy.doubts(range)
+                    && self.room.take_exception()
+            }
         };
         (!adds_nothing).then_some(*full)
     }
@@ -176,7 +201,7 @@ mod tests {
         let ids = [1, 2, 3].map(NodeId);
         let peers = &ids[1..];
         let ring = Ring::new(ids, 3);
-        let mut room = Room::new(&ring, Duration::from_secs(3600));
+        let mut room = Room::new(&ring, Duration::from_secs(3600), 1 << 20);
         let told =
             |room: &Room, changed| Vec::from_iter(room.take_untold(changed, peers.iter().copied()));
         assert_eq!(told(&room, false), []);
@@ -191,7 +216,7 @@ mod tests {
     #[test]
     fn a_node_that_does_not_tell_again_that_it_is_full_is_not_counted_any_more() {
         let ring = Ring::new([1, 2, 3].map(NodeId), 3);
-        let mut room = Room::new(&ring, Duration::from_secs(3600));
+        let mut room = Room::new(&ring, Duration::from_secs(3600), 1 << 20);
         room.heard(NodeId(2), true);
         assert!(room.is_full(NodeId(2)) && !room.is_full(NodeId(1)));
         room.heard(NodeId(2), false);
@@ -199,5 +224,23 @@ mod tests {
         room.period = Duration::ZERO;
         room.heard(NodeId(2), true);
         assert!(!room.is_full(NodeId(2)));
+    }
+
+    #[test]
+    fn deletes_of_what_is_not_here_add_no_more_than_a_sixteenth_to_what_a_full_node_holds() {
+        let ring = Ring::new([1, 2, 3, 4, 5].map(NodeId), 3);
+        let limit = 1 << 20;
+        let room = Room::new(&ring, Duration::from_secs(3600), limit);
+        let let_in = || (0..limit).take_while(|_| room.take_exception()).count();
+        room.heard(NodeId(2), true);
+        let most = let_in();
+        // A replica holds three ranges, of one coordinator each.
+        assert!(most > 0 && 3 * most * REFUSAL <= limit / FREE_AGAIN);
+        room.heard(NodeId(3), true);
+        assert_eq!(let_in(), 0);
+        room.heard(NodeId(2), false);
+        room.heard(NodeId(3), false);
+        room.heard(NodeId(2), true);
+        assert_eq!(let_in(), most);
     }
 }

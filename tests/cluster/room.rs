@@ -79,6 +79,32 @@ fn a_full_store_takes_no_more_tells_what_it_has_and_lets_it_be_deleted() {
     assert_eq!(size, Some(VALUE));
 }
 
+/// A range that it cannot compare does not let in deletes of what is missing in another.
+#[test]
+fn a_full_coordinator_that_doubts_another_range_is_told_of_no_delete_of_what_is_not_there() {
+    let cluster = small().start();
+    let coordinator = 5558;
+    let mut keys = cluster.keys_of(coordinator);
+    let taken = fill(&cluster, keys.by_ref());
+    // Those whose ranges it holds, too.
+    let before = FIVE.into_iter().filter(|id| {
+        let key = cluster.keys_of(*id).next().unwrap();
+        *id != coordinator && cluster.replicas(&key).contains(&coordinator)
+    });
+    before.for_each(|id| cluster.kill(id));
+    cluster.kill(coordinator);
+    cluster.start_node(coordinator);
+    eventually("one of its ranges alone is in doubt, and it is full", || {
+        let in_doubt = cluster.stat(coordinator, "ranges_up_to_date")? == "2";
+        (in_doubt && is_full(&cluster, coordinator)).then_some(())
+    });
+    for key in keys.take(10) {
+        let reply = cluster.call(coordinator, &format!("DEL {key}"));
+        assert!(reply.starts_with("ERROR BUSY node "), "{reply}");
+    }
+    assert!(try_to(&cluster, coordinator, &format!("DEL {}", taken[0])));
+}
+
 /// A node holds the keys of three coordinators, and each of these may hold much less than it.
 #[test]
 fn a_full_replica_is_heeded_by_coordinators_that_have_room() {

@@ -124,9 +124,15 @@ impl AntiEntropy {
     /// How many of this node's ranges may lack writes.
     pub fn doubted(&self) -> usize {
         let work = lock(&self.work);
-        let open =
-            |&(&range, &begun): &(&usize, &u64)| work.compared_since(range, begun) < self.enough;
-        work.doubted.iter().filter(open).count()
+        let doubted = work.doubted.keys();
+        doubted
+            .filter(|range| work.doubts(**range, self.enough))
+            .count()
+    }
+
+    /// Whether a range of this node may lack writes.
+    pub fn doubts(&self, range: usize) -> bool {
+        lock(&self.work).doubts(range, self.enough)
     }
 
     /// Has every range of this node compared with enough others from now on, and waits for that:
@@ -200,6 +206,12 @@ impl AntiEntropy {
 }
 
 impl Work {
+    /// Whether a range came into doubt, and has not been compared with `enough` others since.
+    fn doubts(&self, range: usize, enough: usize) -> bool {
+        let doubted = self.doubted.get(&range);
+        doubted.is_some_and(|&begun| self.compared_since(range, begun) < enough)
+    }
+
     /// With how many others a range was compared from its beginning to its end after so many
     /// comparisons had begun.
     fn compared_since(&self, range: usize, begun: u64) -> usize {
