@@ -139,19 +139,20 @@ mod tests {
         let time_out = Duration::from_millis(50);
         same.set_write_timeout(Some(time_out)).unwrap();
         let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
+        let received = thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     out.heard();
                     thread::sleep(time_out / 10);
                 }
             });
-            assert!(out.send(&vec![7; 32 << 20]));
+            let sent = out.send(&vec![7; 32 << 20]);
             thread::sleep(5 * time_out);
-            assert!(!out.closed());
-            receiver.read_exact(&mut vec![0; 32 << 20]).unwrap();
+            let received = receiver.read_exact(&mut vec![0; 32 << 20]);
             stop.store(true, Ordering::Relaxed);
+            received.map(|()| sent)
         });
+        assert!(received.unwrap());
         assert!(out.send(&vec![7; 32 << 20]));
         out.drain(0);
         assert!(out.closed());

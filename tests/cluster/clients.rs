@@ -246,11 +246,16 @@ fn reading_late(cluster: &Cluster) -> TcpStream {
 #[test]
 fn replies_arrive_though_more_was_sent_behind_quit() {
     let cluster = Cluster::start(&THREE);
-    let value = "v".repeat(MIB);
+    let value = "v".repeat(MIB / 4);
     let version = cluster.done(5554, &format!("PUT k {value}"));
     let mut client = reading_late(&cluster);
     let burst = "GET k\n".repeat(7) + "QUIT\n" + &"x".repeat(24 << 10);
     client.write_all(burst.as_bytes()).unwrap();
+    eventually("all were done", || {
+        (cluster.stat(5554, "requests")? == "8").then_some(())
+    });
+    // Long enough for the node to come to the end, short enough for it to wait for this.
+    thread::sleep(Duration::from_millis(100));
     let expected = format!("VALUE {version} {value}\n").repeat(7) + "BYE\n";
     let received = until_the_end(&mut client);
     assert!(
@@ -308,8 +313,8 @@ fn one_client_too_many_is_told_so_though_it_speaks_before_it_listens() {
 fn twenty_megabytes_of_requests_are_answered_though_no_reply_is_read_before_all_are_written() {
     let cluster = Cluster::start(&THREE);
     let reply = "END 15\n".len() + HELP.iter().map(|line| line.len() + 1).sum::<usize>();
-    // As much as may wait for a client.
-    let requests = 4_000_000 / reply;
+    // More than the system takes, and little enough for what may wait for a client beside that.
+    let requests = 6_000_000 / reply;
     let line = format!("HELP{}\n", " ".repeat(20_000_000 / requests));
     let mut client = reading_late(&cluster);
     client.write_all(line.repeat(requests).as_bytes()).unwrap();
