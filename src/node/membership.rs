@@ -27,8 +27,8 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 
-use super::copying::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
 use super::Node;
+use super::copying::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
 use crate::lock;
 use crate::logging;
 use crate::peer::message::{Known, Recognition, Resumed};

@@ -275,6 +275,7 @@ fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
     let entry = Entry {
         key: cluster.keys_of(lists).next().unwrap().as_str().into(),
         accepted: ballot,
+        size: 1,
         record: Some(Record {
             promised: ballot,
             accepted: Some(accepted),

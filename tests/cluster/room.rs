@@ -94,10 +94,13 @@ fn a_full_coordinator_that_doubts_another_range_is_told_of_no_delete_of_what_is_
     before.for_each(|id| cluster.kill(id));
     cluster.kill(coordinator);
     cluster.start_node(coordinator);
-    eventually("one of its ranges alone is in doubt, and it is full", || {
-        let in_doubt = cluster.stat(coordinator, "ranges_up_to_date")? == "2";
-        (in_doubt && is_full(&cluster, coordinator)).then_some(())
-    });
+    eventually(
+        "one of its ranges alone is in doubt, and it is full",
+        || {
+            let in_doubt = cluster.stat(coordinator, "ranges_up_to_date")? == "2";
+            (in_doubt && is_full(&cluster, coordinator)).then_some(())
+        },
+    );
     for key in keys.take(10) {
         let reply = cluster.call(coordinator, &format!("DEL {key}"));
         assert!(reply.starts_with("ERROR BUSY node "), "{reply}");

@@ -129,7 +129,7 @@ impl Load<'_> {
         later
             .iter()
             .chain(sooner)
-            .find_map(|&id| Client::connect(&self.cluster.address(id), PATIENCE).ok())
+            .find_map(|&id| Client::connect(self.cluster.address(id), PATIENCE).ok())
     }
 }
 

@@ -18,7 +18,7 @@ const LOG_TAIL: usize = 30;
 
 impl Cluster {
     pub fn try_client(&self, id: u32) -> std::io::Result<Client> {
-        Client::connect(&self.address(id), PATIENCE)
+        Client::connect(self.address(id), PATIENCE)
     }
 
     pub fn client(&self, id: u32) -> Client {

@@ -38,12 +38,7 @@ impl Impostor {
     }
 
     /// The same, as this process.
-    pub fn greet_as(
-        introduction: Introduction,
-        cluster: &Cluster,
-        from: u32,
-        to: u32,
-    ) -> Impostor {
+    pub fn greet_as(introduction: Introduction, cluster: &Cluster, from: u32, to: u32) -> Impostor {
         let config = Config::read(&cluster.file(to)).unwrap();
         let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -266,9 +266,8 @@ impl Inbound {
                 Received::Bytes(_) | Received::Nothing => {}
                 Received::End => return Ok(()),
             }
-            let urgent = net::batch(|| {
-                self.answer_received(peer, &mut lines, &mut taken, connection)
-            })?;
+            let urgent =
+                net::batch(|| self.answer_received(peer, &mut lines, &mut taken, connection))?;
             if urgent > 1 {
                 turns = TURNS;
             }
