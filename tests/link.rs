@@ -190,6 +190,46 @@ fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
     thread.join().unwrap();
 }
 
+/// It has nothing to read.
+#[test]
+fn a_peer_that_was_sent_nothing_is_suspected_in_time_however_large_what_waits_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let time_out = Duration::from_millis(100);
+    let link = link_that_tells(&listener, time_out, |_| {});
+    drop(listener);
+    let running = link.clone();
+    let thread = thread::spawn(move || running.run());
+    let began = Instant::now();
+    let long = "k".repeat(1 << 20);
+    let change = Change::Put(long.as_str().into());
+    let dot = Dot {
+        origin: NodeId(1),
+        sequence: 1,
+    };
+    let (told, answers) = mpsc::channel();
+    for _ in 0..20 {
+        let request = Request::Coordinate {
+            key: "k".into(),
+            operation: Operation::Write {
+                dot,
+                change: change.clone(),
+            },
+            seen: None,
+        };
+        let told = told.clone();
+        link.ask(request, move |answer| told.send(answer).unwrap());
+    }
+    for _ in 0..20 {
+        assert!(matches!(answers.recv().unwrap(), Answer::Unreached));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "20 of them take 5 s"
+    );
+    link.end();
+    thread.join().unwrap();
+}
+
 #[test]
 fn a_request_that_a_full_queue_does_not_take_is_told_at_once_that_it_was_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -279,7 +279,7 @@ fn replies_arrive_though_the_node_ends_with_more_requests_to_come() {
     let (received, status) = thread::scope(|scope| {
         let ending = scope.spawn(|| cluster.terminate(5554));
         eventually("the node is about to end", || {
-            let ends = cluster.log(5554).contains("ends on signal");
+            let ends = cluster.log(5554).contains("ends on ");
             ends.then_some(())
         });
         let received = until_the_end(&mut client);

@@ -50,7 +50,7 @@ impl Link {
         let now = self.now();
         let mut state = lock(&self.state);
         self.ask_if_quiet(&mut state, now);
-        let time_out = self.settings.read_timeout + time_to_take(state.outstanding_sizes());
+        let time_out = self.settings.read_timeout + time_to_take(state.sizes_being_taken());
         // That nobody answers what a reset took away is no silence.
         let mut asked = state.outstanding.values().filter(|it| !it.orphaned);
         let oldest = asked.next().map(|question| question.asked);
@@ -147,9 +147,15 @@ impl State {
         }
     }
 
-    /// How many bytes of values the questions have whose answers are waited for.
-    fn outstanding_sizes(&self) -> impl Iterator<Item = usize> {
-        self.outstanding.values().map(|it| it.request.size())
+    /// How many bytes of values each question has that the peer may be taking at this moment. What was
+    /// not sent to it, or on a connection that is gone, excuses no silence.
+    fn sizes_being_taken(&self) -> impl Iterator<Item = usize> {
+        let connected = self.connection.is_some();
+        let sent = move |it: &&Outstanding| connected && it.sent && !it.orphaned;
+        self.outstanding
+            .values()
+            .filter(sent)
+            .map(|it| it.request.size())
     }
 
     /// Takes out the questions that were asked longer than `limit` ago; `time_out` for those
