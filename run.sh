@@ -393,10 +393,17 @@ check() {
     cargo test --quiet
 }
 
-# Runs a test program that has options of its own.
-harness() {
+# Builds a test program in a profile and becomes it: so its last line is the last one, and its exit
+# code this script's.
+run_test() {
+    local profile=$1 name=$2 messages program
+    shift 2
     need_cargo
-    cargo test ${QUIET[@]+"${QUIET[@]}"} "$@"
+    messages=$(cargo test --profile "$profile" ${QUIET[@]+"${QUIET[@]}"} --test "$name" --no-run \
+        --message-format json-render-diagnostics)
+    program=$(sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p' <<<"$messages")
+    [ -x "$program" ] || fail "cargo built the test $name, and did not say where"
+    exec "$program" "$@"
 }
 
 clean() {
@@ -434,11 +441,11 @@ wait) built && need_tools && own_state && await ;;
 logs) logs "$@" ;;
 shell) built && dynamo shell "$@" ;;
 bench) built && dynamo bench "$@" ;;
-plot) harness --release --test plot -- --secs 12 --out report/plots "$@" ;;
-soak) harness --profile checked --test soak -- "$@" ;;
+plot) run_test release plot --secs 12 --out report/plots "$@" ;;
+soak) run_test checked soak "$@" ;;
 # A seed of one's own comes after the flag that lets it choose one, and wins.
-grade) harness --release --test grade -- --any-seed "$@" ;;
-stress) harness --profile checked --test stress -- "$@" ;;
+grade) run_test release grade --any-seed "$@" ;;
+stress) run_test checked stress "$@" ;;
 test) check ;;
 clean) clean ;;
 esac

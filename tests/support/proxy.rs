@@ -19,6 +19,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use fastrand::Rng;
 use lines::Lines;
 
 /// From one node to another.
@@ -55,6 +56,8 @@ struct Weather {
     delay: Option<Duration>,
     doubled: bool,
     disordered: bool,
+    /// The longest that a message straggles behind.
+    straggling: Option<Duration>,
 }
 
 /// A connection from one node to another, through the proxy.
@@ -119,6 +122,11 @@ impl Network {
     /// Messages overtake each other on the way.
     pub fn disorder(&self, from: u32, to: u32) {
         self.change(|state| state.weather(from, to).disordered = true);
+    }
+
+    /// Many messages straggle behind the others, each by a time of its own, up to this one.
+    pub fn straggle(&self, from: u32, to: u32, by: Duration) {
+        self.change(|state| state.weather(from, to).straggling = Some(by));
     }
 
     /// Ends all cuts and delays, and whatever else befalls messages. Connections that are half
@@ -249,25 +257,43 @@ impl Shared {
     }
 
     /// Carries messages one way until either side closes.
-    fn carry(&self, way: Way, connection: &Connection, from: &TcpStream, mut to: &TcpStream) {
+    fn carry(&self, way: Way, connection: &Connection, from: &TcpStream, to: &TcpStream) {
         let mut lines = Lines::new(from);
-        loop {
-            let Weather { disordered, .. } = self.weather(way);
-            // The end of a connection is a message too: a cut holds it up.
-            let mut batch = lines.receive(disordered);
-            self.pass(way);
-            let Weather { doubled, .. } = self.weather(way);
-            if batch.befall(doubled, disordered) {
-                self.state.lock().unwrap().count(way);
-            }
-            let bytes = batch.bytes();
+        let to = Mutex::new(to);
+        let send = |bytes: &[u8]| {
             let count = bytes.len() as u64;
             self.carried.fetch_add(count, Ordering::Relaxed);
             let swallowed = connection.half_open.load(Ordering::SeqCst);
-            if (!swallowed && to.write_all(&bytes).is_err()) || batch.is_last() {
-                return;
+            swallowed || to.lock().unwrap().write_all(bytes).is_ok()
+        };
+        let mut rng = Rng::with_seed(u64::from(way.0) << 32 | u64::from(way.1));
+        thread::scope(|scope| {
+            loop {
+                let Weather { disordered, .. } = self.weather(way);
+                // The end of a connection is a message too: a cut holds it up.
+                let mut batch = lines.receive(disordered);
+                self.pass(way);
+                let Weather {
+                    doubled,
+                    straggling,
+                    ..
+                } = self.weather(way);
+                if batch.befall(doubled, disordered) {
+                    self.state.lock().unwrap().count(way);
+                }
+                for line in straggling.map_or(Vec::new(), |_| batch.take_stragglers(&mut rng)) {
+                    self.state.lock().unwrap().count(way);
+                    let late = straggling.unwrap_or_default().mul_f64(rng.f64());
+                    scope.spawn(move || {
+                        thread::sleep(late);
+                        send(&line);
+                    });
+                }
+                if !send(&batch.bytes()) || batch.is_last() {
+                    return;
+                }
             }
-        }
+        });
     }
 
     fn weather(&self, way: Way) -> Weather {

@@ -15,6 +15,11 @@ use super::linearizability::{Verdict, check};
 
 /// A client that roams changes its node after so many requests, more or less.
 const STAY: u32 = 20;
+/// Of so many requests one goes to any key, while the others crowd around one: see
+/// [`Progress::crowd`].
+const STRAY: u32 = 3;
+/// Of so many compare-and-sets one expects that there is no such key, whatever the client saw last.
+const CREATE: u32 = 3;
 
 /// Who asks for what.
 pub struct Workload<'a> {
@@ -76,6 +81,8 @@ struct Board {
     habits: Habits,
     began: Instant,
     stop: AtomicBool,
+    /// The key that the clients crowd around, by its place among the keys: none beyond the last.
+    crowded: AtomicUsize,
     answered: AtomicUsize,
     observed: Mutex<Observed>,
 }
@@ -92,6 +99,11 @@ impl Progress<'_> {
     /// How many requests have been answered well.
     pub fn answered(&self) -> usize {
         self.0.answered.load(Ordering::Relaxed)
+    }
+
+    /// From now on most requests are for this key of the workload, by its place among the keys.
+    pub fn crowd(&self, key: usize) {
+        self.0.crowded.store(key, Ordering::Relaxed);
     }
 
     /// Waits until that many more requests have been answered well.
@@ -130,6 +142,7 @@ impl Workload<'_> {
             habits,
             began: Instant::now(),
             stop: AtomicBool::new(false),
+            crowded: AtomicUsize::new(usize::MAX),
             answered: AtomicUsize::new(0),
             observed: Mutex::new(Observed {
                 history: Vec::new(),
@@ -196,7 +209,7 @@ impl<'a> Asker<'a> {
         if !settled && self.rng.u32(..STAY) == 0 {
             self.connection = None;
         }
-        let key = self.workload.keys[self.rng.usize(..self.workload.keys.len())];
+        let key = self.choose_key();
         let request = self.choose_request(key);
         let id = match &self.connection {
             Some((id, _)) => *id,
@@ -212,17 +225,29 @@ impl<'a> Asker<'a> {
         self.ask(id, key, request);
     }
 
+    fn choose_key(&mut self) -> &'a str {
+        let keys = self.workload.keys;
+        let crowded = keys.get(self.board.crowded.load(Ordering::Relaxed));
+        match crowded {
+            Some(key) if self.rng.u32(..STRAY) > 0 => key,
+            _ => keys[self.rng.usize(..keys.len())],
+        }
+    }
+
     fn choose_request(&mut self, key: &str) -> Request {
         match self.rng.u32(..100) {
             0..45 => Request::Get,
-            45..70 => Request::Put {
+            45..65 => Request::Put {
                 value: self.new_value(),
             },
-            70..80 => Request::Delete,
-            _ => Request::CompareAndSet {
-                expected: self.versions.get(key).cloned().flatten(),
-                value: self.new_value(),
-            },
+            65..80 => Request::Delete,
+            _ => {
+                let seen = self.versions.get(key).cloned().flatten();
+                Request::CompareAndSet {
+                    expected: seen.filter(|_| self.rng.u32(..CREATE) > 0),
+                    value: self.new_value(),
+                }
+            }
         }
     }
 

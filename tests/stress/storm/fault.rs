@@ -1,5 +1,6 @@
 //! What a nemesis can do to nodes and links, and whether it did anything.
 
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,14 +8,17 @@ use serde::Serialize;
 use crate::support::cluster::Cluster;
 use crate::support::proxy::Way;
 
+/// How long a sync takes that all nodes wait for when they are killed.
+const SYNC: Duration = Duration::from_millis(50);
+
 /// One thing that goes wrong, for a while.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
     /// `kill -9`; started again at the end.
     Kill { node: u32 },
-    /// `kill -9` of all nodes at once.
-    KillAll,
+    /// `kill -9` of all nodes at once, perhaps while each waits for its disk.
+    KillAll { slow_disks: bool },
     /// `kill -9`, and its disk is lost; started again with an empty one at the end. No other node
     /// may be out meanwhile: it copies from all of them before it votes.
     Wipe { node: u32 },
@@ -34,6 +38,8 @@ pub enum Fault {
     Duplicate { from: u32, to: u32 },
     /// Messages on one way overtake each other.
     Reorder { from: u32, to: u32 },
+    /// Many messages of a node straggle behind its others, by up to so much.
+    Straggle { node: u32, millis: u64 },
     /// A connection is gone, and only one side knows. Nobody ever tells the other.
     HalfOpen {
         opener: u32,
@@ -65,7 +71,7 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Fault::Kill { .. } => "kill",
-            Fault::KillAll => "kill-all",
+            Fault::KillAll { .. } => "kill-all",
             Fault::Wipe { .. } => "wipe",
             Fault::Pause { .. } => "pause",
             Fault::SlowDisk { .. } => "slow-disk",
@@ -75,6 +81,7 @@ impl Fault {
             Fault::Delay { .. } => "delay",
             Fault::Duplicate { .. } => "duplicate",
             Fault::Reorder { .. } => "reorder",
+            Fault::Straggle { .. } => "straggle",
             Fault::HalfOpen { .. } => "half-open",
         }
     }
@@ -86,8 +93,9 @@ impl Fault {
             | Fault::Wipe { node }
             | Fault::Pause { node }
             | Fault::SlowDisk { node, .. }
+            | Fault::Straggle { node, .. }
             | Fault::Isolate { node } => Harm::Node(node),
-            Fault::KillAll => Harm::Everybody,
+            Fault::KillAll { .. } => Harm::Everybody,
             Fault::Cut { from, to } | Fault::Delay { from, to, .. } => Harm::Link(from, to),
             Fault::CutBothWays { one, other } => Harm::Link(one, other),
             Fault::HalfOpen { opener, to, .. } => Harm::Link(opener, to),
@@ -100,7 +108,16 @@ impl Fault {
         let mut found = true;
         match self {
             Fault::Kill { node } => cluster.kill(node),
-            Fault::KillAll => cluster.ids().for_each(|id| cluster.kill(id)),
+            Fault::KillAll { slow_disks } => {
+                if slow_disks {
+                    cluster.ids().for_each(|id| cluster.slow_disk(id, SYNC));
+                    thread::sleep(2 * SYNC);
+                }
+                cluster.ids().for_each(|id| cluster.kill(id));
+                if slow_disks {
+                    cluster.ids().for_each(|id| cluster.heal_disk(id));
+                }
+            }
             Fault::Wipe { node } => {
                 cluster.kill(node);
                 cluster.wipe(node);
@@ -121,6 +138,12 @@ impl Fault {
             }
             Fault::Duplicate { from, to } => cluster.network().double(from, to),
             Fault::Reorder { from, to } => cluster.network().disorder(from, to),
+            Fault::Straggle { millis, .. } => {
+                let by = Duration::from_millis(millis);
+                for (from, to) in self.ways(cluster) {
+                    cluster.network().straggle(from, to, by);
+                }
+            }
             Fault::HalfOpen {
                 opener,
                 to,
@@ -163,8 +186,12 @@ impl Fault {
                     .flat_map(|other| [(node, other), (other, node)])
                     .collect()
             }
+            Fault::Straggle { node, .. } => {
+                let others = cluster.ids().filter(|other| *other != node);
+                others.map(|other| (node, other)).collect()
+            }
             Fault::Kill { .. }
-            | Fault::KillAll
+            | Fault::KillAll { .. }
             | Fault::Wipe { .. }
             | Fault::Pause { .. }
             | Fault::SlowDisk { .. }
@@ -193,7 +220,7 @@ impl Begun {
                 cluster.await_answer(node);
                 true
             }
-            Fault::KillAll => {
+            Fault::KillAll { .. } => {
                 cluster.ids().for_each(|id| cluster.start_node(id));
                 cluster.ids().for_each(|id| cluster.await_answer(id));
                 true

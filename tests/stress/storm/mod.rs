@@ -6,6 +6,7 @@
 //! - [`availability`]: how long which key was without service that it should have had.
 //! - [`disk`]: whether the machine was to blame.
 //! - [`shrink`] and [`piece`]: the smallest piece of a history that cannot be ordered.
+//! - [`reason`]: why that piece is impossible, in words.
 //! - [`picture`]: a run, and an offending key, as pictures.
 
 pub mod availability;
@@ -14,6 +15,7 @@ pub mod fault;
 pub mod nemesis;
 pub mod picture;
 pub mod piece;
+pub mod reason;
 pub mod shrink;
 pub mod verdict;
 
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::support::cluster::{FIVE, Plan};
+use crate::support::cluster::{Cluster, FIVE, Plan};
 use crate::support::history::Operation;
 use crate::support::workload::{Habits, Workload};
 use disk::Stall;
@@ -110,6 +112,7 @@ impl Storm {
                 nemesis: self.nemesis,
                 cluster: &cluster,
                 progress,
+                keys: &keys,
                 rng: Rng::with_seed(self.seed),
                 until: progress.now() + self.time,
                 interrupted,
@@ -125,7 +128,7 @@ impl Storm {
             })
         });
         let failure = match ended {
-            Ok(()) => self.unread(&observed.history),
+            Ok(()) => broken(&cluster).or_else(|| self.unread(&observed.history)),
             Err(payload) => Some(text_of(payload.as_ref())),
         };
         Ok(Seen {
@@ -154,6 +157,15 @@ impl Storm {
             format!("{well} of {expected} reads after the healing ended well: {failed:?}")
         })
     }
+}
+
+/// What a node has logged that no node may ever have to.
+fn broken(cluster: &Cluster) -> Option<String> {
+    cluster.ids().find_map(|id| {
+        let log = cluster.log(id);
+        let line = log.lines().find(|line| line.contains("BROKEN INVARIANT"))?;
+        Some(format!("node {id} has logged: {line}"))
+    })
 }
 
 /// What a panic said.

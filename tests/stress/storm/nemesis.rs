@@ -27,6 +27,8 @@ pub enum Nemesis {
     Delay,
     Duplicate,
     Reorder,
+    Straggle,
+    Split,
     HalfOpen,
     Mix,
 }
@@ -44,8 +46,10 @@ pub struct Event {
 
 /// How often something is looked at while nothing is to be done.
 const LOOK: Duration = Duration::from_millis(50);
+/// The longest that messages straggle, in milliseconds: more than the time-out between nodes.
+const STRAGGLE: u64 = 150;
 /// What `Mix` is made of.
-const ALONE: [Nemesis; 12] = [
+const ALONE: [Nemesis; 14] = [
     Nemesis::Kill,
     Nemesis::Pause,
     Nemesis::Timeout,
@@ -57,8 +61,13 @@ const ALONE: [Nemesis; 12] = [
     Nemesis::Delay,
     Nemesis::Duplicate,
     Nemesis::Reorder,
+    Nemesis::Straggle,
+    Nemesis::Split,
     Nemesis::HalfOpen,
 ];
+
+/// What finds most, and so is half of `Mix`.
+const SHARP: [Nemesis; 2] = [Nemesis::Straggle, Nemesis::Split];
 
 impl Nemesis {
     pub fn name(self) -> &'static str {
@@ -75,6 +84,8 @@ impl Nemesis {
             Nemesis::Delay => "delay",
             Nemesis::Duplicate => "duplicate",
             Nemesis::Reorder => "reorder",
+            Nemesis::Straggle => "straggle",
+            Nemesis::Split => "split",
             Nemesis::HalfOpen => "half-open",
             Nemesis::Mix => "mix",
         }
@@ -89,7 +100,7 @@ impl Nemesis {
     /// others: beside another fault it would not vote before that one is over, and two nodes would
     /// be out.
     fn strikes_alone(self) -> bool {
-        self.takes_long() || self == Nemesis::Wipe
+        self.takes_long() || matches!(self, Nemesis::Wipe | Nemesis::Split)
     }
 }
 
@@ -109,6 +120,8 @@ pub struct AtWork<'a> {
     pub nemesis: Nemesis,
     pub cluster: &'a Cluster,
     pub progress: &'a Progress<'a>,
+    /// What the clients ask for.
+    pub keys: &'a [&'a str],
     pub rng: Rng,
     /// When the work shall end.
     pub until: Duration,
@@ -124,7 +137,7 @@ impl AtWork<'_> {
                 Nemesis::None => self.rest(LOOK),
                 Nemesis::Mix => self.handful(),
                 nemesis => {
-                    let nodes = self.shuffled_nodes();
+                    let nodes = self.aim();
                     self.strike(nemesis, &nodes);
                 }
             }
@@ -151,17 +164,33 @@ impl AtWork<'_> {
         Duration::from_millis(self.rng.u64(range))
     }
 
-    fn shuffled_nodes(&mut self) -> Vec<u32> {
+    /// Has the clients crowd around a key, and returns whom to strike, in this order: mostly the
+    /// nodes that hold the key, often its coordinator first, and then the others.
+    fn aim(&mut self) -> Vec<u32> {
+        let place = self.rng.usize(..self.keys.len());
+        self.progress.crowd(place);
         let mut nodes: Vec<u32> = self.cluster.ids().collect();
         self.rng.shuffle(&mut nodes);
+        let mut replicas = self.cluster.replicas(self.keys[place]);
+        match self.rng.u8(..4) {
+            0 => replicas.clear(),
+            1 => self.rng.shuffle(&mut replicas),
+            _ => {}
+        }
+        let order = |node: &u32| replicas.iter().position(|replica| replica == node);
+        nodes.sort_by_key(|node| order(node).unwrap_or(replicas.len()));
         nodes
     }
 
     /// Everything at random: often two things at once, on different nodes. All of it is over
     /// before the next handful.
     fn handful(&mut self) {
-        let nemesis = ALONE[self.rng.usize(..ALONE.len())];
-        let nodes = self.shuffled_nodes();
+        let nemesis = if self.rng.bool() {
+            SHARP[self.rng.usize(..SHARP.len())]
+        } else {
+            ALONE[self.rng.usize(..ALONE.len())]
+        };
+        let nodes = self.aim();
         if nemesis.takes_long() && self.rng.u8(..3) > 0 {
             return;
         }
@@ -200,9 +229,14 @@ impl AtWork<'_> {
             }
             return;
         }
-        let fault = self.choose(nemesis, nodes);
         let lasting = self.lasting(nemesis);
-        self.let_loose([fault], lasting);
+        if nemesis == Nemesis::Split {
+            let faults = self.split(nodes);
+            self.let_loose(faults, lasting);
+        } else {
+            let fault = self.choose(nemesis, nodes);
+            self.let_loose([fault], lasting);
+        }
         let calm = match nemesis {
             Nemesis::All => self.millis(300..1_000),
             _ => self.millis(0..150),
@@ -210,11 +244,24 @@ impl AtWork<'_> {
         self.rest(calm);
     }
 
+    /// Some nodes take the first for silent and go to its successor, others do not, and its messages
+    /// are late: a key has two coordinators, and what one of them wrote reaches some replicas only.
+    fn split(&mut self, nodes: &[u32]) -> [Fault; 3] {
+        let (to, others) = (nodes[0], &nodes[1..]);
+        let mut cut = || {
+            let from = others[self.rng.usize(..others.len())];
+            Fault::Cut { from, to }
+        };
+        [cut(), cut(), self.choose(Nemesis::Straggle, nodes)]
+    }
+
     /// Mostly short, sometimes much longer than any time-out between nodes.
     fn lasting(&mut self, nemesis: Nemesis) -> Duration {
         match nemesis {
             Nemesis::Timeout => self.millis(60..140),
             Nemesis::All => self.millis(0..200),
+            // What was held up arrives just after it was given up.
+            Nemesis::Split if self.rng.bool() => self.millis(100..180),
             _ if self.rng.u8(..8) == 0 => self.millis(400..2_000),
             _ => self.millis(20..400),
         }
@@ -227,7 +274,9 @@ impl AtWork<'_> {
         match nemesis {
             Nemesis::Kill => Fault::Kill { node: from },
             Nemesis::Pause | Nemesis::Timeout => Fault::Pause { node: from },
-            Nemesis::All => Fault::KillAll,
+            Nemesis::All => Fault::KillAll {
+                slow_disks: rng.bool(),
+            },
             Nemesis::Wipe => Fault::Wipe { node: from },
             Nemesis::SlowDisk => Fault::SlowDisk {
                 node: from,
@@ -248,12 +297,16 @@ impl AtWork<'_> {
             },
             Nemesis::Duplicate => Fault::Duplicate { from, to },
             Nemesis::Reorder => Fault::Reorder { from, to },
+            Nemesis::Straggle => Fault::Straggle {
+                node: from,
+                millis: rng.u64(20..STRAGGLE),
+            },
             Nemesis::HalfOpen => Fault::HalfOpen {
                 opener: from,
                 to,
                 opener_is_told: rng.bool(),
             },
-            Nemesis::None | Nemesis::Mix | Nemesis::Rolling => {
+            Nemesis::None | Nemesis::Mix | Nemesis::Rolling | Nemesis::Split => {
                 unreachable!("{} is no single fault", nemesis.name())
             }
         }

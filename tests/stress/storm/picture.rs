@@ -1,7 +1,7 @@
 //! A run as pictures: how many requests were served while what went wrong, and how a key came to
 //! tell what it must not.
 
-use super::fault::Harm;
+use super::fault::{Fault, Harm};
 use super::nemesis::Event;
 use crate::support::history::{End, Operation, Reply, Request};
 use crate::support::svg::{Svg, escape};
@@ -17,6 +17,19 @@ const MARGIN: f64 = 0.2;
 const LEAST_MARGIN: f64 = 20_000.0;
 /// Clients whose operations are drawn; those of the smallest piece come first.
 const MOST_LANES: usize = 24;
+
+/// A color of faults, and what the legend says of it.
+type Color = (&'static str, &'static str);
+const KILLED: Color = ("#c0392b", "killed, or its disk lost");
+const PAUSED: Color = ("#e08e0b", "paused");
+const SLOW_DISK: Color = ("#8e6b3e", "slow disk");
+const CUT: Color = ("#7d3c98", "links cut");
+const HALF_OPEN: Color = ("#c2558f", "half-open connection");
+const LATE: Color = ("#2e8b8b", "messages late");
+const DISORDER: Color = ("#7f8c8d", "messages twice or out of order");
+const LEGEND: [Color; 7] = [KILLED, PAUSED, SLOW_DISK, CUT, HALF_OPEN, LATE, DISORDER];
+/// Lanes below those of the faults: the time, and the legend.
+const FOOT: usize = 3;
 
 /// From microseconds of the history to places.
 struct Scale {
@@ -43,7 +56,7 @@ pub fn throughput(seconds: &[u32], events: &[Event], nodes: &[u32]) -> String {
     };
     let most = seconds.iter().copied().max().unwrap_or(0).max(1);
     let top = HIGH + 40.0;
-    let mut svg = Svg::new(LEFT + WIDTH + 20.0, top + LANE * (nodes.len() + 3) as f64);
+    let mut svg = Svg::new(LEFT + WIDTH + 20.0, top + LANE * (nodes.len() + 1 + FOOT) as f64);
     svg.text(
         (4.0, 16.0),
         "requests per second that ended well, and faults",
@@ -61,7 +74,7 @@ pub fn throughput(seconds: &[u32], events: &[Event], nodes: &[u32]) -> String {
     svg.finish()
 }
 
-/// Lanes of faults, and below them the time.
+/// Lanes of faults, and below them the time and what the colors stand for.
 fn draw_faults(svg: &mut Svg, scale: &Scale, top: f64, events: &[Event], nodes: &[u32]) {
     let names: Vec<String> = nodes.iter().map(|node| format!("node {node}")).collect();
     let links = nodes.len();
@@ -93,7 +106,7 @@ fn draw_faults(svg: &mut Svg, scale: &Scale, top: f64, events: &[Event], nodes: 
             svg.bar(
                 (from, y(lane) + 1.0),
                 size,
-                color_of(event),
+                color_of(&event.fault).0,
                 &describe(event),
             );
         }
@@ -103,17 +116,23 @@ fn draw_faults(svg: &mut Svg, scale: &Scale, top: f64, events: &[Event], nodes: 
         let place = (scale.x(moment as u64), y(links + 1) + 14.0);
         svg.text(place, &format!("{:.3} s", moment / 1e6));
     }
+    let width = (LEFT + WIDTH) / LEGEND.len() as f64;
+    for (column, (color, text)) in LEGEND.iter().enumerate() {
+        let (x, y) = (4.0 + width * column as f64, y(links + 2) + LANE / 2.0);
+        svg.bar((x, y), (LANE, LANE - 4.0), color, text);
+        svg.text((x + LANE + 4.0, y + LANE - 6.0), text);
+    }
 }
 
-fn color_of(event: &Event) -> &'static str {
-    match event.fault.name() {
-        "kill" | "kill-all" | "wipe" => "#c0392b",
-        "pause" => "#e08e0b",
-        "slow-disk" => "#8e6b3e",
-        "cut" | "cut-both-ways" | "isolate" => "#7d3c98",
-        "half-open" => "#c2558f",
-        "delay" => "#2e8b8b",
-        _ => "#7f8c8d",
+fn color_of(fault: &Fault) -> Color {
+    match fault {
+        Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Wipe { .. } => KILLED,
+        Fault::Pause { .. } => PAUSED,
+        Fault::SlowDisk { .. } => SLOW_DISK,
+        Fault::Cut { .. } | Fault::CutBothWays { .. } | Fault::Isolate { .. } => CUT,
+        Fault::HalfOpen { .. } => HALF_OPEN,
+        Fault::Delay { .. } | Fault::Straggle { .. } => LATE,
+        Fault::Duplicate { .. } | Fault::Reorder { .. } => DISORDER,
     }
 }
 
@@ -150,7 +169,7 @@ pub fn timeline(
     }
     let top = 20.0;
     let faults = top + 2.0 * LANE * (clients.len() + 1) as f64;
-    let height = faults + LANE * (nodes.len() + 3) as f64;
+    let height = faults + LANE * (nodes.len() + 1 + FOOT) as f64;
     let mut svg = Svg::new(LEFT + WIDTH + 20.0, height);
     for (lane, client) in clients.iter().enumerate() {
         let y = top + 2.0 * LANE * lane as f64;
@@ -222,7 +241,8 @@ fn page(why: &str, smallest: &[Operation], svg: &str) -> String {
          <pre>{list}</pre>\n\
          <p>Its operations are framed below, among the others of the key: reads green, writes blue, \
          deletes red, refused compare-and-sets gray, unknown outcomes pale and without an end. \
-         Point at a bar to read it.</p>\n{svg}",
+         Point at a bar to read it. Below them are the faults: those of a node in its lane, those of \
+         single links in the lane of all links.</p>\n{svg}",
         escape(why)
     )
 }

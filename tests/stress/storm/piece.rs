@@ -156,7 +156,7 @@ impl<'a> Piece<'a> {
 }
 
 /// The version and the value that a reply shows together.
-fn shown(operation: &Operation) -> Option<(&str, &str)> {
+pub fn shown(operation: &Operation) -> Option<(&str, &str)> {
     match &operation.end {
         End::Returned {
             reply: Reply::Found { value, version },
@@ -198,7 +198,7 @@ fn named_versions(operation: &Operation) -> impl Iterator<Item = &str> {
 }
 
 /// Whether it made another state, or may have.
-fn changes(operation: &Operation) -> bool {
+pub fn changes(operation: &Operation) -> bool {
     match &operation.end {
         End::Returned { reply, .. } => matches!(reply, Reply::Done { .. }),
         End::Unknown => operation.request != Request::Get,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::availability::{self, Gap};
 use super::disk::Stall;
 use super::nemesis::Event;
-use super::{Seen, Storm, picture, shrink};
+use super::{Seen, Storm, picture, reason, shrink};
 use crate::support::cluster::FIVE;
 use crate::support::history::{self, End, Operation, Reply};
 use crate::support::linearizability::{self, check};
@@ -34,6 +34,7 @@ pub enum Judgement {
 #[derive(Clone, Debug, Serialize)]
 pub struct Violation {
     pub key: String,
+    /// In words for people.
     pub why: String,
     /// The smallest piece that cannot be ordered, too.
     pub smallest: Vec<Operation>,
@@ -192,9 +193,12 @@ fn acknowledged(operation: &Operation) -> bool {
 impl Violation {
     fn of(key: &str, why: String, history: &[Operation]) -> Violation {
         let smallest = shrink::shrink(history, BUDGET);
-        let why = match check(&smallest, BUDGET) {
-            linearizability::Verdict::Violation(why) => why,
-            _ => why,
+        let why = match (reason::reason(&smallest), check(&smallest, BUDGET)) {
+            (Some(reason), _) => {
+                format!("key {key}: {reason} No order of these operations explains all replies.")
+            }
+            (None, linearizability::Verdict::Violation(why)) => why,
+            (None, _) => why,
         };
         Violation {
             key: key.to_owned(),

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use fastrand::Rng;
 use simple_dynamo::peer::Request;
 use simple_dynamo::peer::message::Ask;
 
@@ -102,6 +103,14 @@ impl Batch {
             self.lines.extend(copies);
         }
         disorders || self.lines.len() > before
+    }
+
+    /// Takes out every second line, more or less: these are to come later.
+    pub fn take_stragglers(&mut self, rng: &mut Rng) -> Vec<Vec<u8>> {
+        if self.greeting {
+            return Vec::new();
+        }
+        self.lines.extract_if(.., |_| rng.bool()).collect()
     }
 
     pub fn bytes(&self) -> Vec<u8> {
