@@ -78,6 +78,8 @@ fn the_smallest_piece_of_a_bad_history_is_found_and_drawn() {
         let page = folder("violation.html");
         violation.draw(&page, &history, &[]).unwrap();
         let drawn = fs::read_to_string(page).unwrap();
+        assert!(drawn.contains(&support::svg::escape(&violation.why)));
+        assert!(drawn.contains(">links cut</text>"), "a legend of the faults");
         for operation in &piece {
             let text = support::svg::escape(&operation.to_string());
             assert!(drawn.matches(&text).count() >= 2, "{text}\n{drawn}");
@@ -95,20 +97,41 @@ fn on_file(name: &str) -> Vec<Operation> {
 fn why_a_piece_is_impossible_is_said_in_words() {
     let expected = [
         ("certainly_not_done", "that write is certainly not done"),
-        ("created_twice", "2 requests were told that there was no such key"),
-        ("deleted_twice", "2 deletes were told that they deleted a value"),
-        ("deletion", "value had been deleted before that request began"),
-        ("double_apply", "had been overwritten before that request began"),
+        (
+            "created_twice",
+            "2 requests were told that there was no such key",
+        ),
+        (
+            "deleted_twice",
+            "2 deletes were told that they deleted a value",
+        ),
+        (
+            "deletion",
+            "value had been deleted before that request began",
+        ),
+        (
+            "double_apply",
+            "had been overwritten before that request began",
+        ),
         ("lost_update", "Two writes replaced the same version"),
-        ("lost_write", "new was gone before that request began"),
-        ("new_old_inversion", "old was gone before that request began"),
+        ("lost_write", "old had been overwritten before"),
+        (
+            "new_old_inversion",
+            "old was gone before that request began",
+        ),
         ("refusal_that_came_true", "that write was refused"),
-        ("refusal_without_a_reason", "just what it expected was there"),
+        (
+            "refusal_without_a_reason",
+            "just what it expected was there",
+        ),
         ("two_coordinators", "stands for two values"),
         ("unknown_chain", "one was gone before that request began"),
         ("unknown_delete", "value was gone before that request began"),
         ("unknown_outcome_late", "late had been overwritten before"),
-        ("unknown_outcome_never", "old was gone before that request began"),
+        (
+            "unknown_outcome_never",
+            "old was gone before that request began",
+        ),
     ];
     for (name, words) in expected {
         let (_, violation) = judge(&on_file(&format!("bad/{name}.jsonl")));

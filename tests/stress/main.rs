@@ -55,7 +55,8 @@ fn run(storm: &Storm) -> Result<u8, Box<dyn Error>> {
     );
     let verdict = storm.run(&interrupted)?;
     print!("{verdict}");
-    println!("all of it is in {}", storm.out.display());
+    let (word, out) = (verdict.word(), storm.out.display());
+    println!("{word}; all of it is in {out}");
     Ok(verdict.exit_code())
 }
 

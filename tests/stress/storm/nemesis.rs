@@ -47,7 +47,7 @@ pub struct Event {
 /// How often something is looked at while nothing is to be done.
 const LOOK: Duration = Duration::from_millis(50);
 /// The longest that messages straggle, in milliseconds: more than the time-out between nodes.
-const STRAGGLE: u64 = 150;
+const STRAGGLE: u64 = 200;
 /// What `Mix` is made of.
 const ALONE: [Nemesis; 14] = [
     Nemesis::Kill,

@@ -56,7 +56,10 @@ pub fn throughput(seconds: &[u32], events: &[Event], nodes: &[u32]) -> String {
     };
     let most = seconds.iter().copied().max().unwrap_or(0).max(1);
     let top = HIGH + 40.0;
-    let mut svg = Svg::new(LEFT + WIDTH + 20.0, top + LANE * (nodes.len() + 1 + FOOT) as f64);
+    let mut svg = Svg::new(
+        LEFT + WIDTH + 20.0,
+        top + LANE * (nodes.len() + 1 + FOOT) as f64,
+    );
     svg.text(
         (4.0, 16.0),
         "requests per second that ended well, and faults",

@@ -76,7 +76,7 @@ impl<'a> Reasons<'a> {
         };
         let of_version = |version: &str| self.values.get(version).map(|value| Some(*value));
         match (&operation.request, reply) {
-            (_, Reply::Found { value, .. }) => vec![Some(value)],
+            (_, Reply::Found { value, .. }) => vec![Some(value.as_str())],
             (_, Reply::Missing) => vec![None],
             (Request::CompareAndSet { expected, value }, Reply::Done { .. }) => {
                 let before = expected.as_deref().map_or(Some(None), of_version);
@@ -170,12 +170,15 @@ impl<'a> Reasons<'a> {
     fn came_back(&self) -> Option<String> {
         let mut best: Option<(u8, String)> = None;
         for last in self.sights.iter().filter(|sight| sight.state.is_some()) {
-            for gone in self.sights.iter().filter(|gone| {
-                gone.state != last.state && gone.returned < last.by.called
-            }) {
-                let first = self.sights.iter().find(|first| {
-                    first.state == last.state && first.returned < gone.by.called
-                });
+            for gone in self
+                .sights
+                .iter()
+                .filter(|gone| gone.state != last.state && gone.returned < last.by.called)
+            {
+                let first = self
+                    .sights
+                    .iter()
+                    .find(|first| first.state == last.state && first.returned < gone.by.called);
                 let Some(first) = first else { continue };
                 let reads = |sight: &Sight| u8::from(sight.by.request == Request::Get);
                 // Best of all a read of what an acknowledged write had replaced.
@@ -201,9 +204,10 @@ impl<'a> Reasons<'a> {
                 .iter()
                 .filter(|sight| sight.state.is_some() && sight.returned < gone.by.called);
             let first = before.find(|first| {
-                let mut deletes = self.operations.iter().filter(|operation| {
-                    operation.request == Request::Delete && changes(operation)
-                });
+                let mut deletes = self
+                    .operations
+                    .iter()
+                    .filter(|operation| operation.request == Request::Delete && changes(operation));
                 deletes.all(|delete| {
                     delete.called > gone.returned
                         || delete.returned().is_some_and(|at| at < first.by.called)
@@ -220,7 +224,10 @@ impl<'a> Reasons<'a> {
     /// Each delete takes away what another write has made, and each creation but the first one needs
     /// a delete.
     fn too_often(&self) -> Option<String> {
-        let all = self.operations.iter().filter(|operation| changes(operation));
+        let all = self
+            .operations
+            .iter()
+            .filter(|operation| changes(operation));
         let (deletes, writes): (Vec<_>, Vec<_>) =
             all.partition(|operation| operation.request == Request::Delete);
         let done = |operations: &[&Operation]| {
@@ -274,8 +281,7 @@ impl<'a> Reasons<'a> {
             let mut others = others.filter(|other| *other != before.by);
             others
                 .all(|other| {
-                    other.called > *at
-                        || other.returned().is_some_and(|end| end < before.by.called)
+                    other.called > *at || other.returned().is_some_and(|end| end < before.by.called)
                 })
                 .then(|| {
                     format!(
@@ -325,7 +331,10 @@ fn told(operation: &Operation) -> String {
         }
     };
     let called = seconds(operation.called);
-    let asked = format!("the {asked} that client {} called at {called}", operation.client);
+    let asked = format!(
+        "the {asked} that client {} called at {called}",
+        operation.client
+    );
     match &operation.end {
         End::Returned { reply, at } => {
             let at = seconds(*at);

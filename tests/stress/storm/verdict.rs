@@ -131,6 +131,17 @@ impl Verdict {
         }
     }
 
+    /// The same for people.
+    pub fn word(&self) -> &'static str {
+        match self.exit_code() {
+            0 => "linearizable",
+            1 => "NOT linearizable",
+            2 => "not decided",
+            3 => "FAILED",
+            _ => "linearizable, but NOT SERVED",
+        }
+    }
+
     fn served(&self) -> bool {
         self.longest_gap_ms <= LONGEST_GAP
     }
@@ -291,8 +302,8 @@ impl fmt::Display for Verdict {
             (Judgement::Unknown, _) => writeln!(f, "UNKNOWN: the checker's budget did not suffice"),
             _ => writeln!(
                 f,
-                "linearizable, the final reads through every node included: no acknowledged write \
-                 is missing"
+                "an order explains every reply, those of the final reads through every node included: \
+                 no acknowledged write is missing"
             ),
         }
     }
