@@ -267,11 +267,12 @@ impl Recovered {
             match line {
                 Line::Vote { key, update } => self.records.apply(&key, update, 0),
                 Line::Record { key, record } => {
-                    self.records
-                        .apply(&key, Update::Promise(record.promised), 0);
+                    // A record without a value is one more in a set.
                     if let Some(accepted) = record.accepted {
                         self.records.apply(&key, Update::Accept(accepted), 0);
                     }
+                    self.records
+                        .apply(&key, Update::Promise(record.promised), 0);
                 }
                 Line::Dropped { key, ballot } => self.records.drop_tombstone(&key, ballot, 0),
                 Line::Fence(fence) => self.records.merge_fence(&fence, 0),
