@@ -79,7 +79,10 @@ fn the_smallest_piece_of_a_bad_history_is_found_and_drawn() {
         violation.draw(&page, &history, &[]).unwrap();
         let drawn = fs::read_to_string(page).unwrap();
         assert!(drawn.contains(&support::svg::escape(&violation.why)));
-        assert!(drawn.contains(">links cut</text>"), "a legend of the faults");
+        assert!(
+            drawn.contains(">links cut</text>"),
+            "a legend of the faults"
+        );
         for operation in &piece {
             let text = support::svg::escape(&operation.to_string());
             assert!(drawn.matches(&text).count() >= 2, "{text}\n{drawn}");
