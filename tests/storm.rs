@@ -128,7 +128,10 @@ fn why_a_piece_is_impossible_is_said_in_words() {
             "just what it expected was there",
         ),
         ("two_coordinators", "stands for two values"),
-        ("unknown_chain", "one was gone before that request began"),
+        (
+            "unknown_chain",
+            "one had been replaced before that request began",
+        ),
         ("unknown_delete", "value was gone before that request began"),
         ("unknown_outcome_late", "late had been overwritten before"),
         (

@@ -54,9 +54,8 @@ fn run(storm: &Storm) -> Result<u8, Box<dyn Error>> {
         storm.keys
     );
     let verdict = storm.run(&interrupted)?;
+    println!("all of it is in {}", storm.out.display());
     print!("{verdict}");
-    let (word, out) = (verdict.word(), storm.out.display());
-    println!("{word}; all of it is in {out}");
     Ok(verdict.exit_code())
 }
 

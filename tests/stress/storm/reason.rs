@@ -27,6 +27,7 @@ pub fn reason(piece: &[Operation]) -> Option<String> {
         .or_else(|| piece.one_version_of_two())
         .or_else(|| piece.replaced_twice())
         .or_else(|| piece.came_back())
+        .or_else(|| piece.outlived_its_successor())
         .or_else(|| piece.gone_without_a_delete())
         .or_else(|| piece.too_often())
         .or_else(|| piece.refused_for_nothing())?;
@@ -189,6 +190,34 @@ impl<'a> Reasons<'a> {
             }
         }
         best.map(|(_, text)| text)
+    }
+
+    /// A value that was there after the one that took its place.
+    fn outlived_its_successor(&self) -> Option<String> {
+        self.sights.iter().find_map(|next| {
+            let write = self.write_of(next.state?)?;
+            let Request::CompareAndSet {
+                expected: Some(version),
+                ..
+            } = &write.request
+            else {
+                return None;
+            };
+            let value = *self.values.get(version.as_str())?;
+            let mut after = self
+                .sights
+                .iter()
+                .filter(|sight| next.returned < sight.by.called);
+            let last = after.find(|sight| sight.state == Some(value))?;
+            Some(format!(
+                "{}. But {value} had been replaced before that request began: {}, and that value \
+                 could only take the place of {value}: {}. A value is written once and cannot come \
+                 back.",
+                told(last.by),
+                told(next.by),
+                told(write)
+            ))
+        })
     }
 
     /// A value that was there, and was not, although nobody deleted it.

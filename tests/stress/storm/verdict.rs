@@ -136,8 +136,8 @@ impl Verdict {
         match self.exit_code() {
             0 => "linearizable",
             1 => "NOT linearizable",
-            2 => "not decided",
-            3 => "FAILED",
+            2 => "UNKNOWN whether it is linearizable",
+            3 => "FAILED: the run did not come to its end, or a node is broken",
             _ => "linearizable, but NOT SERVED",
         }
     }
@@ -298,13 +298,14 @@ impl fmt::Display for Verdict {
             writeln!(f, "FAILURE: {failure}")?;
         }
         match (&self.verdict, &self.violation) {
-            (_, Some(violation)) => write!(f, "{violation}"),
-            (Judgement::Unknown, _) => writeln!(f, "UNKNOWN: the checker's budget did not suffice"),
+            (_, Some(violation)) => write!(f, "{violation}")?,
+            (Judgement::Unknown, _) => writeln!(f, "the checker's budget did not suffice")?,
             _ => writeln!(
                 f,
                 "an order explains every reply, those of the final reads through every node included: \
                  no acknowledged write is missing"
-            ),
+            )?,
         }
+        writeln!(f, "{}", self.word())
     }
 }
