@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,15 +32,6 @@ pub struct Position {
 
 /// What waits for an entry to be durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
-
-/// Where at least so many waited urgently for one group, most of them will soon wait for the next:
-/// it is written when three quarters as many do, which saves syncs for everybody.
-const CROWD: usize = 4;
-/// They are waited for no longer than this.
-const GATHER: Duration = Duration::from_micros(1500);
-
-/// How many it takes to wake the commit thread when it does not wait.
-const NEVER: usize = usize::MAX;
 
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -90,10 +80,10 @@ struct Queue {
     next_logs: Vec<Box<dyn Appender>>,
     written: u64,
     position: Position,
-    /// How many wait urgently for what is queued.
-    urgent: usize,
-    /// How many of them it takes to wake the commit thread.
-    enough: usize,
+    /// Whether anybody waits urgently for what is queued.
+    urgent: bool,
+    /// Whether the commit thread waits for that, and is to be woken.
+    idle: bool,
     ending: bool,
     failed: bool,
 }
@@ -115,7 +105,6 @@ impl GroupCommit {
             Mutex::new(Queue {
                 written,
                 position,
-                enough: NEVER,
                 ..Queue::default()
             }),
             Condvar::new(),
@@ -161,14 +150,14 @@ impl GroupCommit {
     /// Has what is queued written, though nobody waits for it urgently.
     pub fn nudge(&self) {
         let mut queue = lock(&self.queue.0);
-        if queue.urgent == 0 && !queue.bytes.is_empty() {
+        if !queue.bytes.is_empty() {
             self.want(&mut queue);
         }
     }
 
     fn want(&self, queue: &mut Queue) {
-        queue.urgent += 1;
-        if queue.urgent == queue.enough {
+        queue.urgent = true;
+        if std::mem::take(&mut queue.idle) {
             self.queue.1.notify_one();
         }
     }
@@ -225,11 +214,10 @@ fn run(
     let queue = &shared.0;
     let mut payload = Vec::new();
     let mut frame = Vec::new();
-    let mut crowd = 0;
     let mut position = lock(queue).position;
-    while gather(shared, crowd) {
+    while gather(shared) {
         let mut gathered = lock(queue);
-        crowd = std::mem::take(&mut gathered.urgent);
+        gathered.urgent = false;
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
         let next_logs = std::mem::take(&mut gathered.next_logs);
@@ -267,21 +255,14 @@ fn run(
     }
 }
 
-/// Waits after a crowd for a while until most of it waits urgently again, and then until somebody does;
-/// false if nothing is left to write at the end.
-fn gather((queue, wake): &(Mutex<Queue>, Condvar), crowd: usize) -> bool {
+/// Waits until somebody waits urgently; false if nothing is left to write at the end.
+fn gather((queue, wake): &(Mutex<Queue>, Condvar)) -> bool {
     let mut gathered = lock(queue);
-    if crowd >= CROWD {
-        gathered.enough = crowd - crowd / 4;
-        let too_few = |queue: &mut Queue| queue.urgent < queue.enough && !queue.ending;
-        drop(wake.wait_timeout_while(gathered, GATHER, too_few));
-        gathered = lock(queue);
-    }
-    gathered.enough = 1;
-    while gathered.urgent < gathered.enough && !gathered.ending {
+    while !gathered.urgent && !gathered.ending {
+        gathered.idle = true;
         gathered = wait(wake, gathered);
     }
-    gathered.enough = NEVER;
+    gathered.idle = false;
     if gathered.ending && gathered.bytes.is_empty() {
         return false;
     }
