@@ -1,12 +1,12 @@
 //! The disk as the storage sees it: a folder of files, each written from front to back.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::blocks::{self, Blocks};
+use super::ahead::Ahead;
 use crate::faults;
 
 /// A folder of files. Tests put one in between that fails, forgets and tears.
@@ -18,9 +18,8 @@ pub trait Disk: Send + Sync {
     /// A whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     /// A new, empty file; one of that name is emptied. If `ahead` is 0 it is an ordinary one. Else
-    /// it is made for being synced often: about so many bytes of zeros are kept behind what was
-    /// appended, so that a sync need not change the file's length, and all is written past the
-    /// page cache where that can be.
+    /// it is made for being synced often: up to so many bytes of zeros are kept behind what was
+    /// appended, so that a sync need not change the file's length.
     fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>>;
     /// Renames a file over another one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -115,15 +114,9 @@ impl Disk for Folder {
         let path = self.path.join(name);
         let mut options = File::options();
         options.write(true).create(true).truncate(true);
-        Ok(Box::new(match ahead {
-            0 => FolderFile {
-                file: options.open(path)?,
-                blocks: None,
-            },
-            _ => FolderFile {
-                file: blocks::open(&options, &path)?,
-                blocks: Some(Blocks::new(ahead)),
-            },
+        Ok(Box::new(FolderFile {
+            file: options.open(path)?,
+            ahead: Ahead::new(ahead),
         }))
     }
 
@@ -142,17 +135,14 @@ impl Disk for Folder {
 
 struct FolderFile {
     file: File,
-    blocks: Option<Blocks>,
+    ahead: Ahead,
 }
 
 impl Appender for FolderFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let full = faults::disk_is_full();
         let fits = if full { bytes.len() / 2 } else { bytes.len() };
-        match &mut self.blocks {
-            Some(blocks) => blocks.append(&self.file, &bytes[..fits])?,
-            None => (&self.file).write_all(&bytes[..fits])?,
-        }
+        self.ahead.append(&self.file, &bytes[..fits])?;
         if full {
             return Err(Errno::NOSPC.into());
         }

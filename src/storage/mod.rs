@@ -10,7 +10,7 @@
 //!   nobody knows what is on the disk.
 //! - Damage stops the start: a replica that may have forgotten a vote must not vote.
 
-mod blocks;
+mod ahead;
 pub mod commit;
 pub mod disk;
 pub mod frame;

@@ -100,7 +100,7 @@ impl Store {
                 Broken::Missing,
             ));
         }
-        // What need not be synced is best left to the page cache.
+        // What is not synced gains nothing by them.
         let log_ahead = match sync {
             SyncMode::Always => LOG_AHEAD,
             SyncMode::Os => 0,
