@@ -137,7 +137,6 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
     let request = Request::Vote {
         key: "k".into(),
         vote,
-        spare: false,
     };
     // Whoever has seen enough may be gone.
     link.ask(request, move |answer| drop(told.send(answer)));
@@ -324,8 +323,7 @@ fn a_peer_is_told_of_messages_without_an_answer_that_a_full_queue_did_not_take()
         for _ in 0..100 {
             let key = vec![b'k'; 1 << 20].as_slice().into();
             let vote = VoteRequest::Read { state: true };
-            let spare = false;
-            link.tell(Request::Vote { key, vote, spare });
+            link.tell(Request::Vote { key, vote });
         }
         // Nobody is told here.
         true

@@ -93,33 +93,6 @@ mod tests {
     }
 
     #[test]
-    fn what_rides_along_goes_out_with_the_next_message_or_once_it_is_late() {
-        let (out, mut receiver) = pair(1000);
-        let waits = |out: &Outgoing, receiver: &mut TcpStream| {
-            receiver.set_nonblocking(true).unwrap();
-            let nothing = receiver.read(&mut [0]).unwrap_err();
-            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-            receiver.set_nonblocking(false).unwrap();
-            out.waiting() > 0
-        };
-        let mut bytes = [0; 8];
-        assert!(!out.flush_late(), "nothing is queued");
-        assert!(out.send_along(b"one "));
-        assert!(waits(&out, &mut receiver));
-        assert!(out.flush_late(), "seen for the first time");
-        assert!(waits(&out, &mut receiver));
-        batch(|| assert!(out.send(b"two ")));
-        receiver.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"one two ");
-        assert!(out.send_along(b"three"));
-        assert!(out.flush_late(), "seen for the first time");
-        assert!(waits(&out, &mut receiver));
-        assert!(out.flush_late(), "late");
-        receiver.read_exact(&mut bytes[..5]).unwrap();
-        assert_eq!(&bytes[..5], b"three");
-    }
-
-    #[test]
     fn a_receiver_that_does_not_read_stops_nobody_and_loses_nothing() {
         let (out, mut receiver) = pair(64 << 20);
         let chunk = vec![7; 1 << 20];

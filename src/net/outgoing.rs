@@ -4,9 +4,6 @@
 //! with one system call, until the queue is empty; otherwise whoever writes takes its bytes
 //! along. Nobody waits for a slow receiver: what does not fit the socket's buffer is left to a
 //! thread that lives only as long as the rest.
-//!
-//! What nobody is in a hurry for rides along with what is sent next on the same connection, and
-//! costs no system call and no wake-up of its own.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -47,8 +44,6 @@ struct Queue {
     /// The part of a budget that they take.
     share: Share,
     writing: bool,
-    /// Whether [`Outgoing::flush_late`] has seen that they wait.
-    late: bool,
     closed: bool,
     /// How many threads are in [`Outgoing::drain`].
     draining: usize,
@@ -84,7 +79,6 @@ impl Outgoing {
                 waiting: 0,
                 share: Share::of(budget),
                 writing: false,
-                late: false,
                 closed: false,
                 draining: 0,
             }),
@@ -103,12 +97,6 @@ impl Outgoing {
         queued.is_some()
     }
 
-    /// Like [`Outgoing::send`], but the bytes wait for the next ones that are sent, or for
-    /// [`Outgoing::flush_late`].
-    pub fn send_along(&self, bytes: &[u8]) -> bool {
-        self.append(bytes).is_some()
-    }
-
     /// Returns how many bytes are queued now that nobody writes yet; none if these cannot be.
     fn append(&self, bytes: &[u8]) -> Option<usize> {
         let mut queue = lock(&self.queue);
@@ -119,19 +107,6 @@ impl Outgoing {
         queue.waiting = waiting;
         queue.bytes.extend_from_slice(bytes);
         Some(queue.bytes.len())
-    }
-
-    /// Has what is queued written if it was already waiting at the last call of this. Returns
-    /// whether anything was queued.
-    pub fn flush_late(self: &Arc<Self>) -> bool {
-        let mut queue = lock(&self.queue);
-        let queued = queue.bytes.len();
-        let late = std::mem::replace(&mut queue.late, queued > 0);
-        drop(queue);
-        if late {
-            self.flush(queued);
-        }
-        queued > 0
     }
 
     /// Has the bytes that are queued written, which are so many: now, or at the end of the batch.
@@ -213,7 +188,6 @@ impl Outgoing {
                 return;
             }
             std::mem::swap(&mut queue.bytes, &mut bytes);
-            queue.late = false;
             drop(queue);
             let written = match send_without_waiting(&self.stream, &bytes) {
                 Ok(written) => written,

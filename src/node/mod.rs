@@ -49,7 +49,6 @@ use crate::storage::{Hooks, Identity, OpenError, Progress, Start, StorageId, Sto
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use coordinator::Coordinator;
-use drive::pace::Pace;
 use introduced::Joining;
 use room::Room;
 use router::Router;
@@ -89,8 +88,6 @@ pub struct Node {
     me: Weak<Node>,
     store: Store,
     links: BTreeMap<NodeId, Arc<Link>>,
-    /// How fast each node votes, this one too.
-    paces: BTreeMap<NodeId, Mutex<Pace>>,
     coordinator: Mutex<Coordinator<Origin>>,
     router: Mutex<Router<Ended>>,
     /// Of the large values that clients of this node write.
@@ -99,8 +96,6 @@ pub struct Node {
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
     votes: AtomicBool,
-    /// Whether what waits to ride along to other nodes will be sent soon.
-    flushing: AtomicBool,
     /// How often a peer has told of a folder that this node did not know.
     lost_folders: AtomicU64,
     /// Under which storage id each peer last told that it is there.
@@ -176,11 +171,6 @@ impl Node {
             stats: Stats::default(),
             links: links(id, &config, &me),
             me,
-            paces: config
-                .nodes
-                .iter()
-                .map(|it| (it.id, Mutex::default()))
-                .collect(),
             coordinator: Mutex::new(Coordinator::new(
                 id,
                 ring.clone(),
@@ -196,7 +186,6 @@ impl Node {
             admission: Admission::new(admission::AT_A_TIME),
             reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
-            flushing: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
             told: Mutex::default(),
             joining,
@@ -291,7 +280,6 @@ impl Node {
             );
         }
         self.expire_requests();
-        self.store.nudge();
         self.look_at_room();
     }
 

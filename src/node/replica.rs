@@ -12,7 +12,6 @@ use crate::peer::{Reply, Request, Respond, Service};
 use crate::register::{Ballot, Seen, VoteReply, VoteRequest};
 use crate::ring::{NodeId, Position};
 use crate::rules::{self, Rule};
-use crate::storage::Urgency;
 
 /// What is accepted at all is accepted everywhere by then.
 pub(super) const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
@@ -41,14 +40,7 @@ impl Service for Node {
             Request::Full(full) => self.room.heard(from, full),
             // What this node holds may not be all that it once held: it has no say in anything.
             _ if !self.votes() => respond.reply(Reply::Abstain),
-            Request::Vote { key, vote, spare } => {
-                let urgency = if spare {
-                    Urgency::Leisurely
-                } else {
-                    Urgency::Now
-                };
-                self.vote(from, &key, &vote, urgency, respond);
-            }
+            Request::Vote { key, vote } => self.vote(from, &key, &vote, respond),
             Request::Coordinate {
                 key,
                 operation,
@@ -104,14 +96,7 @@ impl Node {
     }
 
     /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.
-    fn vote(
-        self: &Arc<Node>,
-        from: NodeId,
-        key: &Key,
-        vote: &VoteRequest,
-        urgency: Urgency,
-        respond: Respond,
-    ) {
+    fn vote(self: &Arc<Node>, from: NodeId, key: &Key, vote: &VoteRequest, respond: Respond) {
         let range = self.ring.range_at(Position::of(key.as_slice()));
         let own = self.ring.replicas_of_range(range).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
@@ -126,7 +111,7 @@ impl Node {
         }
         let node = self.clone();
         let proposed = vote.proposed().map(|ballot| (key.clone(), ballot));
-        self.store.vote(key, vote, urgency, move |reply| {
+        self.store.vote(key, vote, move |reply| {
             node.look_after(proposed, &reply, range);
             respond.reply(Reply::Vote(reply));
         });

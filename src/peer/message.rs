@@ -80,14 +80,7 @@ pub struct Tell {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// A coordinator asks a replica.
-    Vote {
-        key: Key,
-        vote: VoteRequest,
-        /// Whether the coordinator can do without this vote as long as others are as fast as
-        /// usual: then neither a system call nor a sync of the disk is made just for it.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        spare: bool,
-    },
+    Vote { key: Key, vote: VoteRequest },
     /// An origin asks a coordinator.
     Coordinate {
         key: Key,
@@ -181,13 +174,7 @@ impl Request {
         Request::Vote {
             key: key.clone(),
             vote: VoteRequest::Read { state: true },
-            spare: false,
         }
-    }
-
-    /// Whether the answer is not waited for as long as all goes well.
-    pub fn is_spare(&self) -> bool {
-        matches!(self, Request::Vote { spare: true, .. })
     }
 
     /// How long the value in it is, in bytes.
@@ -233,18 +220,9 @@ thread_local! {
 
 /// Sends one message; false if the connection is closed or too much waits already.
 pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
-    with_line(message, |line| connection.send(line))
-}
-
-/// Like [`send`], but the message rides along with the next one.
-pub fn send_along<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
-    with_line(message, |line| connection.send_along(line))
-}
-
-fn with_line<T: Serialize>(message: &T, send: impl FnOnce(&[u8]) -> bool) -> bool {
     SCRATCH.with_borrow_mut(|line| {
         write_line(message, line);
-        let sent = send(line);
+        let sent = connection.send(line);
         line.clear();
         line.shrink_to(KEPT_SCRATCH);
         sent
@@ -291,8 +269,7 @@ mod tests {
                 id: 3,
                 ask: Request::Vote {
                     key: "k".into(),
-                    vote,
-                    spare: false
+                    vote
                 }
             }),
             "{\"id\":3,\"ask\":{\"vote\":{\"key\":\"k\",\"vote\":{\"accept\":{\"ballot\":[1,5554,2],\
@@ -454,11 +431,7 @@ mod tests {
         let vote = VoteRequest::Accept(accepted);
         let line = line(&Ask {
             id: u64::MAX,
-            ask: Request::Vote {
-                key,
-                vote,
-                spare: true,
-            },
+            ask: Request::Vote { key, vote },
         });
         assert!(line.len() < MAX_LINE, "{}", line.len());
     }

@@ -3,7 +3,6 @@
 //! Whoever appends gets a number and goes on; the commit thread writes what has gathered, syncs
 //! it, and then runs what waited for these numbers. While the disk is busy the next group
 //! gathers, so a slower disk or a higher load makes larger groups, not a longer queue of syncs.
-//! An entry that nobody urgently waits for rides along with the next group that somebody does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,15 +34,6 @@ pub type Callback = Box<dyn FnOnce() + Send>;
 
 /// A buffer larger than this is given back to the allocator after use, in bytes.
 const KEPT_BUFFER: usize = 1 << 20;
-
-/// Whether somebody waits for an entry to be durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Urgency {
-    /// The disk is told to sync as soon as it can.
-    Now,
-    /// The entry rides along with the next group, or with the next [`GroupCommit::nudge`].
-    Leisurely,
-}
 
 /// Whether the log waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,9 +70,7 @@ struct Queue {
     next_logs: Vec<Box<dyn Appender>>,
     written: u64,
     position: Position,
-    /// Whether anybody waits urgently for what is queued.
-    urgent: bool,
-    /// Whether the commit thread waits for that, and is to be woken.
+    /// Whether the commit thread waits for an entry, and must be woken.
     idle: bool,
     ending: bool,
     failed: bool,
@@ -124,12 +112,15 @@ impl GroupCommit {
         let mut queue = lock(&self.queue.0);
         encode(&mut queue.bytes);
         queue.appended += 1;
+        if std::mem::take(&mut queue.idle) {
+            self.queue.1.notify_one();
+        }
         queue.appended
     }
 
     /// Runs `callback` once everything up to `lsn` is durable: at once if it is. Drops it, unrun,
     /// if the log fails.
-    pub fn when_durable(&self, lsn: Lsn, urgency: Urgency, callback: Callback) {
+    pub fn when_durable(&self, lsn: Lsn, callback: Callback) {
         let mut queue = lock(&self.queue.0);
         if lsn <= queue.durable {
             drop(queue);
@@ -142,24 +133,6 @@ impl GroupCommit {
             .waiting
             .partition_point(|(waiting, _)| *waiting <= lsn);
         queue.waiting.insert(place, (lsn, callback));
-        if urgency == Urgency::Now && !queue.bytes.is_empty() {
-            self.want(&mut queue);
-        }
-    }
-
-    /// Has what is queued written, though nobody waits for it urgently.
-    pub fn nudge(&self) {
-        let mut queue = lock(&self.queue.0);
-        if !queue.bytes.is_empty() {
-            self.want(&mut queue);
-        }
-    }
-
-    fn want(&self, queue: &mut Queue) {
-        queue.urgent = true;
-        if std::mem::take(&mut queue.idle) {
-            self.queue.1.notify_one();
-        }
     }
 
     /// Lets everything that is appended from now on go to another log.
@@ -217,7 +190,6 @@ fn run(
     let mut position = lock(queue).position;
     while gather(shared) {
         let mut gathered = lock(queue);
-        gathered.urgent = false;
         std::mem::swap(&mut payload, &mut gathered.bytes);
         let upto = gathered.appended;
         let next_logs = std::mem::take(&mut gathered.next_logs);
@@ -255,10 +227,10 @@ fn run(
     }
 }
 
-/// Waits until somebody waits urgently; false if nothing is left to write at the end.
+/// Waits until an entry is queued; false if nothing is left to write at the end.
 fn gather((queue, wake): &(Mutex<Queue>, Condvar)) -> bool {
     let mut gathered = lock(queue);
-    while !gathered.urgent && !gathered.ending {
+    while gathered.bytes.is_empty() && !gathered.ending {
         gathered.idle = true;
         gathered = wait(wake, gathered);
     }

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
-pub use commit::{Hooks, Position, SyncMode, Urgency};
+pub use commit::{Hooks, Position, SyncMode};
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
 pub use open::OpenError;
 pub use progress::Progress;
@@ -81,7 +81,7 @@ pub struct Store {
 
 impl Store {
     /// Votes on a key; `reply` runs once the vote is durable, here or on the commit thread.
-    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, urgency: Urgency, reply: F)
+    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, reply: F)
     where
         F: FnOnce(VoteReply) + Send + 'static,
     {
@@ -107,8 +107,7 @@ impl Store {
             None => lsn,
         };
         drop(records);
-        self.commit
-            .when_durable(lsn, urgency, Box::new(move || reply(vote)));
+        self.commit.when_durable(lsn, Box::new(move || reply(vote)));
     }
 
     /// What a read of a key sees here, if that is durable at this moment.
@@ -128,11 +127,6 @@ impl Store {
     /// what it tells is durable.
     pub fn may_wait(&self) -> bool {
         self.commit.backlog().1 < MOST_WAITING
-    }
-
-    /// Has votes written that nobody waits for urgently.
-    pub fn nudge(&self) {
-        self.commit.nudge();
     }
 
     fn write(&self, records: &mut Records, key: &Key, update: Update) -> Lsn {
@@ -179,7 +173,7 @@ impl Store {
     pub fn reserve(&self, upto: u64, then: Callback) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
         let lsn = self.commit.append(|log| Line::Sequences(upto).encode(log));
-        self.commit.when_durable(lsn, Urgency::Now, then);
+        self.commit.when_durable(lsn, then);
     }
 
     /// How many keys have a record.
@@ -202,7 +196,7 @@ impl Store {
     /// Runs `then` once everything appended so far is durable.
     pub fn when_durable(&self, then: Callback) {
         let lsn = self.commit.appended();
-        self.commit.when_durable(lsn, Urgency::Now, then);
+        self.commit.when_durable(lsn, then);
     }
 
     /// Waits until everything appended so far is durable.

@@ -6,7 +6,7 @@ use crate::bytes::Key;
 use crate::lock;
 use crate::register::Record;
 
-use super::commit::{Lsn, Urgency};
+use super::commit::Lsn;
 use super::{Page, Scan, Store};
 
 /// Where so many pages of records wait for the disk, no more are read.
@@ -35,7 +35,7 @@ impl Store {
             pages.fetch_sub(1, Ordering::Relaxed);
             tell();
         };
-        self.commit.when_durable(lsn, Urgency::Now, Box::new(told));
+        self.commit.when_durable(lsn, Box::new(told));
     }
 
     /// Gives up to `most` records after a key, once all of them are durable.

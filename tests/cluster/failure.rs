@@ -129,22 +129,6 @@ fn a_coordinator_behind_half_open_connections_costs_one_time_out_and_comes_back(
     }
 }
 
-/// Nobody waits for the third replica's vote as long as all goes well. But its silence would count.
-#[test]
-fn a_question_that_rides_along_goes_out_though_nothing_else_does_before_its_replica_is_suspected() {
-    let cluster = patient(&FIVE).start();
-    let replicas = cluster.replicas("foo");
-    let (coordinator, last) = (replicas[0], replicas[2]);
-    let before = cluster.log(coordinator).len();
-    // The first write prepares, and these questions do not ride along.
-    cluster.done(coordinator, "PUT foo 1");
-    cluster.await_keys(last, 1);
-    cluster.done(coordinator, "DEL foo");
-    cluster.await_keys(last, 0);
-    let log = &cluster.log(coordinator)[before..];
-    assert!(!log.contains("suspect"), "{log}");
-}
-
 #[test]
 fn with_two_of_three_replicas_silent_every_request_ends_within_the_deadline() {
     let cluster = Cluster::start(&THREE);

@@ -23,7 +23,7 @@ mod recovery;
 mod room;
 mod sizes;
 mod slow_disks;
-mod spare_votes;
+mod slow_replicas;
 mod starting;
 mod sync_os;
 mod tombstones;

@@ -179,7 +179,6 @@ fn prepare(key: &str, round: u64) -> Request {
     Request::Vote {
         key: key.into(),
         vote: VoteRequest::Prepare(Ballot::first(round, NodeId(5556))),
-        spare: false,
     }
 }
 
@@ -201,7 +200,6 @@ fn without_the_check_a_node_votes_on_keys_that_are_not_its_own() {
         impostor.ask(Request::Vote {
             key: "k".into(),
             vote: VoteRequest::Read { state: false },
-            spare: false,
         });
         matches!(impostor.replies()[..], [(_, Reply::Vote(_))])
     });

@@ -54,8 +54,8 @@ fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
     cluster.kill(stranger);
     let mut impostor = Impostor::greet(&cluster, stranger, refusing);
     let vote = VoteRequest::Prepare(Ballot::first(1000, NodeId(stranger)));
-    let (key, spare) = ("k".into(), false);
-    impostor.ask(Request::Vote { key, vote, spare });
+    let key = "k".into();
+    impostor.ask(Request::Vote { key, vote });
     let promised = |(_, reply)| matches!(reply, Reply::Vote(VoteReply::Promised(_)));
     eventually("the promise", || {
         impostor.replies().into_iter().any(promised).then_some(())

@@ -277,7 +277,6 @@ fn a_node_that_lost_its_folder_takes_over_what_is_fenced_off() {
     peer.ask(Request::Vote {
         key: "key".into(),
         vote,
-        spare: false,
     });
     let replies = peer.replies();
     let [(_, Reply::Vote(VoteReply::Rejected(_)))] = replies[..] else {

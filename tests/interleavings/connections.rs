@@ -11,8 +11,7 @@ use crate::{draw, explore, wait_up_to};
 const SENDERS: usize = 3;
 const MESSAGES: usize = 4;
 
-/// Sends numbered messages, alone, in batches and along with others, and returns how many were
-/// taken.
+/// Sends numbered messages, alone and in batches, and returns how many were taken.
 fn sender(connection: &Arc<Outgoing>, name: usize) -> JoinHandle<usize> {
     let connection = connection.clone();
     thread::spawn(move || {
@@ -22,18 +21,9 @@ fn sender(connection: &Arc<Outgoing>, name: usize) -> JoinHandle<usize> {
         while next < MESSAGES {
             let together = next..MESSAGES.min(next + 1 + draw(3));
             next = together.end;
-            taken += match draw(4) {
-                0 => {
-                    let along = |number: usize| {
-                        connection.send_along(format!("{name} says {number}\n").as_bytes())
-                    };
-                    let taken = together.filter(|number| along(*number)).count();
-                    connection.flush_late();
-                    connection.flush_late();
-                    taken
-                }
-                1 => together.filter(|number| send(*number)).count(),
-                2 => batch(|| together.filter(|number| send(*number)).count()),
+            taken += match draw(3) {
+                0 => together.filter(|number| send(*number)).count(),
+                1 => batch(|| together.filter(|number| send(*number)).count()),
                 // A batch in a batch is part of it.
                 _ => batch(|| batch(|| together.filter(|number| send(*number)).count())),
             };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use shuttle::sync::mpsc;
 
-use crate::commit::{Callback, GroupCommit, Hooks, Lsn, SyncMode, Urgency};
+use crate::commit::{Callback, GroupCommit, Hooks, Lsn, SyncMode};
 use crate::disk::Appender;
 use crate::frame::Frames;
 use crate::sync::thread::{self, JoinHandle};
@@ -98,13 +98,13 @@ impl World {
         lsn
     }
 
-    fn wait_for(&self, commit: &GroupCommit, lsn: Lsn, urgency: Urgency, then: Callback) {
+    fn wait_for(&self, commit: &GroupCommit, lsn: Lsn, then: Callback) {
         let world = self.clone();
         let told = move || {
             world.note_told(lsn);
             then();
         };
-        commit.when_durable(lsn, urgency, Box::new(told));
+        commit.when_durable(lsn, Box::new(told));
         self.seen.lock().unwrap().registered.push(lsn);
     }
 
@@ -121,14 +121,13 @@ impl World {
         }
     }
 
-    /// Appends entries and has each told, urgently or not.
+    /// Appends entries and has each told.
     fn appender(&self, commit: &Arc<GroupCommit>, name: usize, entries: usize) -> JoinHandle<()> {
         let (world, commit) = (self.clone(), commit.clone());
         thread::spawn(move || {
             for entry in 0..entries {
                 let lsn = world.append(&commit, format!("{name}.{entry}"));
-                let urgency = [Urgency::Now, Urgency::Leisurely][draw(2)];
-                world.wait_for(&commit, lsn, urgency, Box::new(|| {}));
+                world.wait_for(&commit, lsn, Box::new(|| {}));
             }
         })
     }
@@ -160,10 +159,7 @@ fn each_callback_runs_once_and_in_order_and_never_before_its_entry_is_durable() 
     explore(|| {
         let world = World::default();
         let commit = world.start();
-        let mut threads: Vec<_> = (0..3).map(|n| world.appender(&commit, n, 2)).collect();
-        let nudging = commit.clone();
-        threads.push(thread::spawn(move || nudging.nudge()));
-        join(threads);
+        join([0, 1, 2].map(|name| world.appender(&commit, name, 2)));
         commit.end();
         world.check_log();
         assert_eq!(world.told(), [1, 2, 3, 4, 5, 6]);
@@ -182,15 +178,7 @@ fn no_entry_that_is_waited_for_waits_for_ever() {
                     let lsn = world.append(&commit, format!("{name}.{entry}"));
                     let (tell, told) = mpsc::channel();
                     let tell = Box::new(move || tell.send(()).unwrap());
-                    let urgency = if draw(4) > 0 {
-                        Urgency::Now
-                    } else {
-                        Urgency::Leisurely
-                    };
-                    world.wait_for(&commit, lsn, urgency, tell);
-                    if urgency == Urgency::Leisurely {
-                        commit.nudge();
-                    }
+                    world.wait_for(&commit, lsn, tell);
                     // A wake-up that is lost is a deadlock here.
                     told.recv().unwrap();
                 }

@@ -17,9 +17,4 @@ pub mod message {
     pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
         connection.send(&line(message))
     }
-
-    /// Leaves one message to the next one of the model.
-    pub fn send_along<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
-        connection.send_along(&line(message))
-    }
 }

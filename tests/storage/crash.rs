@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::VoteRequest;
-use simple_dynamo::storage::{OpenError, Urgency};
+use simple_dynamo::storage::OpenError;
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};
 use crate::support::witness::{Opened, Said, Witness, accept, open, prepare};
@@ -40,11 +40,9 @@ fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Wi
             opened.ask(&key, request);
             disk.until_held();
         } else {
-            let urgency = [Urgency::Now, Urgency::Leisurely][rng.usize(0..2)];
-            opened.ask_with(urgency, &key, request);
+            opened.ask(&key, request);
         }
     }
-    opened.store.nudge();
     disk.release();
     hear(votes, opened, witness);
 }

@@ -1,7 +1,6 @@
 //! Nothing is told before it is durable.
 
 use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
-use simple_dynamo::storage::Urgency;
 
 use crate::support::faulty_disk::{Call, FaultyDisk, Loss};
 use crate::support::witness::{
@@ -97,41 +96,6 @@ fn votes_that_come_while_the_disk_is_busy_share_one_sync() {
     }
     // The first group's sync, and the second group's append and sync.
     assert_eq!(disk.steps() - before, 3);
-}
-
-#[test]
-fn a_vote_that_nobody_waits_for_rides_along_and_is_told_once_it_is_durable_all_the_same() {
-    let disk = FaultyDisk::new(1);
-    let node = opened(&disk);
-    let (spare, key) = ("spare".into(), "k".into());
-    let before = disk.steps();
-    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 1));
-    // Whoever asks for the record does wait.
-    disk.hold(Call::Sync);
-    node.ask(&spare, READ);
-    disk.until_held();
-    assert!(node.heard().is_empty(), "told while it was being synced");
-    disk.release();
-    node.hear();
-    node.hear();
-    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 2));
-    assert_eq!(
-        node.vote(&key, prepare(1)),
-        VoteReply::Taken,
-        "told in order"
-    );
-    assert_eq!(
-        replies(vec![node.hear()]),
-        [VoteReply::Promised(Promise::default())]
-    );
-    assert_eq!(
-        disk.steps() - before,
-        4,
-        "an append and a sync for both, twice"
-    );
-    node.ask_with(Urgency::Leisurely, &spare, accept(&spare, 3));
-    node.store.nudge();
-    assert_eq!(replies(vec![node.hear()]), [VoteReply::Taken]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Dropped tombstones: gone for good, with their past fenced off, whatever the disk loses.
 
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::register::{Fence, Promise, VoteReply};
-use simple_dynamo::storage::Urgency;
 
 use crate::support::faulty_disk::{Call, FaultyDisk};
 use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
@@ -18,7 +18,7 @@ fn a_snapshot_waits_for_the_drops_that_it_shows() {
     let node = opened(&disk);
     let key: Key = "k".into();
     node.vote(&key, accept(&key, 1));
-    let (other, about) = (node.store.clone(), key.clone());
+    let (other, about, busy) = (node.store.clone(), key.clone(), disk.clone());
     let mut steps = 0;
     disk.before_each_step(move || {
         steps += 1;
@@ -26,13 +26,25 @@ fn a_snapshot_waits_for_the_drops_that_it_shows() {
         if steps == 3 {
             let (told, heard) = bounded(1);
             let tell = move |_| told.send(()).unwrap();
-            other.vote(&about, &accept(&about, 2), Urgency::Now, tell);
+            other.vote(&about, &accept(&about, 2), tell);
             heard.recv().unwrap();
-            other.vote(&about, &accept(&about, 3), Urgency::Leisurely, |_| ());
+            busy.hold(Call::Sync);
+            other.vote(&about, &accept(&about, 3), |_| ());
+            busy.until_held();
             other.drop_tombstones(vec![(about.clone(), ballot(3))]);
         }
     });
-    node.store.snapshot().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            disk.until_held();
+            // Time enough for a snapshot that does not wait to sync its file.
+            thread::sleep(Duration::from_millis(50));
+            let waiting = disk.waiting();
+            disk.release();
+            assert_eq!(waiting, 1, "only the log's sync is under way");
+        });
+        node.store.snapshot().unwrap();
+    });
     let again = after_a_loss_of_power(&disk, &node);
     assert_eq!(again.records().get(&key), None);
     assert_eq!(again.store.promised(&key), ballot(3));

@@ -11,7 +11,7 @@ use simple_dynamo::clock::Dot;
 use simple_dynamo::register::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
 use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::disk::Disk;
-use simple_dynamo::storage::{Hooks, OpenError, Page, Progress, Scan, Store, SyncMode, Urgency};
+use simple_dynamo::storage::{Hooks, OpenError, Page, Progress, Scan, Store, SyncMode};
 
 use super::faulty_disk::{FaultyDisk, Loss};
 
@@ -100,12 +100,8 @@ impl Opened {
 
     /// Asks for a vote; the reply can be heard later.
     pub fn ask(&self, key: &Key, request: VoteRequest) {
-        self.ask_with(Urgency::Now, key, request);
-    }
-
-    pub fn ask_with(&self, urgency: Urgency, key: &Key, request: VoteRequest) {
         let (tell, asked, about) = (self.tell.clone(), request.clone(), key.clone());
-        self.store.vote(key, &request, urgency, move |reply| {
+        self.store.vote(key, &request, move |reply| {
             let said = Said::Reply {
                 key: about,
                 request: asked,

@@ -16,8 +16,8 @@ use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
+use crate::storage::Scan;
 use crate::storage::records::Entry;
-use crate::storage::{Scan, Urgency};
 
 /// The wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
@@ -166,7 +166,7 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     for (key, accepted) in states {
         let told = told.clone();
         let request = VoteRequest::Accept(accepted.clone());
-        node.store.vote(key, &request, Urgency::Now, move |_| {
+        node.store.vote(key, &request, move |_| {
             let _ = told.send(());
         });
     }

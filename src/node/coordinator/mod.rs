@@ -46,8 +46,6 @@ pub enum Effect<H> {
         /// The range of the key.
         range: usize,
         request: VoteRequest,
-        /// A replica that has given its vote already, and is not asked.
-        told: Option<NodeId>,
     },
     /// Send a chosen state to a replica that lags; its answer is not needed.
     Repair {
@@ -261,13 +259,13 @@ impl<H> Coordinator<H> {
         }
     }
 
-    /// Asks these replicas, or all of the key, one more question; not the one that has answered
-    /// it already.
+    /// Asks these replicas, or all of the key, one more question; not the one that `voted` already,
+    /// since it sent its vote along with the request.
     fn ask(
         &mut self,
         id: u64,
         replicas: Option<&[NodeId]>,
-        told: Option<NodeId>,
+        voted: Option<NodeId>,
         question: impl Fn(NodeId) -> VoteRequest,
         effects: &mut Vec<Effect<H>>,
     ) {
@@ -283,14 +281,13 @@ impl<H> Coordinator<H> {
         if !rules::holds(Rule::EveryReplicaAsked) {
             replicas = &replicas[..replicas.len().min(self.quorums.write)];
         }
-        let asked = replicas.iter().filter(|&&replica| Some(replica) != told);
+        let asked = replicas.iter().filter(|&&replica| Some(replica) != voted);
         effects.extend(asked.map(|&to| Effect::Ask {
             to,
             ticket,
             key: request.key.clone(),
             range: request.range,
             request: question(to),
-            told,
         }));
     }
 }

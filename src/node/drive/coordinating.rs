@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bytes::Key;
@@ -14,15 +13,10 @@ use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
 use crate::ring::NodeId;
-use crate::storage::Urgency;
 
 /// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
 /// after attempt it doubles up to this.
 const LONGEST_BACKOFF: u64 = 64;
-/// How long a spare vote's question waits for another message to ride along with, and twice as
-/// long at most: short beside the read time-out, so that the vote is at hand soon if another
-/// replica is slow after all.
-pub(super) const RIDE_FOR: Duration = Duration::from_millis(10);
 
 impl Node {
     /// Takes up a request as its coordinator; `seen` is what a replica that sent it has told. To be
@@ -66,13 +60,11 @@ impl Node {
                     key,
                     range,
                     request: vote,
-                    told,
                 } => {
                     let asked = if to == self.id {
                         self.ask_own_replica(ticket, &key, range, &vote)
                     } else {
-                        let spare = self.is_spare(to, range, &vote, told);
-                        self.ask_replica(to, ticket, Request::Vote { key, vote, spare })
+                        self.ask_replica(to, ticket, Request::Vote { key, vote })
                     };
                     if !asked {
                         // With the request that ends so the next one of its key begins, which may
@@ -84,10 +76,9 @@ impl Node {
                     self.stats.read_repairs.add(1);
                     let vote = VoteRequest::Accept(accepted);
                     if to != self.id {
-                        let spare = true;
-                        self.links[&to].tell(Request::Vote { key, vote, spare });
+                        self.links[&to].tell(Request::Vote { key, vote });
                     } else if self.disk_keeps_up(&key, &vote) {
-                        self.store.vote(&key, &vote, Urgency::Leisurely, |_| {});
+                        self.store.vote(&key, &vote, |_| {});
                     }
                 }
                 Effect::Answer { handle, outcome } => self.tell(handle, outcome),
@@ -127,15 +118,11 @@ impl Node {
         request: &VoteRequest,
     ) -> bool {
         if !self.disk_keeps_up(key, request) {
-            lock(&self.paces[&self.id]).missed(self.began.elapsed());
             return false;
         }
         let node = self.clone();
-        let asked = self.began.elapsed();
-        lock(&self.paces[&self.id]).asked(asked);
         let proposed = request.proposed().map(|ballot| (key.clone(), ballot));
-        self.store.vote(key, request, Urgency::Now, move |vote| {
-            lock(&node.paces[&node.id]).answered(asked, node.began.elapsed());
+        self.store.vote(key, request, move |vote| {
             node.look_after(proposed, &vote, range);
             node.voted(ticket, node.id, Some(vote));
         });
@@ -147,7 +134,6 @@ impl Node {
     /// does not again on every request.
     fn ask_replica(self: &Arc<Node>, to: NodeId, ticket: Ticket, request: Request) -> bool {
         let link = &self.links[&to];
-        let spare = request.is_spare();
         if link.suspect() {
             if request.is_accept() {
                 link.tell(request);
@@ -155,79 +141,14 @@ impl Node {
             return false;
         }
         let node = self.clone();
-        let asked = self.began.elapsed();
-        if !spare {
-            lock(&self.paces[&to]).asked(asked);
-        }
         link.ask(request, move |answer| {
             let vote = match answer {
                 Answer::Reply(Reply::Vote(vote)) => Some(vote),
                 _ => None,
             };
-            let now = node.began.elapsed();
-            if !spare {
-                lock(&node.paces[&to]).answered(asked, now);
-            }
-            if vote.is_none() {
-                lock(&node.paces[&to]).missed(now);
-            }
             node.voted(ticket, to, vote);
         });
-        if spare {
-            self.flush_soon();
-        }
         true
-    }
-
-    /// Whether a question about a key of this range is usually decided without this replica's vote,
-    /// by those that are there sooner: one that was told already, then those of the replicas that
-    /// are least [late](super::pace), this node's own before others', and these in the order of
-    /// the preference list.
-    fn is_spare(
-        &self,
-        replica: NodeId,
-        range: usize,
-        vote: &VoteRequest,
-        told: Option<NodeId>,
-    ) -> bool {
-        match vote {
-            VoteRequest::Prepare(_) => return false,
-            VoteRequest::Accept(_) if !self.store.disk_keeps_up() => return false,
-            VoteRequest::Accept(_) | VoteRequest::Read { .. } => {}
-        }
-        let now = self.began.elapsed();
-        let replicas = self.ring.replicas_of_range(range);
-        // None for a suspect: its vote is not waited for.
-        let rank = |node: &NodeId| {
-            let suspect = self.links.get(node).is_some_and(|link| link.suspect());
-            let late = lock(&self.paces[node]).lateness(now);
-            let place = replicas.iter().position(|replica| replica == node);
-            (!suspect).then_some((Some(*node) != told, late, *node != self.id, place))
-        };
-        let Some(own) = rank(&replica) else {
-            return true;
-        };
-        let others = replicas.iter().filter(|node| **node != replica);
-        let sooner = others.filter_map(rank).filter(|other| *other < own).count();
-        sooner >= self.config.quorums().agreeing()
-    }
-
-    /// Has what rides along sent soon, even if nothing comes to ride along with. To be called
-    /// once it is queued. While anything is queued the look at it repeats itself: what other
-    /// messages take along in time needs no system call.
-    fn flush_soon(self: &Arc<Node>) {
-        if self.flushing.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let node = self.clone();
-        self.later(RIDE_FOR, move || {
-            // Before the look: what is queued while it goes on has a look of its own.
-            node.flushing.store(false, Ordering::Relaxed);
-            let links = node.links.values();
-            if links.fold(false, |waits, link| link.flush_late() | waits) {
-                node.flush_soon();
-            }
-        });
     }
 
     fn voted(self: &Arc<Node>, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) {

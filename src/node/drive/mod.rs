@@ -1,7 +1,6 @@
 //! Carries out what router and coordinator want done: the shell around the two state machines.
 
 mod coordinating;
-pub(super) mod pace;
 mod routing;
 
 use std::time::Duration;

@@ -30,7 +30,7 @@ const MOST_BEFORE_LARGE: usize = 8 << 20;
 /// oldest, so that a peer gets in, which says so at once.
 pub const MOST_STRANGERS: usize = 64;
 
-/// After several urgent questions at once the thread yields before each of so many reads: whoever
+/// After several questions at once the thread yields before each of so many reads: whoever
 /// is ready to run may have more questions, and they are then taken with one system call, without
 /// a sleep and a wake-up for each. A single client never causes that, and gains nothing by it.
 const TURNS: usize = 1000;
@@ -266,15 +266,15 @@ impl Inbound {
                 Received::Bytes(_) | Received::Nothing => {}
                 Received::End => return Ok(()),
             }
-            let urgent =
+            let questions =
                 net::batch(|| self.answer_received(peer, &mut lines, &mut taken, connection))?;
-            if urgent > 1 {
+            if questions > 1 {
                 turns = TURNS;
             }
         }
     }
 
-    /// Answers what came; returns how many of the questions were urgent.
+    /// Answers what came; returns how many questions that were.
     fn answer_received(
         &self,
         peer: NodeId,
@@ -284,20 +284,20 @@ impl Inbound {
     ) -> io::Result<usize> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         let endless = |_| invalid("an endless line".into());
-        let mut urgent = 0;
+        let mut questions = 0;
         while let Some(line) = lines.next_line().map_err(endless)? {
             let Ask { id, ask } = serde_json::from_slice(line)
                 .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
             if matches!(ask, Request::Coordinate { .. }) && !taken.take(id) {
                 continue;
             }
-            urgent += usize::from(!ask.is_spare());
+            questions += 1;
             let respond = Respond {
                 connection: connection.clone(),
                 id,
             };
             self.service.clone().serve(peer, ask, respond);
         }
-        Ok(urgent)
+        Ok(questions)
     }
 }

@@ -153,8 +153,7 @@ impl Link {
         }
     }
 
-    /// Asks; `callback` runs exactly once, on this thread or on the link's. A question that is
-    /// spare waits for the next message, or for [`Link::flush_late`].
+    /// Asks; `callback` runs exactly once, on this thread or on the link's.
     pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -183,12 +182,7 @@ impl Link {
         let Some(connection) = connection else {
             return;
         };
-        let send = if request.is_spare() {
-            message::send_along
-        } else {
-            message::send
-        };
-        if !send(&connection, &Ask { id, ask: request }) && !connection.closed() {
+        if !message::send(&connection, &Ask { id, ask: request }) && !connection.closed() {
             // Too much waits for the peer already. What a closed connection did not take is sent
             // on the next one, perhaps at this moment.
             let mut state = lock(&self.state);
@@ -199,13 +193,6 @@ impl Link {
                 .into_iter()
                 .for_each(|q| (q.callback)(Answer::Unreached));
         }
-    }
-
-    /// Sends what has waited since the last call of this for messages to ride along with.
-    /// Returns whether anything waited.
-    pub fn flush_late(&self) -> bool {
-        let connection = lock(&self.state).connection.clone();
-        connection.is_some_and(|connection| connection.flush_late())
     }
 
     /// Sends a message whose answer is not needed, if there is a connection.

@@ -166,6 +166,11 @@ impl FaultyDisk {
         assert!(!waited.timed_out(), "nothing is being written");
     }
 
+    /// How many files wait.
+    pub fn waiting(&self) -> usize {
+        self.machine().waiting
+    }
+
     pub fn release(&self) {
         self.machine().held = None;
         self.0.1.notify_all();
