@@ -77,7 +77,7 @@ impl Health {
     }
 
     /// What it is waited for, in a few words.
-    fn told(&self) -> String {
+    fn sentence(&self) -> String {
         match self.progress {
             Progress::Copies { copied, pulled, .. } if copied + pulled > 0 => {
                 format!(
@@ -153,8 +153,8 @@ fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
             return nodes;
         }
         ticker.tell(|| {
-            let told: Vec<_> = missing.iter().map(|node| node.told()).collect();
-            format!("waits for {}", told.join("; "))
+            let sentences: Vec<_> = missing.iter().map(|node| node.sentence()).collect();
+            format!("waits for {}", sentences.join("; "))
         });
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -205,8 +205,8 @@ fn look(members: &[&Member]) -> Vec<Health> {
 
 fn ask(member: &Member) -> Health {
     let address = member.client_address();
-    let told = Client::connect(&address, PATIENCE).and_then(|mut client| client.list("STATS"));
-    match told {
+    let stats = Client::connect(&address, PATIENCE).and_then(|mut client| client.list("STATS"));
+    match stats {
         Ok(lines) if lines[0].starts_with("ERROR") => refused(member, &lines[0]),
         Ok(lines) => describe(member, &lines),
         Err(error) => {

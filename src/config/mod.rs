@@ -150,9 +150,10 @@ impl Config {
 
     /// Reads a cluster file.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let told = |error: &dyn fmt::Display| ConfigError(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-        Config::parse(&text).map_err(|error| told(&error))
+        let in_file =
+            |error: &dyn fmt::Display| ConfigError(format!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| in_file(&error))?;
+        Config::parse(&text).map_err(|error| in_file(&error))
     }
 
     /// Reads the text of a cluster file.

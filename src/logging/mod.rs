@@ -145,10 +145,10 @@ impl Lines {
             queue.writing = true;
             drop(queue);
             if dropped > 0 {
-                let told = format!(
+                let line = format!(
                     "{dropped} lines of the log were dropped: standard error was not read\n"
                 );
-                bytes.extend_from_slice(told.as_bytes());
+                bytes.extend_from_slice(line.as_bytes());
             }
             // Where standard error is closed there is nobody to tell.
             let _ = out.write_all(&bytes);

@@ -45,9 +45,9 @@ mod tests {
     fn whoever_accepts_is_woken_without_a_connection_and_nobody_gets_in_any_more() {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
-        let (told, accepted) = mpsc::channel();
+        let (sender, accepted) = mpsc::channel();
         let accepting = listener.clone();
-        let accept = move || told.send(accepting.accept().map(drop));
+        let accept = move || sender.send(accepting.accept().map(drop));
         let thread = thread::spawn(accept);
         stop_listening(&listener);
         let accepted = accepted.recv_timeout(Duration::from_secs(60));

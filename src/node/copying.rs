@@ -26,12 +26,14 @@ pub(super) const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Asks until there is an answer; none if the node ends. Who did not answer is the error.
 pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, NodeId>) -> Option<T> {
-    let mut told = None;
+    let mut logged = None;
     let mut tell_at = Instant::now() + TELL_AFTER;
     while !node.ending() {
         match ask() {
             Ok(answer) => return Some(answer),
-            Err(missing) if Instant::now() >= tell_at && told.replace(missing) != Some(missing) => {
+            Err(missing)
+                if Instant::now() >= tell_at && logged.replace(missing) != Some(missing) =>
+            {
                 warn!(
                     "{}: does not vote yet: waits for node {missing}, which does not answer, or \
                      does not vote either",
@@ -64,22 +66,22 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) ->
             source.fill(node)?;
         }
         let Some(key) = sources.iter().filter_map(Source::first).min().cloned() else {
-            return choose_anew(node, &others, &differing.take());
+            return refresh(node, &others, &differing.take());
         };
-        let told: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
+        let records: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
         node.stats.copied.add(1);
         let agreed = if lost.is_empty() {
-            copied::agreed(&told)
+            copied::agreed(&records)
         } else {
-            Some(copied::highest(&told))
+            Some(copied::highest(&records))
         };
         if let Some(record) = agreed {
             node.store.absorb(&key, record);
             continue;
         }
-        let size = told.iter().map(Record::value_size).max();
+        let size = records.iter().map(Record::value_size).max();
         if differing.add(key, size.unwrap_or_default()) {
-            choose_anew(node, &others, &differing.take())?;
+            refresh(node, &others, &differing.take())?;
         }
     }
 }
@@ -210,33 +212,34 @@ impl Source {
 }
 
 /// Has the other replicas choose the states of these keys anew, and takes them over.
-fn choose_anew(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
+fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
     if keys.is_empty() {
         return Some(());
     }
-    let restore = |key: &Key| Request::Coordinate {
+    let refresh = |key: &Key| Request::Coordinate {
         key: key.clone(),
-        operation: Operation::Restore,
+        operation: Operation::Refresh,
         seen: None,
     };
     let chosen = |reply| match reply {
         Reply::Outcome(Outcome::Found { .. } | Outcome::Missing) => Some(()),
         _ => None,
     };
-    ask_about(node, *others.first()?, keys, restore, chosen)?;
+    ask_about(node, *others.first()?, keys, refresh, chosen)?;
     let record = |reply| match reply {
         Reply::Vote(VoteReply::Seen(seen)) => Some(record_of(seen)),
         _ => None,
     };
-    let mut told = vec![Vec::new(); keys.len()];
+    let mut received = vec![Vec::new(); keys.len()];
     for &other in others {
         let records = ask_about(node, other, keys, Request::read, record)?;
-        told.iter_mut()
+        received
+            .iter_mut()
             .zip(records)
             .for_each(|(all, one)| all.push(one));
     }
-    for (key, told) in keys.iter().zip(&told) {
-        node.store.absorb(key, copied::highest(told));
+    for (key, records) in keys.iter().zip(&received) {
+        node.store.absorb(key, copied::highest(records));
     }
     Some(())
 }

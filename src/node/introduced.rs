@@ -165,10 +165,10 @@ impl Node {
         {
             return Recognition::Accepted;
         }
-        let told = self.links[&peer].position();
+        let last_reported = self.links[&peer].position();
         let is_behind = |resumed: &Resumed| {
-            let same = told.filter(|told| told.start.is_of_same_process(&resumed.start));
-            same.is_some_and(|told| resumed.position < told.position)
+            let same = last_reported.filter(|last| last.start.is_of_same_process(&resumed.start));
+            same.is_some_and(|last| resumed.position < last.position)
         };
         if noted.is_some_and(|noted| start.is_outdated(&noted)) || resumed.is_some_and(is_behind) {
             error!(
@@ -208,7 +208,7 @@ impl Node {
         let known = self.store.identity().peers.get(&peer).cloned();
         let changed = known.as_ref().is_some_and(|known| *known != storage);
         // It asks again and again until it has copied everything, and has not voted meanwhile.
-        let is_news = lock(&self.told).get(&peer) != Some(&storage);
+        let is_news = lock(&self.announced).get(&peer) != Some(&storage);
         if changed && is_news {
             warn!(
                 "{}: {peer} has lost its data folder; its old votes count no more",
@@ -221,7 +221,7 @@ impl Node {
             self.abandon_coordinated();
         }
         // Only now: whoever finds it here relies on what was counted being ended.
-        lock(&self.told).insert(peer, storage.clone());
+        lock(&self.announced).insert(peer, storage.clone());
         let noted = self.store.change_identity(|identity| {
             if votes {
                 identity.peers.insert(peer, storage);

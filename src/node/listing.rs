@@ -77,9 +77,9 @@ impl Node {
             if !self.store.pages_may_wait() {
                 return Err(slow_disk());
             }
-            let (told, page) = bounded(1);
+            let (sender, page) = bounded(1);
             self.store
-                .page(last.as_ref(), OWN_PAGE, move |page| drop(told.send(page)));
+                .page(last.as_ref(), OWN_PAGE, move |page| drop(sender.send(page)));
             let page = page.recv_timeout(self.config.request_deadline());
             let page = page.map_err(|_| slow_disk())?;
             let Some((key, _)) = page.last() else {
@@ -156,25 +156,25 @@ impl Node {
             after: after.cloned(),
             states: true,
         };
-        let (told, answers) = bounded(replicas.len());
+        let (sender, answers) = bounded(replicas.len());
         net::batch(|| {
             for replica in replicas {
-                let told = told.clone();
+                let sender = sender.clone();
                 if *replica == self.id && self.votes() && self.store.pages_may_wait() {
                     self.store
-                        .scan(&scan, move |page| drop(told.send(Some(page))));
+                        .scan(&scan, move |page| drop(sender.send(Some(page))));
                 } else if let Some(link) = self.links.get(replica) {
                     link.ask(Request::Scan(scan.clone()), move |answer| {
                         let page = match answer {
                             Answer::Reply(Reply::Page(page)) => Some(page),
                             _ => None,
                         };
-                        let _ = told.send(page);
+                        let _ = sender.send(page);
                     });
                 }
             }
         });
-        drop(told);
+        drop(sender);
         let needed = self.config.quorums().agreeing();
         let mut pages = Vec::new();
         // Ends when all have answered, or the time is over: the own disk may hang.

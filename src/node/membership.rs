@@ -259,12 +259,12 @@ impl Node {
 
     /// Takes over the cluster's id that another node has told. If nobody has one yet the node with the
     /// lowest id draws it, once it has `met` those that it has to.
-    pub(super) fn agree_on_cluster(&self, told: Option<ClusterId>, met: bool) {
+    pub(super) fn agree_on_cluster(&self, announced: Option<ClusterId>, met: bool) {
         if self.store.identity().cluster_id.is_some() {
             return;
         }
         let drawn = || (met && self.id == self.lowest()).then(ClusterId::random);
-        if let Some(id) = told.or_else(drawn) {
+        if let Some(id) = announced.or_else(drawn) {
             info!("{}: is of the cluster {id}", self.id);
             let agreed = |identity: &mut crate::storage::Identity| identity.cluster_id = Some(id);
             self.or_stop(self.store.change_identity(agreed));

@@ -65,13 +65,13 @@ const TICK: Duration = Duration::from_millis(25);
 /// left when more are reserved, enough for a minute in which the disk hangs.
 const SEQUENCE_BLOCK: u64 = 1_000_000;
 
-/// Whom a coordinator answers.
-pub enum Origin {
+/// Where a coordinator's answer goes.
+pub enum ReplyTo {
     /// A request that another node forwarded.
     Peer(Respond),
     /// A request of this node's own router.
-    Here(router::Ticket),
-    /// Anti-entropy, which wants the state restored.
+    Origin(router::Ticket),
+    /// Anti-entropy, which wants the state chosen again.
     AntiEntropy(Sender<()>),
 }
 
@@ -88,7 +88,7 @@ pub struct Node {
     me: Weak<Node>,
     store: Store,
     links: BTreeMap<NodeId, Arc<Link>>,
-    coordinator: Mutex<Coordinator<Origin>>,
+    coordinator: Mutex<Coordinator<ReplyTo>>,
     router: Mutex<Router<Ended>>,
     /// Of the large values that clients of this node write.
     admission: Arc<Admission>,
@@ -98,8 +98,8 @@ pub struct Node {
     votes: AtomicBool,
     /// How often a peer has told of a folder that this node did not know.
     lost_folders: AtomicU64,
-    /// Under which storage id each peer last told that it is there.
-    told: Mutex<BTreeMap<NodeId, StorageId>>,
+    /// The storage id that was last announced to each peer, or by it.
+    announced: Mutex<BTreeMap<NodeId, StorageId>>,
     /// Introductions of peers, for the thread that answers them.
     joining: Sender<Joining>,
     /// Why this process must not vote: a peer knows of a later one.
@@ -135,7 +135,9 @@ impl Node {
     ) -> Result<Arc<Node>, OpenError> {
         let ring = Arc::new(config.ring());
         let hooks = Hooks {
-            deliver: Box::new(|group| net::batch(|| group.into_iter().for_each(|told| told()))),
+            deliver: Box::new(|group| {
+                net::batch(|| group.into_iter().for_each(|callback| callback()))
+            }),
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
         let cluster = config.fingerprint();
@@ -187,7 +189,7 @@ impl Node {
             reserving: AtomicBool::new(true),
             votes: AtomicBool::new(false),
             lost_folders: AtomicU64::new(0),
-            told: Mutex::default(),
+            announced: Mutex::default(),
             joining,
             outdated: Mutex::default(),
             given_up: Vec::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::error;
 
 use super::introduced::Joining;
-use super::{Node, Origin};
+use super::{Node, ReplyTo};
 use crate::bytes::Key;
 use crate::peer::{Reply, Request, Respond, Service};
 use crate::register::{Ballot, Seen, VoteReply, VoteRequest};
@@ -50,7 +50,7 @@ impl Service for Node {
                     return respond.reply(Reply::Outcome(outcome));
                 }
                 let seen = seen.map(|seen| (from, seen));
-                self.coordinate(Origin::Peer(respond), key, operation, seen);
+                self.coordinate(ReplyTo::Peer(respond), key, operation, seen);
             }
             Request::Digests { range } if range < self.ring.members().len() => {
                 respond.reply(Reply::Digests(self.store.digests(range)));

@@ -202,15 +202,15 @@ mod tests {
         let peers = &ids[1..];
         let ring = Ring::new(ids, 3);
         let mut room = Room::new(&ring, Duration::from_secs(3600), 1 << 20);
-        let told =
+        let receivers =
             |room: &Room, changed| Vec::from_iter(room.take_untold(changed, peers.iter().copied()));
-        assert_eq!(told(&room, false), []);
+        assert_eq!(receivers(&room, false), []);
         room.returned(NodeId(3));
-        assert_eq!(told(&room, false), [NodeId(3)]);
-        assert_eq!(told(&room, false), []);
-        assert_eq!(told(&room, true), peers);
+        assert_eq!(receivers(&room, false), [NodeId(3)]);
+        assert_eq!(receivers(&room, false), []);
+        assert_eq!(receivers(&room, true), peers);
         room.period = Duration::ZERO;
-        assert_eq!(told(&room, false), peers);
+        assert_eq!(receivers(&room, false), peers);
     }
 
     #[test]

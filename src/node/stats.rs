@@ -33,7 +33,7 @@ pub struct Stats {
     /// Keys that anti-entropy found newer elsewhere and pulled.
     pub pulled: Counter,
     /// Of these, how many needed a full round.
-    pub restored: Counter,
+    pub refreshed: Counter,
     /// How often this node has looked at all its tombstones.
     pub tombstone_looks: Counter,
     /// Tombstones that this node found to be everywhere, and dropped.
@@ -100,7 +100,7 @@ impl Node {
             ("ranges_up_to_date", &(ranges - doubted)),
             ("ranges_compared", &stats.compared.get()),
             ("keys_pulled", &stats.pulled.get()),
-            ("keys_restored", &stats.restored.get()),
+            ("keys_restored", &stats.refreshed.get()),
             ("tombstone_looks", &stats.tombstone_looks.get()),
             ("tombstones_dropped", &stats.dropped.get()),
             ("read_repairs", &stats.read_repairs.get()),

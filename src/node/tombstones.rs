@@ -45,8 +45,8 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     let mut promises = Vec::new();
     let mut after = None;
     loop {
-        let (told, found) = bounded(1);
-        let tell = move |page| drop(told.send(page));
+        let (sender, found) = bounded(1);
+        let tell = move |page| drop(sender.send(page));
         node.store.tombstones(after.as_ref(), BATCH, tell);
         let page: Vec<(Key, Record)> = found.recv().unwrap_or_default();
         let Some((last, _)) = page.last() else { break };

@@ -66,16 +66,16 @@ impl Node {
     /// Asks a peer several questions together and waits for all answers, in the same order.
     pub(super) fn ask_each(&self, peer: NodeId, requests: Vec<Request>) -> Vec<Option<Reply>> {
         let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
-        let (told, answers) = bounded(requests.len());
+        let (sender, answers) = bounded(requests.len());
         if let Some(link) = self.links.get(&peer) {
             net::batch(|| {
                 for (place, request) in requests.into_iter().enumerate() {
-                    let told = told.clone();
-                    link.ask(request, move |answer| drop(told.send((place, answer))));
+                    let sender = sender.clone();
+                    link.ask(request, move |answer| drop(sender.send((place, answer))));
                 }
             });
         }
-        drop(told);
+        drop(sender);
         for (place, answer) in answers {
             if let Answer::Reply(reply) = answer {
                 replies[place] = Some(reply);
@@ -86,13 +86,13 @@ impl Node {
 
     /// Asks several peers the same and waits until all have answered or are given up. Returns the answers.
     pub(super) fn ask_peers(&self, peers: &[NodeId], request: &Request) -> Vec<(NodeId, Reply)> {
-        let (told, answers) = bounded(peers.len());
+        let (sender, answers) = bounded(peers.len());
         for &peer in peers {
-            let told = told.clone();
-            let tell = move |answer| drop(told.send((peer, answer)));
-            net::batch(|| self.links[&peer].ask(request.clone(), tell));
+            let sender = sender.clone();
+            let send = move |answer| drop(sender.send((peer, answer)));
+            net::batch(|| self.links[&peer].ask(request.clone(), send));
         }
-        drop(told);
+        drop(sender);
         answers
             .into_iter()
             .filter_map(|(peer, answer)| match answer {
@@ -108,8 +108,12 @@ impl Node {
         key: Key,
         action: Action,
     ) -> Receiver<Result<Outcome, Failure>> {
-        let (told, result) = bounded(1);
-        self.submit(key, action, Box::new(move |result| drop(told.send(result))));
+        let (sender, result) = bounded(1);
+        self.submit(
+            key,
+            action,
+            Box::new(move |result| drop(sender.send(result))),
+        );
         result
     }
 }

@@ -17,7 +17,7 @@ use crate::ring::NodeId;
 use crate::storage::{ClusterId, Page, Position, Scan, Standing, Start, StorageId};
 
 /// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// The longest line, in bytes: a page of 1 MiB of records and one more, with the largest key and
 /// value, which take some 3 MiB.

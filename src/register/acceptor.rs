@@ -72,9 +72,9 @@ pub enum VoteReply {
 pub struct Promise {
     /// What it accepted last.
     pub accepted: Option<Accepted>,
-    /// If that is nothing: requests up to here are over, whatever became of them ([`Fence`]).
+    /// If that is nothing, the floor of its [`Fence`] for the key's first state.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
-    pub before: VectorClock,
+    pub floor: VectorClock,
 }
 
 /// What a replica has accepted, as a read sees it.
@@ -126,11 +126,11 @@ impl Record {
             let promise = match &self.accepted {
                 Some(own) => Promise {
                     accepted: Some(own.clone()),
-                    before: VectorClock::default(),
+                    floor: VectorClock::default(),
                 },
                 None => Promise {
                     accepted: None,
-                    before: fence.decided.clone(),
+                    floor: fence.floor.clone(),
                 },
             };
             (Some(Update::Promise(ballot)), VoteReply::Promised(promise))
@@ -206,7 +206,7 @@ impl Record {
                 let state = &tombstone.state;
                 state.value.is_none()
                     && self.promised >= tombstone.ballot
-                    && fence.decided.dominates(&state.decided())
+                    && fence.floor.dominates(&state.decided())
             }
         }
     }
@@ -268,7 +268,7 @@ mod tests {
     fn a_promise_without_a_state_tells_which_requests_are_over() {
         let fence = Fence {
             promised: ballot(4, 1),
-            decided: "1:7".parse().unwrap(),
+            floor: "1:7".parse().unwrap(),
         };
         let mut record = fence.record();
         let prepare = |round| VoteRequest::Prepare(ballot(round, 1));
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(record.vote(&prepare(4), &fence), refused);
         let promise = Promise {
             accepted: None,
-            before: fence.decided.clone(),
+            floor: fence.floor.clone(),
         };
         let (_, reply) = record.vote(&prepare(5), &fence);
         assert_eq!(reply, VoteReply::Promised(promise));

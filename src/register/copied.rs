@@ -6,11 +6,11 @@
 //! long after others have been promised a higher ballot. So
 //!
 //! - it takes a state over as it is if *all* others have accepted it: that is chosen already;
-//! - where they differ they first have to choose a state anew ([`Operation::Restore`]), without the
+//! - where they differ they first have to choose a state anew ([`Operation::Refresh`]), without the
 //!   vote of the replica that copies. Their promises for it end every older proposal, also one that
 //!   counted a vote of the life before. What any of them accepted since may be taken over.
 //!
-//! [`Operation::Restore`]: super::Operation::Restore
+//! [`Operation::Refresh`]: super::Operation::Refresh
 
 use super::{Accepted, Ballot, Record, Update};
 

@@ -8,8 +8,8 @@
 //!   every key that it holds no record of as promised to the highest ballot that it ever dropped;
 //! - a *request* that the tombstone had absorbed and that is tried again. So the highest sequence
 //!   number per origin that was ever dropped goes with each promise for a key without a state,
-//!   and from there into the key's new state ([`State::before`](super::State::before)): whatever
-//!   is numbered up to it is over. Tombstones wait before they are dropped until every request
+//!   and from there into the key's new state ([`State::floor`](super::State::floor)): whatever
+//!   is numbered up to it is refused. Tombstones wait before they are dropped until every request
 //!   that they absorbed has long ended, so no living request is concerned.
 //!
 //! Both are one ballot and one clock per node, however many keys it has dropped. A promise for a
@@ -26,8 +26,9 @@ use crate::rules::{self, Rule};
 pub struct Fence {
     /// At least the promise of each dropped record.
     pub promised: Ballot,
-    /// At least all requests that the dropped tombstones had absorbed or refused.
-    pub decided: VectorClock,
+    /// Per origin at least the last request that a dropped tombstone had absorbed or refused.
+    #[serde(alias = "decided")]
+    pub floor: VectorClock,
 }
 
 impl Fence {
@@ -47,14 +48,14 @@ impl Fence {
         if let Some(tombstone) = &dropped.accepted
             && rules::holds(Rule::DroppedRequestsFenced)
         {
-            tombstone.state.add_decided(&mut self.decided);
+            tombstone.state.add_decided(&mut self.floor);
         }
     }
 
     /// Takes over the fence of another replica.
     pub fn merge(&mut self, other: &Fence) {
         self.promised = self.promised.max(other.promised);
-        self.decided.merge(&other.decided);
+        self.floor.merge(&other.floor);
     }
 }
 
@@ -129,6 +130,6 @@ mod tests {
         other.raise(&record(tombstone(2, "1:1,2:8", "4:4")));
         one.merge(&other);
         assert_eq!(one.promised.round, 7);
-        assert_eq!(one.decided, "1:3,2:8,3:4,4:4".parse().unwrap());
+        assert_eq!(one.floor, "1:3,2:8,3:4,4:4".parse().unwrap());
     }
 }

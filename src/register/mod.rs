@@ -52,9 +52,9 @@ pub use state::{Change, State, Verdict};
 pub struct Quorums {
     /// N: how many nodes hold a key.
     pub replicas: usize,
-    /// R: how many must grant a prepare. How many must answer a read [`Quorums::agreeing`] tells.
+    /// R: promises needed before a state is proposed. For reads see [`Quorums::agreeing`].
     pub read: usize,
-    /// W: how many must accept a state.
+    /// W: replicas that must accept a state before it is chosen.
     pub write: usize,
 }
 

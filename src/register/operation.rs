@@ -18,9 +18,9 @@ pub enum Operation {
         dot: Dot,
         change: Change,
     },
-    /// Get the current state chosen anew, so that a replica that cannot take it at its old
-    /// ballot takes it at a new one.
-    Restore,
+    /// Get the present state chosen again, at a higher ballot: a full round for a read that cannot
+    /// finish otherwise, and for a replica that cannot take the state at its old ballot.
+    Refresh,
 }
 
 /// How a coordinator ended a request.
@@ -33,7 +33,7 @@ pub enum Outcome {
     },
     Missing,
     Decided(Verdict),
-    /// Over, and perhaps done: see [`Absorbed::Superseded`](super::state::Absorbed::Superseded).
+    /// Given up by its origin, and perhaps done before: see [`Absorbed::Superseded`](super::state::Absorbed::Superseded).
     Superseded,
     /// Not done here. Without an accept sent it has left no trace; with one it may yet be done.
     Failed {

@@ -4,19 +4,10 @@ use std::sync::Arc;
 
 use super::acceptor::ballot_of;
 use super::state::Absorbed;
-use super::{Accepted, Ballot, Change, Promise, Quorums, State, Verdict, VoteReply, VoteRequest};
-use crate::clock::{Dot, VectorClock};
+use super::{Accepted, Ballot, Operation, Quorums, State, Verdict, VoteReply, VoteRequest};
+use crate::clock::VectorClock;
 use crate::ring::NodeId;
 use crate::rules::{self, Rule};
-
-/// What a proposer wants chosen.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Intent {
-    /// A client's write.
-    Write { dot: Dot, change: Change },
-    /// The state as it is: a full round for a read that could not finish otherwise.
-    WriteBack,
-}
 
 /// What to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,13 +20,13 @@ pub enum Step {
     Backoff,
     /// Enough replicas hold this state. It is chosen and may be told.
     Chosen(Accepted, Verdict),
-    /// The request is over, and perhaps done: nothing to do, nothing to tell of it.
+    /// The request has been superseded, and was perhaps done before: see [`Absorbed::Superseded`].
     Superseded,
     /// Too few replicas answered.
     NoQuorum { needed: usize, got: usize },
 }
 
-/// One attempt after another to get an intent chosen.
+/// One attempt after another to get the new state of a key chosen.
 ///
 /// - No ballot is used twice: each retry takes a round above all that was seen.
 /// - Nothing is chosen before enough replicas have accepted it at one ballot.
@@ -43,7 +34,7 @@ pub enum Step {
 pub struct Proposer {
     node: NodeId,
     quorums: Quorums,
-    intent: Intent,
+    operation: Operation,
     ballot: Ballot,
     phase: Phase,
     /// The highest round that any reply told of.
@@ -58,8 +49,8 @@ enum Phase {
     Preparing {
         promises: usize,
         highest: Option<Accepted>,
-        /// If there is none: which requests are over.
-        before: VectorClock,
+        /// If there is none, which requests the new state refuses: see [`State::floor`].
+        floor: VectorClock,
     },
     Accepting {
         proposal: Accepted,
@@ -77,14 +68,14 @@ impl Proposer {
     pub fn start(
         node: NodeId,
         quorums: Quorums,
-        intent: Intent,
+        operation: Operation,
         memory: Option<Accepted>,
         promised: Ballot,
     ) -> (Proposer, Step) {
         let mut proposer = Proposer {
             node,
             quorums,
-            intent,
+            operation,
             ballot: Ballot::ZERO,
             phase: Phase::preparing(),
             highest_round: promised.round,
@@ -119,9 +110,9 @@ impl Proposer {
         self.ballot
     }
 
-    /// Whether it only writes the current state back, for a read.
-    pub fn writes_back(&self) -> bool {
-        self.intent == Intent::WriteBack
+    /// Whether it gets the state chosen again as it is.
+    pub fn refreshes(&self) -> bool {
+        self.operation == Operation::Refresh
     }
 
     /// Takes the answer of one replica to the last question; `None` is its silence. A second
@@ -136,19 +127,15 @@ impl Proposer {
                 Phase::Preparing {
                     promises,
                     highest,
-                    before,
+                    floor,
                 },
                 Some(VoteReply::Promised(promise)),
             ) => {
-                let Promise {
-                    accepted,
-                    before: over,
-                } = promise;
                 *promises += 1;
-                before.merge(&over);
-                let newer = ballot_of(&accepted) > ballot_of(highest);
+                floor.merge(&promise.floor);
+                let newer = ballot_of(&promise.accepted) > ballot_of(highest);
                 if newer == rules::holds(Rule::HighestAccepted) {
-                    *highest = accepted;
+                    *highest = promise.accepted;
                 }
             }
             (Phase::Accepting { taken, .. }, Some(VoteReply::Taken)) => *taken += 1,
@@ -166,13 +153,13 @@ impl Proposer {
             Phase::Preparing {
                 promises,
                 highest,
-                before,
+                floor,
             } => {
                 if *promises >= self.quorums.read {
                     let state = match highest.take() {
                         Some(accepted) => accepted.state,
                         None => Arc::new(State {
-                            before: std::mem::take(before),
+                            floor: std::mem::take(floor),
                             ..State::default()
                         }),
                     };
@@ -208,9 +195,10 @@ impl Proposer {
     }
 
     fn propose(&mut self, ballot: Ballot, current: &State) -> Step {
-        let (state, verdict) = match &self.intent {
-            Intent::WriteBack => (current.clone(), Verdict::Applied(current.version())),
-            Intent::Write { dot, change } => match current.absorb(*dot, change) {
+        let (state, verdict) = match &self.operation {
+            Operation::Get => unreachable!("a read proposes nothing"),
+            Operation::Refresh => (current.clone(), Verdict::Applied(current.version())),
+            Operation::Write { dot, change } => match current.absorb(*dot, change) {
                 Absorbed::Into(state, verdict) => (state, verdict),
                 Absorbed::Superseded => return Step::Superseded,
             },
@@ -251,7 +239,7 @@ impl Phase {
         Phase::Preparing {
             promises: 0,
             highest: None,
-            before: VectorClock::default(),
+            floor: VectorClock::default(),
         }
     }
 }
@@ -259,6 +247,8 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Dot;
+    use crate::register::{Change, Promise};
 
     const QUORUMS: Quorums = Quorums {
         replicas: 3,
@@ -269,18 +259,18 @@ mod tests {
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
 
-    fn write(sequence: u64, value: &str) -> Intent {
+    fn write(sequence: u64, value: &str) -> Operation {
         let dot = Dot {
             origin: A,
             sequence,
         };
-        Intent::Write {
+        Operation::Write {
             dot,
             change: Change::Put(value.into()),
         }
     }
 
-    fn start(intent: Intent, memory: Option<Accepted>) -> (Proposer, Step) {
+    fn start(intent: Operation, memory: Option<Accepted>) -> (Proposer, Step) {
         Proposer::start(A, QUORUMS, intent, memory, Ballot::ZERO)
     }
 
@@ -332,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_proposal_goes_on_from_the_highest_state_that_was_accepted() {
-        let (mut proposer, _) = start(Intent::WriteBack, None);
+        let (mut proposer, _) = start(Operation::Refresh, None);
         proposer.reply(A, promised(Some(accepted(1, B, "old"))));
         let next = proposal(proposer.reply(B, promised(Some(accepted(2, B, "new")))));
         assert_eq!(next.state, accepted(2, B, "new").state);
@@ -343,7 +333,7 @@ mod tests {
         let dropped = |before: &str| {
             Some(VoteReply::Promised(Promise {
                 accepted: None,
-                before: before.parse().unwrap(),
+                floor: before.parse().unwrap(),
             }))
         };
         let (mut late, _) = start(write(5, "late"), None);
@@ -353,7 +343,7 @@ mod tests {
         next.reply(A, dropped("1:5,2:2"));
         let next = proposal(next.reply(B, dropped("1:4,3:3")));
         assert_eq!(next.state.clock, "1:6".parse().unwrap());
-        assert_eq!(next.state.before, "2:2,3:3".parse().unwrap());
+        assert_eq!(next.state.floor, "2:2,3:3".parse().unwrap());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum Step {
     /// This state is chosen; `None`: nothing was ever written. Further replies are still of use.
     Answer(Option<Arc<State>>),
     /// A replica promised a higher ballot: only a full round can tell what is chosen.
-    FullRound,
+    Refresh,
     /// Too few replicas answered.
     NoQuorum { needed: usize, got: usize },
 }
@@ -170,7 +170,7 @@ impl Reader {
         }
         match (waiting.is_empty(), *rejected) {
             (false, _) => Step::Wait,
-            (true, true) => Step::FullRound,
+            (true, true) => Step::Refresh,
             (true, false) => Step::NoQuorum { needed, got },
         }
     }
@@ -185,7 +185,7 @@ impl Reader {
     fn ask_states(&mut self) -> Step {
         if let Phase::States = self.phase {
             // The replicas moved on between two questions of one round; only a write does that.
-            return Step::FullRound;
+            return Step::Refresh;
         }
         self.phase = Phase::States;
         self.heard.clear();
@@ -328,7 +328,7 @@ mod tests {
         reader.reply(B, seen(2, false));
         reader.reply(C, None);
         let rejected = Some(VoteReply::Rejected(Ballot::first(9, C)));
-        assert_eq!(reader.reply(B, rejected), Step::FullRound);
+        assert_eq!(reader.reply(B, rejected), Step::Refresh);
     }
 
     #[test]

@@ -25,10 +25,14 @@ pub struct State {
     /// For each origin its last request that was decided "no"; no part of the version.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
     pub refusals: VectorClock,
-    /// For each origin, requests up to this number were over before the key came to be: some
-    /// may have been absorbed by a tombstone that is dropped. No part of the version.
-    #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
-    pub before: VectorClock,
+    /// For each origin, requests up to this number are refused, since a tombstone that was dropped
+    /// may contain them. No part of the version.
+    #[serde(
+        default,
+        skip_serializing_if = "VectorClock::is_empty",
+        alias = "before"
+    )]
+    pub floor: VectorClock,
 }
 
 /// What a client asks of a key: `f` in the terms of CASPaxos.
@@ -74,8 +78,8 @@ pub enum Verdict {
 pub enum Absorbed {
     /// Propose this state; once it is chosen, answer this verdict.
     Into(State, Verdict),
-    /// Over: its origin gave it up and has made later ones since, or it is [`State::before`] the
-    /// key, and perhaps done. Drop it, and do not tell that it was not done.
+    /// Its origin gave it up and has made later ones since, or it is at or below the
+    /// [`State::floor`]. It was perhaps done, so nobody may be told that it was not.
     Superseded,
 }
 
@@ -94,7 +98,7 @@ impl State {
 
     /// Up to which of an origin's requests everything is [decided](State::decided).
     pub fn decided_of(&self, origin: NodeId) -> u64 {
-        let clocks = [&self.clock, &self.refusals, &self.before];
+        let clocks = [&self.clock, &self.refusals, &self.floor];
         clocks
             .map(|clock| clock.get(origin))
             .into_iter()
@@ -103,7 +107,7 @@ impl State {
 
     /// Adds to a clock what is [decided](State::decided).
     pub fn add_decided(&self, clock: &mut VectorClock) {
-        for decided in [&self.clock, &self.refusals, &self.before] {
+        for decided in [&self.clock, &self.refusals, &self.floor] {
             clock.merge(decided);
         }
     }
@@ -113,8 +117,8 @@ impl State {
         if rules::holds(Rule::DotLookup) {
             let absorbed = self.clock.get(dot.origin);
             let refused = self.refusals.get(dot.origin);
-            let over = self.before.get(dot.origin) >= dot.sequence;
-            if over || self.decided_of(dot.origin) > dot.sequence {
+            let below_floor = self.floor.get(dot.origin) >= dot.sequence;
+            if below_floor || self.decided_of(dot.origin) > dot.sequence {
                 return Absorbed::Superseded;
             }
             if absorbed == dot.sequence {
@@ -151,7 +155,7 @@ impl State {
             let mut refused = self.clone();
             if rules::holds(Rule::RefusalsRecorded) {
                 refused.refusals.set(dot);
-                refused.before.remove(dot.origin);
+                refused.floor.remove(dot.origin);
             }
             return Absorbed::Into(refused, Verdict::Refused(self.version()));
         }
@@ -166,7 +170,7 @@ impl State {
         };
         next.clock.set(dot);
         next.refusals.remove(dot.origin);
-        next.before.remove(dot.origin);
+        next.floor.remove(dot.origin);
         let version = next.clock.clone();
         Absorbed::Into(next, Verdict::Applied(Some(version)))
     }
@@ -240,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_over_before_the_key_came_to_be_is_dropped() {
+    fn a_request_at_or_below_the_floor_is_superseded() {
         let new = State {
-            before: clock("1:5,2:8"),
+            floor: clock("1:5,2:8"),
             ..State::default()
         };
         assert_eq!(new.absorb(dot(1, 5), &put("a")), Absorbed::Superseded);
@@ -250,7 +254,7 @@ mod tests {
         let (one, verdict) = after(&new, dot(1, 6), &put("a"));
         assert_eq!(verdict, Verdict::Applied(Some(clock("1:6"))));
         assert_eq!(one.decided(), clock("1:6,2:8"));
-        assert_eq!(one.before, clock("2:8"));
+        assert_eq!(one.floor, clock("2:8"));
         let (refused, _) = after(&new, dot(2, 9), &Change::Delete);
         assert_eq!(refused.decided(), clock("1:5,2:9"));
     }

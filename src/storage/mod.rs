@@ -204,9 +204,9 @@ impl Store {
     /// # Errors
     /// If the log has failed.
     pub fn await_durable(&self) -> io::Result<()> {
-        let (told, durable) = bounded(1);
+        let (sender, durable) = bounded(1);
         self.when_durable(Box::new(move || {
-            let _ = told.send(());
+            let _ = sender.send(());
         }));
         let failed = |_| io::Error::other("the log has failed");
         durable.recv().map_err(failed)

@@ -31,11 +31,11 @@ impl Store {
     pub(super) fn tell_page(&self, lsn: Lsn, tell: impl FnOnce() + Send + 'static) {
         let pages = self.pages.clone();
         pages.fetch_add(1, Ordering::Relaxed);
-        let told = move || {
+        let notify = move || {
             pages.fetch_sub(1, Ordering::Relaxed);
             tell();
         };
-        self.commit.when_durable(lsn, Box::new(told));
+        self.commit.when_durable(lsn, Box::new(notify));
     }
 
     /// Gives up to `most` records after a key, once all of them are durable.

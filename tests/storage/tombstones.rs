@@ -71,7 +71,7 @@ fn a_dropped_tombstone_stays_dropped_and_its_past_fenced_off() {
     }
     let promise = Promise {
         accepted: None,
-        before: "5554:3".parse().unwrap(),
+        floor: "5554:3".parse().unwrap(),
     };
     assert_eq!(node.vote(&key, prepare(4)), VoteReply::Promised(promise));
 }
@@ -82,7 +82,7 @@ fn the_fence_of_another_replica_is_kept() {
     let node = opened(&disk);
     let fence = Fence {
         promised: ballot(7),
-        decided: "5556:9".parse().unwrap(),
+        floor: "5556:9".parse().unwrap(),
     };
     node.store.absorb_fence(&fence);
     let refused = VoteReply::Rejected(ballot(7));

@@ -11,7 +11,7 @@ use crate::bytes::Key;
 use crate::net;
 use crate::node::replica::OTHERS_HAVE_IT;
 use crate::node::waiting::Wanted;
-use crate::node::{Node, Origin};
+use crate::node::{Node, ReplyTo};
 use crate::peer::{Reply, Request};
 use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::ring::NodeId;
@@ -162,15 +162,15 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 ///
 /// All votes are on their way before one is waited for: they share the disk's syncs.
 fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
-    let (told, voted) = unbounded();
+    let (sender, voted) = unbounded();
     for (key, accepted) in states {
-        let told = told.clone();
+        let sender = sender.clone();
         let request = VoteRequest::Accept(accepted.clone());
         node.store.vote(key, &request, move |_| {
-            let _ = told.send(());
+            let _ = sender.send(());
         });
     }
-    drop(told);
+    drop(sender);
     voted.into_iter().for_each(drop);
     let lags = |(key, accepted): &&(Key, Accepted)| {
         node.store.accepted(key) < accepted.ballot && !node.store.is_past(key, accepted)
@@ -181,14 +181,14 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
         node.pause(LOOK_AGAIN);
         lagging.retain(lags);
     }
-    let (told, restored) = unbounded();
+    let (sender, refreshed) = unbounded();
     for (key, _) in &lagging {
-        node.stats.restored.add(1);
-        let origin = Origin::AntiEntropy(told.clone());
-        net::batch(|| node.coordinate(origin, key.clone(), Operation::Restore, None));
+        node.stats.refreshed.add(1);
+        let reply_to = ReplyTo::AntiEntropy(sender.clone());
+        net::batch(|| node.coordinate(reply_to, key.clone(), Operation::Refresh, None));
     }
-    drop(told);
-    // What is chosen anew may be held by the other replicas alone.
-    restored.into_iter().for_each(drop);
+    drop(sender);
+    // What is chosen now may be held by the other replicas alone.
+    refreshed.into_iter().for_each(drop);
     !lagging.iter().any(lags)
 }

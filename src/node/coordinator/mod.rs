@@ -17,7 +17,7 @@ use memory::Memory;
 
 use crate::bytes::Key;
 use crate::clock::Dot;
-use crate::register::proposer::{Intent, Proposer};
+use crate::register::proposer::Proposer;
 use crate::register::reader::Reader;
 use crate::register::{
     Accepted, Ballot, Operation, Outcome, Quorums, Seen, VoteReply, VoteRequest, Why,
@@ -93,7 +93,7 @@ struct Request<H> {
 
 enum Task {
     Read(Reader),
-    Queued(Intent),
+    Queued(Operation),
     Propose(Proposer),
 }
 
@@ -107,14 +107,14 @@ impl<H> Request<H> {
 
 impl Task {
     /// Whether a full round of a read waits for its turn.
-    fn waits_to_write_back(&self) -> bool {
-        matches!(self, Task::Queued(Intent::WriteBack))
+    fn waits_to_refresh(&self) -> bool {
+        matches!(self, Task::Queued(Operation::Refresh))
     }
 
     /// The dot of a write that waits for its turn.
     fn queued_dot(&self) -> Option<Dot> {
         match self {
-            Task::Queued(Intent::Write { dot, .. }) => Some(*dot),
+            Task::Queued(Operation::Write { dot, .. }) => Some(*dot),
             _ => None,
         }
     }
@@ -164,8 +164,10 @@ impl<H> Coordinator<H> {
         let id = self.last_request;
         let (task, proposes) = match operation {
             Operation::Get => (Task::Read(Reader::start(self.quorums)), false),
-            Operation::Write { dot, change } => (Task::Queued(Intent::Write { dot, change }), true),
-            Operation::Restore => (Task::Queued(Intent::WriteBack), true),
+            Operation::Write { dot, change } => {
+                (Task::Queued(Operation::Write { dot, change }), true)
+            }
+            Operation::Refresh => (Task::Queued(Operation::Refresh), true),
         };
         let handle = Some(handle);
         let request = Request {

@@ -36,7 +36,7 @@ impl<H> Coordinator<H> {
             Step::Chosen(accepted, verdict) => {
                 let request = &self.requests[&id];
                 let outcome = match &request.task {
-                    Task::Propose(proposer) if proposer.writes_back() => {
+                    Task::Propose(proposer) if proposer.refreshes() => {
                         Outcome::of_read(Some(&accepted.state))
                     }
                     _ => Outcome::Decided(verdict),
@@ -91,8 +91,8 @@ impl<H> Coordinator<H> {
                 return self.propose(id, effects);
             }
         };
-        if request.task.waits_to_write_back() {
-            let same = |old: &&u64| self.requests[*old].task.waits_to_write_back();
+        if request.task.waits_to_refresh() {
+            let same = |old: &&u64| self.requests[*old].task.waits_to_refresh();
             match waiting.iter().find(same).copied() {
                 Some(same) => self.share(id, same),
                 None => waiting.push_back(id),
@@ -236,7 +236,7 @@ mod tests {
         let mut begun = None;
         for handle in 1..=4 {
             let mut effects = Vec::new();
-            let (restore, zero) = (Operation::Restore, Ballot::ZERO);
+            let (restore, zero) = (Operation::Refresh, Ballot::ZERO);
             coordinator.request(handle, "k".into(), restore, zero, None, &mut effects);
             begun = begun.or(sort(effects));
         }

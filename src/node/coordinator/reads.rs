@@ -1,9 +1,8 @@
 //! The coordinator's reads: carries out what a [`Reader`](crate::register::reader::Reader) wants.
 
 use super::{Coordinator, Effect, Request, Task};
-use crate::register::proposer::Intent;
 use crate::register::reader::Step;
-use crate::register::{Outcome, Seen, VoteReply, VoteRequest, Why};
+use crate::register::{Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
 use crate::ring::NodeId;
 
 impl<H> Coordinator<H> {
@@ -18,9 +17,9 @@ impl<H> Coordinator<H> {
         let node = self.node;
         let replicas = self.ring.replicas_of_range(self.requests[&id].range);
         let seen = seen.filter(|(teller, _)| replicas.contains(teller));
-        let told = seen.as_ref().map(|(teller, _)| *teller);
+        let voted = seen.as_ref().map(|(teller, _)| *teller);
         let question = |to| VoteRequest::Read { state: to == node };
-        self.ask(id, None, told, question, effects);
+        self.ask(id, None, voted, question, effects);
         if let Some((teller, seen)) = seen
             && let Some(Request {
                 task: Task::Read(reader),
@@ -49,12 +48,12 @@ impl<H> Coordinator<H> {
             Step::Answer(state) => {
                 self.answer(id, Outcome::of_read(state.as_deref()), effects);
             }
-            Step::FullRound => {
+            Step::Refresh => {
                 let request = self
                     .requests
                     .get_mut(&id)
                     .expect("a read that steps is known");
-                request.task = Task::Queued(Intent::WriteBack);
+                request.task = Task::Queued(Operation::Refresh);
                 return self.queue(id, effects);
             }
             Step::NoQuorum { needed, got } => {
@@ -92,7 +91,7 @@ mod tests {
 
     use super::*;
     use crate::bytes::Key;
-    use crate::register::{Ballot, Operation, Quorums};
+    use crate::register::{Ballot, Quorums};
     use crate::ring::Ring;
 
     const NODE: NodeId = NodeId(5562);
@@ -118,11 +117,11 @@ mod tests {
 
     /// Whom the read of a replica or another node asks, and whether the coordinator's own vote
     /// then answers it.
-    fn read(teller: NodeId, told: Seen) -> (Vec<NodeId>, bool) {
+    fn read(teller: NodeId, vote: Seen) -> (Vec<NodeId>, bool) {
         let (mut coordinator, mut effects) = (coordinator(), Vec::new());
         let key = Key::from("foo");
-        let told = Some((teller, told));
-        coordinator.request((), key, Operation::Get, Ballot::ZERO, told, &mut effects);
+        let vote = Some((teller, vote));
+        coordinator.request((), key, Operation::Get, Ballot::ZERO, vote, &mut effects);
         let mut asked = Vec::new();
         let mut answered = Vec::new();
         for effect in effects {

@@ -8,7 +8,7 @@ use crate::bytes::Key;
 use crate::faults::{self, Point};
 use crate::lock;
 use crate::node::coordinator::{Effect, Ticket};
-use crate::node::{Node, Origin, router};
+use crate::node::{Node, ReplyTo, router};
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
@@ -23,7 +23,7 @@ impl Node {
     /// [turned away](Node::turn_away) first where there is no room for it.
     pub(in crate::node) fn coordinate(
         self: &Arc<Node>,
-        origin: Origin,
+        origin: ReplyTo,
         key: Key,
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
@@ -33,7 +33,7 @@ impl Node {
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,
-            Operation::Write { .. } | Operation::Restore => self.store.promised(&key),
+            Operation::Write { .. } | Operation::Refresh => self.store.promised(&key),
         };
         // One that disagrees with the own vote decides nothing: then all are asked as usual.
         let agrees = |seen: &Seen| seen.ballot == self.store.accepted(&key);
@@ -50,7 +50,7 @@ impl Node {
         self.carry_out(effects);
     }
 
-    fn carry_out(self: &Arc<Node>, effects: Vec<Effect<Origin>>) {
+    fn carry_out(self: &Arc<Node>, effects: Vec<Effect<ReplyTo>>) {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
@@ -96,16 +96,16 @@ impl Node {
         }
     }
 
-    fn tell(self: &Arc<Node>, origin: Origin, outcome: Outcome) {
+    fn tell(self: &Arc<Node>, origin: ReplyTo, outcome: Outcome) {
         if let Outcome::Decided(_) = outcome {
             faults::pass(Point::Decided);
         }
         match origin {
-            Origin::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
-            Origin::Here(ticket) => {
+            ReplyTo::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
+            ReplyTo::Origin(ticket) => {
                 self.answered(ticket, self.id, router::Answer::Outcome(outcome));
             }
-            Origin::AntiEntropy(told) => drop(told.send(())),
+            ReplyTo::AntiEntropy(sender) => drop(sender.send(())),
         }
     }
 
@@ -157,7 +157,7 @@ impl Node {
     }
 
     /// Lets the coordinator hear a vote, or that there is none.
-    fn hear(&self, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) -> Vec<Effect<Origin>> {
+    fn hear(&self, ticket: Ticket, from: NodeId, vote: Option<VoteReply>) -> Vec<Effect<ReplyTo>> {
         match vote {
             Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
             Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),

@@ -12,7 +12,7 @@ use crate::error::Failure;
 use crate::lock;
 use crate::net;
 use crate::node::router::{self, Action, Effect};
-use crate::node::{Ended, Node, Origin, SEQUENCE_BLOCK};
+use crate::node::{Ended, Node, ReplyTo, SEQUENCE_BLOCK};
 use crate::peer::link::Answer;
 use crate::peer::{Reply, Request};
 use crate::register::{Operation, Outcome, Why};
@@ -117,7 +117,7 @@ impl Node {
                         lock(&self.router).answer(ticket, to, answer, &self.suspects(), &mut more);
                         effects.extend(more);
                     } else {
-                        self.coordinate(Origin::Here(ticket), key, operation, None);
+                        self.coordinate(ReplyTo::Origin(ticket), key, operation, None);
                     }
                 }
                 Effect::Answer { handle, result } => handle(result),
@@ -144,7 +144,7 @@ impl Node {
         let node = self.clone();
         let seen = match operation {
             Operation::Get => self.seen(&key),
-            Operation::Write { .. } | Operation::Restore => None,
+            Operation::Write { .. } | Operation::Refresh => None,
         };
         let request = Request::Coordinate {
             key,

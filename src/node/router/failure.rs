@@ -45,7 +45,7 @@ impl<H> Router<H> {
         let story: Vec<String> = replicas
             .iter()
             .map(
-                |node| match request.story.iter().find(|(told, _)| told == node) {
+                |node| match request.story.iter().find(|(tried, _)| tried == node) {
                     Some((_, trouble)) => format!("{node} {trouble}"),
                     None if request.tried.contains(node) => format!("{node} gave no answer"),
                     None => format!("{node} was not asked yet"),

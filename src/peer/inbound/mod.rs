@@ -54,7 +54,7 @@ impl Respond {
             return;
         }
         let awaited = matches!(reply, Reply::Vote(_) | Reply::Page(_));
-        let told = match &reply {
+        let sent = match &reply {
             Reply::Outcome(Outcome::Found { value, .. })
                 if value.len() > LARGE && self.connection.waiting() > MOST_BEFORE_LARGE =>
             {
@@ -64,7 +64,7 @@ impl Respond {
         };
         // If the connection is gone, the asker asks again on a new one. If too much waits on it,
         // the asker need not wait for what does not come.
-        if !told && awaited {
+        if !sent && awaited {
             self.tell(Reply::Abstain);
         }
     }
@@ -196,7 +196,7 @@ impl Inbound {
                 return (&sending).write_all(&message::line(&refusal));
             }
         };
-        if !self.supersede(peer, start, id) {
+        if !self.replace_older(peer, start, id) {
             return Ok(());
         }
         let welcome = Welcome::Welcome(self.service.introduction());
@@ -224,7 +224,7 @@ impl Inbound {
 
     /// A process of a peer has one connection, which it opened last: older ones are gone, even if
     /// nobody said so. Returns false if this one, `by`, is older than another.
-    fn supersede(&self, peer: NodeId, start: Start, by: u64) -> bool {
+    fn replace_older(&self, peer: NodeId, start: Start, by: u64) -> bool {
         let mut connections = lock(&self.connections);
         for (&id, connection) in connections.iter().filter(|(id, _)| **id != by) {
             if connection.is_of(peer, |process| process.is_of_same_process(&start)) {

@@ -64,8 +64,8 @@ impl Link {
                 .map_err(|_| invalid("an endless line".into()))?
             {
                 return match serde_json::from_slice(line) {
-                    Ok(Welcome::Welcome(told)) => match owner.meet(peer, &told) {
-                        Ok(()) => Ok(told.start),
+                    Ok(Welcome::Welcome(introduction)) => match owner.meet(peer, &introduction) {
+                        Ok(()) => Ok(introduction.start),
                         Err(refusal) => Err(invalid(refusal.text().to_owned())),
                     },
                     Ok(Welcome::Refused(why)) => Err(invalid(format!("refused: {why}"))),

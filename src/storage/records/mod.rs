@@ -177,7 +177,7 @@ impl Records {
     /// Takes over the fence of another replica, which the log entry `lsn` makes durable.
     pub fn merge_fence(&mut self, fence: &Fence, lsn: Lsn) {
         self.fence.merge(fence);
-        self.numbers.merge(&fence.decided);
+        self.numbers.merge(&fence.floor);
         self.absent = (self.fence.record(), lsn);
     }
 
@@ -215,7 +215,7 @@ fn memory(key: &Key, record: &Record) -> usize {
     const OF_CLOCK: usize = size_of::<(NodeId, u64)>();
     let state = record.accepted.as_ref().map(|accepted| &accepted.state);
     let content = state.map_or(0, |state| {
-        let clocks = state.clock.len() + state.refusals.len() + state.before.len();
+        let clocks = state.clock.len() + state.refusals.len() + state.floor.len();
         state.value.as_ref().map_or(0, |value| value.len()) + OF_CLOCK * clocks
     });
     AROUND + key.len() + content
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(all_digests(&records), before);
         assert_eq!(records.get(&key).0.promised, dead.ballot);
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
-        assert_eq!(records.fence().decided, "1:5".parse().unwrap());
+        assert_eq!(records.fence().floor, "1:5".parse().unwrap());
         let old = VoteRequest::Accept(tombstone(4));
         let (update, reply, _) = records.vote(&key, &old);
         assert_eq!(update, None);

@@ -122,7 +122,7 @@ fn size(key: &Key, record: Option<&Record>) -> usize {
     let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
     let value = state.and_then(|state| state.value.as_ref());
     let clocks = state.map_or(0, |state| {
-        state.clock.len() + state.refusals.len() + state.before.len()
+        state.clock.len() + state.refusals.len() + state.floor.len()
     });
     let value = value.map_or(0, |value| value.json_bound());
     key.json_bound() + value + AROUND + OF_CLOCK * clocks

@@ -88,7 +88,7 @@ impl World {
         }
         let at = others[self.rng.usize(..others.len())];
         for key in restore {
-            self.tell_all(node, vec![at], &Body::Restore { key });
+            self.tell_all(node, vec![at], &Body::Refresh { key });
         }
     }
 
@@ -214,14 +214,14 @@ impl World {
     }
 
     /// A node that copies wants a state chosen anew.
-    pub(super) fn asked_to_restore(&mut self, node: usize, from: usize, key: Key) {
+    pub(super) fn asked_to_refresh(&mut self, node: usize, from: usize, key: Key) {
         let life = self.machines[from].life;
         let caller = Caller::Copying {
             node: from,
             life,
             key: key.clone(),
         };
-        self.request(node, caller, key, Operation::Restore, None);
+        self.request(node, caller, key, Operation::Refresh, None);
     }
 
     pub(super) fn restored(&mut self, node: usize, key: &Key) {

@@ -22,7 +22,7 @@ impl World {
         self.schedule(next, Event::Misfortune);
         let node = self.rng.usize(..self.machines.len());
         if self.rng.u8(..6) == 0 {
-            return self.at(node, 0, Local::Restore);
+            return self.at(node, 0, Local::Refresh);
         }
         let fault = *pick(&mut self.rng, &Fault::ALL);
         if !self.plan.has(fault) {

@@ -88,7 +88,7 @@ pub enum Body {
         page: Page,
     },
     /// Choose this key's state anew.
-    Restore {
+    Refresh {
         key: Key,
     },
     Restored {

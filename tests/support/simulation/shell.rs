@@ -74,9 +74,9 @@ impl World {
                 machine.router.wake(request, &machine.suspects, effects);
             }),
             Local::Expire => self.expire(node),
-            Local::Restore => {
+            Local::Refresh => {
                 let key = pick(&mut self.rng, &self.plan.keys).clone();
-                self.request(node, Caller::Background, key, Operation::Restore, None);
+                self.request(node, Caller::Background, key, Operation::Refresh, None);
             }
             Local::Abandon => self.coordinate(node, |machine, effects| {
                 machine.coordinator.abandon(effects);
@@ -175,7 +175,7 @@ impl World {
             Body::Known { folder, number } => self.known(node, sender, folder, number),
             Body::Scan { .. } => self.scanned(envelope),
             Body::Page { .. } => self.page(envelope),
-            Body::Restore { key } => self.asked_to_restore(node, sender, key),
+            Body::Refresh { key } => self.asked_to_refresh(node, sender, key),
             Body::Restored { key } => self.restored(node, &key),
             Body::Ask { .. } => self.vote(envelope),
             Body::Repair { key, accepted } => {
@@ -235,6 +235,6 @@ impl World {
 fn dot_of(operation: &Operation) -> Option<Dot> {
     match operation {
         Operation::Write { dot, .. } => Some(*dot),
-        Operation::Get | Operation::Restore => None,
+        Operation::Get | Operation::Refresh => None,
     }
 }

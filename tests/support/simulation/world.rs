@@ -60,7 +60,7 @@ pub enum Local {
     WakeRouter(u64),
     Expire,
     /// The background repair asks for a key's state to be chosen anew.
-    Restore,
+    Refresh,
     Abandon,
     /// A node that has lost its folder goes on to copy.
     CopyOn,
