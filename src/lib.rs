@@ -41,20 +41,16 @@ use std::time::Duration;
 pub mod bytes;
 pub mod cli;
 pub mod client;
-pub mod clock;
 pub mod config;
 pub mod error;
-pub mod faults;
 pub mod logging;
-pub mod net;
 pub mod node;
-pub mod peer;
-pub mod register;
-pub mod ring;
-pub mod rules;
+pub mod protocol;
 pub mod server;
 pub mod storage;
 pub mod sync;
+pub mod testing;
+pub mod transport;
 
 /// Locks; a thread that panicked with the lock held has left the data whole or ended the process.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

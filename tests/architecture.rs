@@ -8,48 +8,68 @@ use std::path::{Path, PathBuf};
 /// bottom up: a line names nothing that stands below it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
-    ("rules", &[]),
-    ("faults", &[]),
+    ("testing", &[]),
     ("error", &[]),
     ("bytes", &[]),
     ("client", &[]),
     ("logging", &["lock", "wait", "wait_for"]),
-    ("ring", &["bytes"]),
-    ("clock", &["ring"]),
-    ("net", &["lock", "wait", "sync"]),
-    ("register", &["bytes", "ring", "clock", "rules"]),
-    ("config", &["ring", "register"]),
+    ("protocol", &["testing", "bytes", "error"]),
+    ("config", &["protocol"]),
     (
         "storage",
-        &[
-            "lock", "wait", "sync", "rules", "faults", "bytes", "ring", "clock", "register",
-        ],
+        &["lock", "wait", "sync", "testing", "bytes", "protocol"],
     ),
     (
-        "peer",
+        "transport",
         &[
-            "lock", "sync", "logging", "bytes", "ring", "clock", "register", "storage", "net",
+            "lock", "wait", "sync", "logging", "bytes", "protocol", "storage",
         ],
     ),
     (
         "node",
         &[
-            "lock", "wait_for", "rules", "faults", "error", "logging", "bytes", "ring", "clock",
-            "net", "register", "config", "storage", "peer",
+            "lock",
+            "wait_for",
+            "testing",
+            "error",
+            "logging",
+            "bytes",
+            "protocol",
+            "config",
+            "storage",
+            "transport",
         ],
     ),
     (
         "server",
         &[
-            "lock", "wait", "error", "logging", "bytes", "ring", "clock", "net", "register",
-            "config", "storage", "peer", "node",
+            "lock",
+            "wait",
+            "error",
+            "logging",
+            "bytes",
+            "protocol",
+            "config",
+            "storage",
+            "transport",
+            "node",
         ],
     ),
     (
         "cli",
         &[
-            "lock", "rules", "faults", "error", "logging", "bytes", "client", "ring", "clock",
-            "net", "register", "config", "storage", "peer", "node", "server",
+            "lock",
+            "testing",
+            "error",
+            "logging",
+            "bytes",
+            "client",
+            "protocol",
+            "config",
+            "storage",
+            "transport",
+            "node",
+            "server",
         ],
     ),
     ("lib", &[]),
@@ -57,14 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Where time and chance are arguments: what decides about votes runs in the simulator as it is.
-const PURE: &[&str] = &[
-    "register/",
-    "ring.rs",
-    "clock.rs",
-    "peer/suspicion.rs",
-    "node/coordinator/",
-    "node/router/",
-];
+const PURE: &[&str] = &["protocol/", "transport/suspicion.rs"];
 
 /// What these must not mention.
 const WORLD: &[&str] = &[
@@ -163,7 +176,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The modules that a line of code names behind `prefix`, as in `crate::ring::Ring` or in
+/// The modules that a line of code names behind `prefix`, as in `crate::protocol::ring::Ring` or in
 /// `crate::{lock, net::Lines}`.
 fn named_behind<'a>(prefix: &str, line: &'a str) -> Vec<&'a str> {
     let mut named = Vec::new();
@@ -319,17 +332,17 @@ fn a_file_is_read_in_one_sitting() {
 #[test]
 fn the_scan_sees_paths_groups_and_nothing_else() {
     let cases: [(&str, &[&str]); 6] = [
-        ("use crate::ring::{NodeId, Ring};", &["ring"]),
+        ("use crate::protocol::ring::{NodeId, Ring};", &["protocol"]),
         (
-            "use crate::{lock, net::{self, Lines}, ring};",
-            &["lock", "net", "ring"],
+            "use crate::{lock, transport::{self, Lines}, bytes};",
+            &["lock", "transport", "bytes"],
         ),
         (
-            "    crate::lock(&self.a).b(crate::net::batch)",
-            &["lock", "net"],
+            "    crate::lock(&self.a).b(crate::transport::batch)",
+            &["lock", "transport"],
         ),
         ("pub(crate) fn lock() {}", &[]),
-        ("subcrate::ring", &[]),
+        ("subcrate::bytes", &[]),
         ("use super::Node;", &[]),
     ];
     for (line, expected) in cases {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
-use simple_dynamo::peer::message::{Hello, PROTOCOL, line};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::transport::message::{Hello, PROTOCOL, line};
 use support::cluster::{Cluster, Plan, THREE, eventually};
 use support::impostor::unnumbered;
 use support::raw::Raw;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use grader::score::Report;
-use simple_dynamo::rules::Rule;
+use simple_dynamo::testing::rules::Rule;
 
 /// Grades up to the phase in which points must be lost.
 fn without(rule: Rule, phase: usize) -> Report {

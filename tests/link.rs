@@ -7,14 +7,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use simple_dynamo::clock::Dot;
-use simple_dynamo::peer::acquaintance::{Acquaintance, Introduction};
-use simple_dynamo::peer::link::{Answer, Settings};
-use simple_dynamo::peer::message::{Welcome, line};
-use simple_dynamo::peer::{Link, Request};
-use simple_dynamo::register::{Change, Operation, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{Change, Operation, VoteRequest};
 use simple_dynamo::storage::Start;
+use simple_dynamo::transport::acquaintance::{Acquaintance, Introduction};
+use simple_dynamo::transport::link::{Answer, Settings};
+use simple_dynamo::transport::message::{Welcome, line};
+use simple_dynamo::transport::{Link, Request};
 
 /// Long enough that a busy machine does not turn a reset into a silence.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);

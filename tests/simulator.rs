@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use simple_dynamo::rules::{self, Rule};
+use simple_dynamo::testing::rules::{self, Rule};
 use support::history::{End, Operation};
 use support::linearizability::Verdict;
 use support::simulation::{self, Fault, Report, Sabotage};

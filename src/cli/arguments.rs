@@ -8,7 +8,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::config::{Config, Member};
-use crate::ring::NodeId;
+use crate::protocol::ring::NodeId;
 
 /// A day, in seconds.
 const LONGEST: f64 = 86_400.0;

@@ -2,10 +2,10 @@
 
 pub mod arguments;
 pub mod bench;
-mod ending;
 pub mod node;
 pub mod nodes;
 pub mod shell;
+mod shutdown;
 pub mod status;
 mod ticker;
 

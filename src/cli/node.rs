@@ -8,15 +8,15 @@ use std::sync::Arc;
 use log::{info, warn};
 
 use super::arguments::{Argument, Arguments, UsageError, check_links, member, node_id};
-use super::ending::Ending;
+use super::shutdown::Ending;
 use crate::node::Node;
-use crate::ring::NodeId;
-use crate::server::starting::Starting;
+use crate::protocol::ring::NodeId;
+use crate::server::startup::Starting;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
 use crate::storage::{Identity, Progress, SyncMode};
 #[cfg(debug_assertions)]
-use crate::{faults, rules};
+use crate::testing::{faults, rules};
 
 pub const HELP: &str = "\
 Runs one node of the cluster, until SIGTERM, SIGINT or SIGHUP.
@@ -38,7 +38,7 @@ usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--reb
 examples:
   dynamo node 5554
   dynamo node 7 --cluster seven.json --data /var/lib/dynamo/7
-  RUST_LOG=info,simple_dynamo::peer=debug dynamo node 5554
+  RUST_LOG=info,simple_dynamo::transport=debug dynamo node 5554
 
 A signal ends the node in order, or as it is if that takes longer than 5 seconds; a second one ends it at once.
 Whatever it acknowledged is on the disk. SIGHUP is ignored under nohup; SIGUSR1, SIGUSR2 and SIGALRM always are.

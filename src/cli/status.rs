@@ -9,8 +9,8 @@ use super::arguments::{Argument, Arguments, member, node_id};
 use super::ticker::Ticker;
 use crate::client::Client;
 use crate::config::{Config, Member};
-use crate::ring::NodeId;
-use crate::server::starting;
+use crate::protocol::ring::NodeId;
+use crate::server::startup;
 
 pub const HELP: &str = "\
 Prints whether every key can be read and written, and a line per node: whether it answers, votes and is
@@ -222,7 +222,7 @@ fn ask(member: &Member) -> Health {
 
 /// A node that tells nothing else of itself.
 fn refused(member: &Member, reply: &str) -> Health {
-    let Some(read) = starting::progress_in(reply) else {
+    let Some(read) = startup::progress_in(reply) else {
         return Health::without_answer(member, format!("answers {reply}"));
     };
     let mib = read.split(' ').next().and_then(|mib| mib.parse().ok());

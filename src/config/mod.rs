@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
-use crate::register::Quorums;
-use crate::ring::{NodeId, Ring};
+use crate::protocol::Quorums;
+use crate::protocol::ring::{NodeId, Ring};
 
 /// The five nodes of the course.
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];

@@ -4,7 +4,7 @@
 //! a write to it takes for ever. So nobody waits for it but one thread: all others put their lines into a
 //! bounded queue. Lines that find no room are dropped, and their number takes their place.
 
-mod seldom;
+mod throttle;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use log::{Log, Metadata, Record};
 
-pub use seldom::Seldom;
+pub use throttle::Throttle;
 
 use crate::{lock, wait, wait_for};
 

@@ -35,7 +35,7 @@ pub struct Admitted {
 }
 
 impl Admission {
-    /// Room for `limit` bytes, which no single value may exceed.
+    /// Capacity for `limit` bytes, which no single value may exceed.
     pub fn new(limit: usize) -> Arc<Admission> {
         Arc::new(Admission {
             state: Mutex::new(State {

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::Node;
-use super::router::Action;
-use super::waiting::outcome;
+use super::peers::outcome;
 use crate::bytes::{Key, Value};
-use crate::clock::VectorClock;
 use crate::error::Failure;
-use crate::net;
-use crate::peer::link::Answer;
-use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Ballot, Outcome, Record, Why};
-use crate::ring::NodeId;
+use crate::protocol::origin::Action;
+use crate::protocol::ring::NodeId;
+use crate::protocol::version::VectorClock;
+use crate::protocol::{Accepted, Ballot, Outcome, Record, Why};
 use crate::storage::{Page, Scan};
+use crate::transport;
+use crate::transport::link::Answer;
+use crate::transport::{Reply, Request};
 
 /// Records that are taken from the own store at a time.
 const OWN_PAGE: usize = 500;
@@ -157,7 +157,7 @@ impl Node {
             states: true,
         };
         let (sender, answers) = bounded(replicas.len());
-        net::batch(|| {
+        transport::batch(|| {
             for replica in replicas {
                 let sender = sender.clone();
                 if *replica == self.id && self.votes() && self.store.pages_may_wait() {

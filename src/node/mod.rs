@@ -1,27 +1,25 @@
 //! A node: everything wired together.
 //!
-//! The way of a request: a client's thread hands it to the [`router`], which sends it to a
-//! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Router and
+//! The way of a request: a client's thread hands it to the [`origin`], which sends it to a
+//! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Origin and
 //! coordinator are state machines without I/O; [`drive`] carries their effects out. Whichever
 //! thread brings an answer takes the request one step further: no thread waits for another node,
-//! but for those of [`waiting`], which no other node waits for.
+//! but for those of [`peers`], which no other node waits for.
 
 pub mod admission;
 pub mod anti_entropy;
-pub mod coordinator;
-mod copying;
-pub mod deleting;
+pub mod capacity;
+pub mod deletion;
 pub mod drive;
-mod introduced;
 pub mod listing;
-pub mod membership;
+pub mod peers;
+mod rebuild;
+mod recognition;
 pub mod replica;
-pub mod room;
-pub mod router;
+pub mod standing;
 pub mod stats;
 pub mod timer;
 pub mod tombstones;
-pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -39,19 +37,19 @@ use crate::config::{Config, Member};
 use crate::error::Failure;
 use crate::lock;
 use crate::logging;
-use crate::net;
-use crate::peer::inbound::Inbound;
-use crate::peer::{Link, Respond, link};
-use crate::register::Outcome;
-use crate::ring::{NodeId, Ring};
+use crate::protocol::Outcome;
+use crate::protocol::origin::{self, Origin};
+use crate::protocol::quorum::coordinator::Coordinator;
+use crate::protocol::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
 use crate::storage::{Hooks, Identity, OpenError, Progress, Start, StorageId, Store, SyncMode};
+use crate::transport;
+use crate::transport::inbound::Inbound;
+use crate::transport::{Link, Respond, link};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
-use coordinator::Coordinator;
-use introduced::Joining;
-use room::Room;
-use router::Router;
+use capacity::Capacity;
+use recognition::Joining;
 use stats::Stats;
 use timer::Timer;
 
@@ -69,8 +67,8 @@ const SEQUENCE_BLOCK: u64 = 1_000_000;
 pub enum ReplyTo {
     /// A request that another node forwarded.
     Peer(Respond),
-    /// A request of this node's own router.
-    Origin(router::Ticket),
+    /// A request of this node's own origin.
+    Origin(origin::Ticket),
     /// Anti-entropy, which wants the state chosen again.
     AntiEntropy(Sender<()>),
 }
@@ -89,10 +87,10 @@ pub struct Node {
     store: Store,
     links: BTreeMap<NodeId, Arc<Link>>,
     coordinator: Mutex<Coordinator<ReplyTo>>,
-    router: Mutex<Router<Ended>>,
+    origin: Mutex<Origin<Ended>>,
     /// Of the large values that clients of this node write.
     admission: Arc<Admission>,
-    /// Whether numbers for writes are being reserved: the first of them by [`membership`].
+    /// Whether numbers for writes are being reserved: the first of them by [`standing`].
     reserving: AtomicBool,
     /// Whether this node votes: its storage holds all that it ever voted.
     votes: AtomicBool,
@@ -108,7 +106,7 @@ pub struct Node {
     given_up: Vec<NodeId>,
     /// Of the process that had the data folder before this one.
     last_start: Start,
-    room: Room,
+    capacity: Capacity,
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
@@ -123,7 +121,7 @@ pub struct Node {
 impl Node {
     /// Opens the storage, and `progress` tells how far that is; then starts every thread of the node
     /// but those that serve clients. Where its folder was lost, the nodes `given_up` are not waited
-    /// for; see [`copying`].
+    /// for; see [`rebuild`].
     pub fn start(
         id: NodeId,
         config: Config,
@@ -136,7 +134,7 @@ impl Node {
         let ring = Arc::new(config.ring());
         let hooks = Hooks {
             deliver: Box::new(|group| {
-                net::batch(|| group.into_iter().for_each(|callback| callback()))
+                transport::batch(|| group.into_iter().for_each(|callback| callback()))
             }),
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
@@ -145,7 +143,7 @@ impl Node {
         let last_start = store.identity().start.clone();
         store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());
-        let (joining, joins) = bounded(introduced::MOST_WAITING);
+        let (joining, joins) = bounded(recognition::MOST_WAITING);
         let node = Arc::new_cyclic(|me| {
             let node = Node::new(id, config, ring, store, me.clone(), joining);
             Node {
@@ -179,7 +177,7 @@ impl Node {
                 config.quorums(),
                 MOST_COORDINATED,
             )),
-            router: Mutex::new(Router::new(
+            origin: Mutex::new(Origin::new(
                 id,
                 ring.clone(),
                 config.request_deadline(),
@@ -194,7 +192,7 @@ impl Node {
             outdated: Mutex::default(),
             given_up: Vec::new(),
             last_start: Start::numbered(0),
-            room: Room::new(
+            capacity: Capacity::new(
                 &ring,
                 Duration::from_millis(config.anti_entropy_ms),
                 config.data_memory(),
@@ -232,8 +230,8 @@ impl Node {
         for link in self.links.values().map(Arc::clone) {
             self.spawn("link", move |_| link.run())?;
         }
-        self.spawn("introduced", move |node| introduced::run(node, &joins))?;
-        self.spawn("join", membership::run)?;
+        self.spawn("recognition", move |node| recognition::run(node, &joins))?;
+        self.spawn("join", standing::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
         self.spawn("snapshots", Node::take_snapshots)
@@ -260,7 +258,7 @@ impl Node {
         self.links.values().for_each(|link| link.end());
         if let Some((inbound, listener)) = self.inbound.get() {
             inbound.end();
-            net::stop_listening(listener);
+            transport::stop_listening(listener);
         }
         let until = Instant::now() + PATIENCE;
         for thread in std::mem::take(&mut *lock(&self.threads)) {
@@ -282,7 +280,7 @@ impl Node {
             );
         }
         self.expire_requests();
-        self.look_at_room();
+        self.check_capacity();
     }
 
     /// What could not be written ends the process.

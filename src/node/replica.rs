@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use log::error;
 
-use super::introduced::Joining;
+use super::recognition::Joining;
 use super::{Node, ReplyTo};
 use crate::bytes::Key;
-use crate::peer::{Reply, Request, Respond, Service};
-use crate::register::{Ballot, Seen, VoteReply, VoteRequest};
-use crate::ring::{NodeId, Position};
-use crate::rules::{self, Rule};
+use crate::protocol::ring::{NodeId, Position};
+use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
+use crate::testing::rules::{self, Rule};
+use crate::transport::{Reply, Request, Respond, Service};
 
 /// What is accepted at all is accepted everywhere by then.
 pub(super) const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
@@ -37,7 +37,7 @@ impl Service for Node {
                 // Where too many wait, who asks does so again.
                 drop(self.joining.try_send(joining));
             }
-            Request::Full(full) => self.room.heard(from, full),
+            Request::Full(full) => self.capacity.heard(from, full),
             // What this node holds may not be all that it once held: it has no say in anything.
             _ if !self.votes() => respond.reply(Reply::Abstain),
             Request::Vote { key, vote } => self.vote(from, &key, &vote, respond),

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Node;
-use crate::ring::{NodeId, Position};
+use crate::protocol::ring::{NodeId, Position};
 use crate::storage::{ClusterId, Standing};
 
 /// A number that only grows.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::net;
+use crate::transport;
 use crate::{lock, wait_for};
 
 /// What the timer runs.
@@ -87,7 +87,7 @@ fn keep_time(shared: &Shared, period: Duration, tick: &dyn Fn(Instant, Instant))
         let later = current.jobs.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut current.jobs, later);
         drop(current);
-        net::batch(|| {
+        transport::batch(|| {
             for job in due.into_values() {
                 job();
             }

@@ -13,10 +13,10 @@ use crossbeam_channel::bounded;
 
 use super::Node;
 use crate::bytes::Key;
-use crate::net;
-use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Ballot, Record, fence};
-use crate::ring::{NodeId, Position};
+use crate::protocol::ring::{NodeId, Position};
+use crate::protocol::{Accepted, Ballot, Record, tombstones};
+use crate::transport;
+use crate::transport::{Reply, Request};
 
 /// Tombstones that are asked about at a time.
 const BATCH: usize = 256;
@@ -113,14 +113,14 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     let said = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
     let dropped: Vec<(Key, Ballot)> = (0..)
         .zip(&tombstones)
-        .filter(|(place, _)| fence::may_drop(&said(*place)))
+        .filter(|(place, _)| tombstones::may_drop(&said(*place)))
         .map(|(_, (key, tombstone))| (key.clone(), tombstone.ballot))
         .collect();
     if dropped.is_empty() {
         return;
     }
     node.stats.dropped.add(dropped.len() as u64);
-    net::batch(|| {
+    transport::batch(|| {
         for other in others() {
             node.links[&other].tell(Request::Drop(dropped.clone()));
         }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
-use crate::clock::VectorClock;
 use crate::config::MOST_NODES;
 use crate::error::Failure;
+use crate::protocol::version::VectorClock;
 
 /// Longer than the version of any key, in bytes: it has an entry for each node at the most, of 32
 /// bytes at the most.

@@ -6,8 +6,8 @@ use log::warn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
-use crate::peer::inbound::MOST_STRANGERS;
-use crate::ring::NodeId;
+use crate::protocol::ring::NodeId;
+use crate::transport::inbound::MOST_STRANGERS;
 
 /// A client's socket, to receive and to send.
 const PER_CLIENT: u64 = 2;

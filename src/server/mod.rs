@@ -6,7 +6,7 @@
 pub mod command;
 pub mod descriptors;
 pub mod session;
-pub mod starting;
+pub mod startup;
 pub mod telnet;
 pub mod text;
 mod turn;
@@ -23,10 +23,10 @@ use log::warn;
 
 use crate::error::Failure;
 use crate::lock;
-use crate::logging::Seldom;
-use crate::net::socket::part;
-use crate::net::{self, Budget, Outgoing};
+use crate::logging::Throttle;
 use crate::node::Node;
+use crate::transport::socket::part;
+use crate::transport::{self, Budget, Outgoing};
 use session::Client;
 
 /// A thread without a connection ends after this time.
@@ -74,7 +74,7 @@ impl Server {
 
     /// Accepts clients until [`Server::stop`].
     pub fn run(self: &Arc<Self>, listener: &TcpListener) {
-        let (began, mut failures) = (Instant::now(), Seldom::default());
+        let (began, mut failures) = (Instant::now(), Throttle::default());
         for stream in listener.incoming() {
             if self.ending.load(Ordering::Relaxed) {
                 return;
@@ -97,7 +97,7 @@ impl Server {
     /// Stops accepting, lets what is under way finish, and closes all connections.
     pub fn stop(&self, listener: &TcpListener) {
         self.ending.store(true, Ordering::Relaxed);
-        net::stop_listening(listener);
+        transport::stop_listening(listener);
         lock(&self.sessions)
             .values()
             .for_each(|client| client.end());

@@ -13,13 +13,13 @@ use super::text;
 use super::turn::Turn;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
-use crate::net::socket::{notice_vanished, part};
-use crate::net::{Budget, Lines, Outgoing, Received, Share};
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
-use crate::node::router::Action;
-use crate::register::{Change, Outcome};
-use crate::ring::Position;
+use crate::protocol::origin::Action;
+use crate::protocol::ring::Position;
+use crate::protocol::{Change, Outcome};
+use crate::transport::socket::{notice_vanished, part};
+use crate::transport::{Budget, Lines, Outgoing, Received, Share};
 
 /// The longest line: key and value with every byte escaped as `\u0000`, a version, and what
 /// surrounds them.

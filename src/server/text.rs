@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt::{Arguments, Write};
 
 use crate::bytes::Bytes;
-use crate::clock::VectorClock;
 use crate::error::Failure;
 use crate::node::listing::Pair;
-use crate::register::{Outcome, Verdict};
+use crate::protocol::version::VectorClock;
+use crate::protocol::{Outcome, Verdict};
 
 /// The room for what a reply says besides a value, in bytes: most versions are shorter.
 const ROOM: usize = 100;

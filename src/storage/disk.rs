@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::ahead::Ahead;
-use crate::faults;
+use super::preallocation::Ahead;
+use crate::testing::faults;
 
 /// A folder of files. Tests put one in between that fails, forgets and tears.
 pub trait Disk: Send + Sync {

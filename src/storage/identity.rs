@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
 use super::recovery;
-use crate::ring::NodeId;
+use crate::protocol::ring::NodeId;
 
 /// The name of its file.
 pub(super) const FILE: &str = "identity.json";

@@ -1,7 +1,7 @@
 //! Storage: what a replica has promised and accepted, durable before anybody hears of it.
 //!
 //! All records are in memory ([`records`]). Each vote that changes one is appended to a
-//! write-ahead log ([`frame`]), many votes with one fdatasync ([`commit`]). Now and then a
+//! write-ahead log ([`frame`]), many votes with one fdatasync ([`log`]). Now and then a
 //! snapshot takes the place of the logs ([`snapshot`]); a start reads both ([`recovery`]).
 //!
 //! - No vote and no state is revealed before it is durable: a reply waits for the newest log entry
@@ -10,13 +10,13 @@
 //!   nobody knows what is on the disk.
 //! - Damage stops the start: a replica that may have forgotten a vote must not vote.
 
-mod ahead;
-pub mod commit;
 pub mod disk;
 pub mod frame;
 pub mod identity;
+pub mod log;
 mod open;
 mod pages;
+mod preallocation;
 mod progress;
 pub mod records;
 pub mod recovery;
@@ -27,23 +27,23 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ::log::{error, info, warn};
 use crossbeam_channel::bounded;
-use log::{error, info, warn};
 
-pub use commit::{Hooks, Position, SyncMode};
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
+pub use log::{Hooks, Position, SyncMode};
 pub use open::OpenError;
 pub use progress::Progress;
 pub use records::{Page, Scan};
 
 use crate::bytes::Key;
-use crate::faults::{self, Point};
 use crate::lock;
-use crate::register::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest, copied};
-use crate::ring::{NodeId, Ring};
-use crate::rules::{self, Rule};
-use commit::{Callback, GroupCommit, Lsn};
+use crate::protocol::ring::{NodeId, Ring};
+use crate::protocol::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest, takeover};
+use crate::testing::faults::{self, Point};
+use crate::testing::rules::{self, Rule};
 use disk::Disk;
+use log::{Callback, GroupCommit, Lsn};
 use records::Records;
 use recovery::Line;
 
@@ -144,7 +144,7 @@ impl Store {
     pub fn absorb(&self, key: &Key, record: Record) {
         let mut records = lock(&self.records);
         let own = records.get(key).0.clone();
-        for update in copied::updates(&own, record) {
+        for update in takeover::updates(&own, record) {
             self.write(&mut records, key, update);
         }
     }

@@ -5,12 +5,12 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::commit::{GroupCommit, Hooks, SyncMode};
 use super::disk::Disk;
 use super::frame::Broken;
 use super::identity::{Identity, REBUILD, Standing};
+use super::log::{GroupCommit, Hooks, SyncMode};
 use super::{LOG_AHEAD, Progress, Store, recovery};
-use crate::ring::{NodeId, Ring};
+use crate::protocol::ring::{NodeId, Ring};
 
 /// Why a folder cannot be opened.
 #[derive(Debug)]

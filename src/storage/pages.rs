@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use crate::bytes::Key;
 use crate::lock;
-use crate::register::Record;
+use crate::protocol::Record;
 
-use super::commit::Lsn;
+use super::log::Lsn;
 use super::{Page, Scan, Store};
 
 /// Where so many pages of records wait for the disk, no more are read.

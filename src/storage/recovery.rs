@@ -7,16 +7,16 @@ use std::sync::Arc;
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
-use super::commit::Position;
 use super::disk::{self, Disk};
 use super::frame::{self, Broken, Frames};
 use super::identity::{self, Identity};
+use super::log::Position;
 use super::records::Records;
 use super::{OpenError, Progress};
 use crate::bytes::Key;
-use crate::faults::{self, Point};
-use crate::register::{Ballot, Fence, Record, Update};
-use crate::ring::Ring;
+use crate::protocol::ring::Ring;
+use crate::protocol::{Ballot, Fence, Record, Update};
+use crate::testing::faults::{self, Point};
 
 /// One line of the log or of a snapshot.
 #[derive(Debug, Serialize, Deserialize)]

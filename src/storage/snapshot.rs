@@ -12,8 +12,8 @@ use super::disk::{Appender, Disk};
 use super::frame;
 use super::records::Records;
 use super::recovery::{self, Line, snapshot_name};
-use crate::faults::{self, Point};
 use crate::lock;
+use crate::testing::faults::{self, Point};
 
 /// Records that are copied under one hold of the lock.
 const CHUNK: usize = 500;

@@ -5,7 +5,7 @@
 
 use crate::bytes::Key;
 use crate::lock;
-use crate::register::{Accepted, Ballot, Fence, Record};
+use crate::protocol::{Accepted, Ballot, Fence, Record};
 
 use super::Store;
 use super::recovery::Line;

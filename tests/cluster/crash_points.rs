@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use simple_dynamo::faults::Point;
+use simple_dynamo::testing::faults::Point;
 
 use crate::support::asking::DEADLINE;
 use crate::support::cluster::{Cluster, Plan, THREE, eventually};

@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use simple_dynamo::peer::message::{Known, Recognition, Reply, Request};
-use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, Record, State, Why};
-use simple_dynamo::ring::NodeId;
-use simple_dynamo::storage::commit::Position;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Record, State, Why};
+use simple_dynamo::storage::log::Position;
 use simple_dynamo::storage::records::Entry;
 use simple_dynamo::storage::{Page, Standing};
+use simple_dynamo::transport::message::{Known, Recognition, Reply, Request};
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::{Impostor, play};

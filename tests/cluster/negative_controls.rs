@@ -8,10 +8,10 @@
 use std::fs;
 use std::time::Duration;
 
-use simple_dynamo::peer::{Reply, Request};
-use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
-use simple_dynamo::ring::NodeId;
-use simple_dynamo::rules::Rule;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::{Ballot, VoteReply, VoteRequest};
+use simple_dynamo::testing::rules::Rule;
+use simple_dynamo::transport::{Reply, Request};
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::folder;

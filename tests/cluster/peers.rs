@@ -1,9 +1,9 @@
 //! The port for peers: only a node of the same cluster and release gets in.
 
 use simple_dynamo::config::Config;
-use simple_dynamo::peer::message::{Hello, PROTOCOL, Request, line};
-use simple_dynamo::register::Operation;
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::Operation;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::transport::message::{Hello, PROTOCOL, Request, line};
 
 use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 use crate::support::impostor::{Impostor, unnumbered};

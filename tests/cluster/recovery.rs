@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use simple_dynamo::bytes::MAX_VALUE;
-use simple_dynamo::clock::VectorClock;
-use simple_dynamo::peer::message::{Reply, Request};
-use simple_dynamo::register::{Ballot, VoteReply, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::version::VectorClock;
+use simple_dynamo::protocol::{Ballot, VoteReply, VoteRequest};
 use simple_dynamo::storage::MOST_BACKLOG;
+use simple_dynamo::transport::message::{Reply, Request};
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::Impostor;

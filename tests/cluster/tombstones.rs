@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use simple_dynamo::peer::{Reply, Request};
-use simple_dynamo::register::{Accepted, Ballot, State, VoteReply, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::{Accepted, Ballot, State, VoteReply, VoteRequest};
+use simple_dynamo::transport::{Reply, Request};
 
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::Impostor;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::net::socket::{TcpStream, pair};
-use crate::net::{Budget, Outgoing, batch};
 use crate::sync::thread::{self, JoinHandle};
+use crate::transport::socket::{TcpStream, pair};
+use crate::transport::{Budget, Outgoing, batch};
 use crate::{draw, explore, wait_up_to};
 
 const SENDERS: usize = 3;

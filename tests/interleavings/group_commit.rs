@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use shuttle::sync::mpsc;
 
-use crate::commit::{Callback, GroupCommit, Hooks, Lsn, SyncMode};
 use crate::disk::Appender;
 use crate::frame::Frames;
+use crate::log::{Callback, GroupCommit, Hooks, Lsn, SyncMode};
 use crate::sync::thread::{self, JoinHandle};
 use crate::{draw, explore, wait_up_to};
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use shuttle::sync::mpsc;
 
-use crate::net::socket::{self, TcpStream};
-use crate::net::{Lines, Received};
-use crate::peer::acquaintance::{Acquaintance, Introduction};
-use crate::peer::link::{Answer, Link, Settings};
-use crate::peer::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
-use crate::ring::NodeId;
+use crate::protocol::ring::NodeId;
 use crate::storage::{Position, Start};
 use crate::sync::thread::{self, JoinHandle};
+use crate::transport::acquaintance::{Acquaintance, Introduction};
+use crate::transport::link::{Answer, Link, Settings};
+use crate::transport::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
+use crate::transport::socket::{self, TcpStream};
+use crate::transport::{Lines, Received};
 use crate::{SCHEDULES, draw, explore, wait_up_to};
 
 const ASKERS: usize = 2;
@@ -113,7 +113,7 @@ fn question(number: usize) -> Request {
     }
     Request::Coordinate {
         key: number.to_string().as_str().into(),
-        operation: simple_dynamo::register::Operation::Get,
+        operation: simple_dynamo::protocol::Operation::Get,
         seen: None,
     }
 }

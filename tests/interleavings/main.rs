@@ -12,20 +12,19 @@
 // The sources have parts that nothing here uses, and this condition variable returns no lock.
 #![allow(dead_code, clippy::drop_non_drop)]
 
-#[path = "../../src/storage/commit.rs"]
-mod commit;
 mod connections;
 mod group_commit;
 mod links;
-mod net;
-mod peer;
+#[path = "../../src/storage/log.rs"]
+mod log;
 mod sync;
+mod transport;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 // What the sources above find around them, below and beside what is replaced.
 use simple_dynamo::storage::{disk, frame};
-use simple_dynamo::{faults, logging, ring, storage};
+use simple_dynamo::{logging, protocol, storage, testing};
 use sync::{lock, wait};
 
 /// Schedules of the usual run of each scenario; `DYNAMO_SCHEDULES` asks for more.

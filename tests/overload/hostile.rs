@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use simple_dynamo::peer::inbound::MOST_STRANGERS;
+use simple_dynamo::transport::inbound::MOST_STRANGERS;
 
 use super::siege::{
     CLIENT_MEMORY, HONEST, KEYS, MIB, OWN_DESCRIPTORS, VICTIM, assert_memory_bounded, at_once,

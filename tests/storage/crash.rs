@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::VoteRequest;
+use simple_dynamo::protocol::VoteRequest;
 use simple_dynamo::storage::OpenError;
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::storage::disk::{Disk, Folder};
 use simple_dynamo::storage::{Hooks, Identity, Progress, Standing, Store, SyncMode};
 

@@ -1,6 +1,6 @@
 //! Nothing is told before it is durable.
 
-use simple_dynamo::register::{Ballot, Promise, Record, VoteReply, VoteRequest};
+use simple_dynamo::protocol::{Ballot, Promise, Record, VoteReply, VoteRequest};
 
 use crate::support::faulty_disk::{Call, FaultyDisk, Loss};
 use crate::support::witness::{

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::Dot;
-use simple_dynamo::register::{Accepted, Ballot, State, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{Accepted, Ballot, State, VoteRequest};
 use simple_dynamo::storage::disk::Folder;
 
 use crate::support::witness::{NODE, Opened, open};

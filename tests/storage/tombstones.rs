@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Fence, Promise, VoteReply};
+use simple_dynamo::protocol::{Fence, Promise, VoteReply};
 
 use crate::support::faulty_disk::{Call, FaultyDisk};
 use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use simple_dynamo::bytes::MAX_VALUE;
-use simple_dynamo::register::{Accepted, State, VoteRequest};
-use simple_dynamo::ring::Position;
+use simple_dynamo::protocol::ring::Position;
+use simple_dynamo::protocol::{Accepted, State, VoteRequest};
 use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING};
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use simple_dynamo::bytes::Key;
-use simple_dynamo::ring::{Position, Ring};
+use simple_dynamo::protocol::ring::{Position, Ring};
 
 pub use super::plan::Plan;
 use super::process::Process;

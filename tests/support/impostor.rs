@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use simple_dynamo::config::Config;
-use simple_dynamo::peer::acquaintance::Introduction;
-use simple_dynamo::peer::message::{Ask, Hello, PROTOCOL, Reply, Request, Tell, Welcome, line};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::storage::Start;
+use simple_dynamo::transport::acquaintance::Introduction;
+use simple_dynamo::transport::message::{
+    Ask, Hello, PROTOCOL, Reply, Request, Tell, Welcome, line,
+};
 
 use super::cluster::Cluster;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
-use simple_dynamo::ring::{NodeId, Ring};
+use simple_dynamo::protocol::ring::{NodeId, Ring};
 
 use super::cluster::{Cluster, Node};
 use super::folder::temporary;
@@ -39,8 +39,8 @@ impl Plan {
         self
     }
 
-    /// Starts every node, each time, with switches of `simple_dynamo::rules` and
-    /// `simple_dynamo::faults` in its environment.
+    /// Starts every node, each time, with switches of `simple_dynamo::testing::rules` and
+    /// `simple_dynamo::testing::faults` in its environment.
     pub fn switched(mut self, switches: &[(&str, &str)]) -> Plan {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         self.switches.extend(switches.iter().map(owned));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::Dot;
-use simple_dynamo::register::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
-use simple_dynamo::ring::{NodeId, Ring};
+use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{Accepted, Ballot, Record, State, VoteReply, VoteRequest};
 use simple_dynamo::storage::disk::Disk;
 use simple_dynamo::storage::{Hooks, OpenError, Page, Progress, Scan, Store, SyncMode};
 

@@ -8,16 +8,16 @@ use log::{debug, info};
 
 use super::{Comparison, LOOK_AGAIN};
 use crate::bytes::Key;
-use crate::net;
+use crate::node::peers::Wanted;
 use crate::node::replica::OTHERS_HAVE_IT;
-use crate::node::waiting::Wanted;
 use crate::node::{Node, ReplyTo};
-use crate::peer::{Reply, Request};
-use crate::register::{Accepted, Operation, VoteReply, VoteRequest};
-use crate::ring::NodeId;
-use crate::rules::{self, Rule};
+use crate::protocol::ring::NodeId;
+use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::storage::Scan;
 use crate::storage::records::Entry;
+use crate::testing::rules::{self, Rule};
+use crate::transport;
+use crate::transport::{Reply, Request};
 
 /// The wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
@@ -185,7 +185,7 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     for (key, _) in &lagging {
         node.stats.refreshed.add(1);
         let reply_to = ReplyTo::AntiEntropy(sender.clone());
-        net::batch(|| node.coordinate(reply_to, key.clone(), Operation::Refresh, None));
+        transport::batch(|| node.coordinate(reply_to, key.clone(), Operation::Refresh, None));
     }
     drop(sender);
     // What is chosen now may be held by the other replicas alone.

@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::register::Quorums;
-use crate::ring::{NodeId, Ring};
+use crate::protocol::Quorums;
+use crate::protocol::ring::{NodeId, Ring};
 use crate::{lock, wait_for};
 
 /// Who waits for what others do looks after this time whether it is there, or others have to be asked.

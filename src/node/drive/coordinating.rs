@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bytes::Key;
-use crate::faults::{self, Point};
 use crate::lock;
-use crate::node::coordinator::{Effect, Ticket};
-use crate::node::{Node, ReplyTo, router};
-use crate::peer::link::Answer;
-use crate::peer::{Reply, Request};
-use crate::register::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
-use crate::ring::NodeId;
+use crate::node::{Node, ReplyTo};
+use crate::protocol::origin;
+use crate::protocol::quorum::coordinator::{Effect, Ticket};
+use crate::protocol::ring::NodeId;
+use crate::protocol::{Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
+use crate::testing::faults::{self, Point};
+use crate::transport::link::Answer;
+use crate::transport::{Reply, Request};
 
 /// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
 /// after attempt it doubles up to this.
@@ -103,7 +104,7 @@ impl Node {
         match origin {
             ReplyTo::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
             ReplyTo::Origin(ticket) => {
-                self.answered(ticket, self.id, router::Answer::Outcome(outcome));
+                self.answered(ticket, self.id, origin::Answer::Outcome(outcome));
             }
             ReplyTo::AntiEntropy(sender) => drop(sender.send(())),
         }

@@ -1,4 +1,4 @@
-//! Carries out what router and coordinator want done: the shell around the two state machines.
+//! Carries out what origin and coordinator want done: the shell around the two state machines.
 
 mod coordinating;
 mod routing;

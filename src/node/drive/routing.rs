@@ -1,4 +1,4 @@
-//! Carries out what the router wants: forwards requests, and answers clients.
+//! Carries out what the origin wants: forwards requests, and answers clients.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crossbeam_channel::bounded;
 use crate::bytes::{Bytes, Key, LARGE};
 use crate::error::Failure;
 use crate::lock;
-use crate::net;
-use crate::node::router::{self, Action, Effect};
 use crate::node::{Ended, Node, ReplyTo, SEQUENCE_BLOCK};
-use crate::peer::link::Answer;
-use crate::peer::{Reply, Request};
-use crate::register::{Operation, Outcome, Why};
-use crate::ring::NodeId;
+use crate::protocol::origin::{self, Action, Effect};
+use crate::protocol::ring::NodeId;
+use crate::protocol::{Operation, Outcome, Why};
+use crate::transport;
+use crate::transport::link::Answer;
+use crate::transport::{Reply, Request};
 
-/// How long a router waits before it tries all replicas once more, in milliseconds.
+/// How long a origin waits before it tries all replicas once more, in milliseconds.
 const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
 impl Node {
@@ -45,20 +45,20 @@ impl Node {
         }
         let suspects = self.suspects();
         let mut effects = Vec::new();
-        let mut router = lock(&self.router);
-        router.submit(ended, key, action, came, &suspects, &mut effects);
-        let running_out = router.sequences_left() < SEQUENCE_BLOCK / 2;
-        drop(router);
+        let mut origin = lock(&self.origin);
+        origin.submit(ended, key, action, came, &suspects, &mut effects);
+        let running_out = origin.sequences_left() < SEQUENCE_BLOCK / 2;
+        drop(origin);
         if running_out && !self.reserving.swap(true, Ordering::Relaxed) {
             let node = self.clone();
             self.reserve_sequences(0, move || node.reserving.store(false, Ordering::Relaxed));
         }
-        net::batch(|| self.route(effects));
+        transport::batch(|| self.route(effects));
     }
 
     /// Requests of this node's clients that are under way.
     pub fn in_flight(&self) -> usize {
-        lock(&self.router).in_flight()
+        lock(&self.origin).in_flight()
     }
 
     /// The nodes that are silent just now.
@@ -86,7 +86,7 @@ impl Node {
         let upto = self.store.sequences().max(used) + SEQUENCE_BLOCK;
         let node = self.clone();
         let reserved = move || {
-            lock(&node.router).reserved(used, upto);
+            lock(&node.origin).reserved(used, upto);
             then();
         };
         self.store.reserve(upto, Box::new(reserved));
@@ -94,7 +94,7 @@ impl Node {
 
     pub(in crate::node) fn expire_requests(self: &Arc<Node>) {
         let mut effects = Vec::new();
-        lock(&self.router).expire(self.began.elapsed(), &self.suspects(), &mut effects);
+        lock(&self.origin).expire(self.began.elapsed(), &self.suspects(), &mut effects);
         self.route(effects);
     }
 
@@ -113,8 +113,8 @@ impl Node {
                     } else if let Some(outcome) = self.turn_away(&key, &operation) {
                         // With the write that ends so the next one of its key begins, which may end
                         // just so: one after the other, and not one within the other.
-                        let (answer, mut more) = (router::Answer::Outcome(outcome), Vec::new());
-                        lock(&self.router).answer(ticket, to, answer, &self.suspects(), &mut more);
+                        let (answer, mut more) = (origin::Answer::Outcome(outcome), Vec::new());
+                        lock(&self.origin).answer(ticket, to, answer, &self.suspects(), &mut more);
                         effects.extend(more);
                     } else {
                         self.coordinate(ReplyTo::Origin(ticket), key, operation, None);
@@ -126,7 +126,7 @@ impl Node {
                     let node = self.clone();
                     self.later(delay, move || {
                         let mut effects = Vec::new();
-                        lock(&node.router).wake(request, &node.suspects(), &mut effects);
+                        lock(&node.origin).wake(request, &node.suspects(), &mut effects);
                         node.route(effects);
                     });
                 }
@@ -137,7 +137,7 @@ impl Node {
     fn forward(
         self: &Arc<Node>,
         to: NodeId,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         key: Key,
         operation: Operation,
     ) {
@@ -153,12 +153,12 @@ impl Node {
         };
         self.links[&to].ask(request, move |answer| {
             let answer = match answer {
-                Answer::Reply(Reply::Outcome(outcome)) => router::Answer::Outcome(outcome),
+                Answer::Reply(Reply::Outcome(outcome)) => origin::Answer::Outcome(outcome),
                 Answer::Reply(Reply::Abstain) => {
-                    router::Answer::Outcome(Outcome::not_done(Why::Recovering))
+                    origin::Answer::Outcome(Outcome::not_done(Why::Recovering))
                 }
-                Answer::Reply(_) | Answer::Silent => router::Answer::Silent,
-                Answer::Unreached => router::Answer::Unreached,
+                Answer::Reply(_) | Answer::Silent => origin::Answer::Silent,
+                Answer::Unreached => origin::Answer::Unreached,
             };
             node.answered(ticket, to, answer);
         });
@@ -166,12 +166,12 @@ impl Node {
 
     pub(super) fn answered(
         self: &Arc<Node>,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         from: NodeId,
-        answer: router::Answer,
+        answer: origin::Answer,
     ) {
         let mut effects = Vec::new();
-        lock(&self.router).answer(ticket, from, answer, &self.suspects(), &mut effects);
+        lock(&self.origin).answer(ticket, from, answer, &self.suspects(), &mut effects);
         self.route(effects);
     }
 }

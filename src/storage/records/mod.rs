@@ -10,11 +10,11 @@ use sha1::{Digest, Sha1};
 
 pub use pages::{Entry, Page, Scan};
 
-use super::commit::Lsn;
+use super::log::Lsn;
 use crate::bytes::Key;
-use crate::clock::VectorClock;
-use crate::register::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
-use crate::ring::{NodeId, Position, Ring};
+use crate::protocol::ring::{NodeId, Position, Ring};
+use crate::protocol::version::VectorClock;
+use crate::protocol::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
 
 /// How many buckets the keys of a range are spread over.
 pub const BUCKETS: usize = 1024;
@@ -238,7 +238,7 @@ fn digest(key: &Key, ballot: Ballot) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::register::{Accepted, State};
+    use crate::protocol::{Accepted, State};
 
     fn records() -> Records {
         Records::new(Arc::new(Ring::new([1, 2, 3].map(NodeId), 3)))

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Place, Records, Slot};
 use crate::bytes::Key;
-use crate::register::{Ballot, Fence, Record};
-use crate::storage::commit::Lsn;
+use crate::protocol::{Ballot, Fence, Record};
+use crate::storage::log::Lsn;
 
 /// A question for the records of one range, in the order of the keys, page by page.
 #[derive(Clone, Debug, Serialize, Deserialize)]

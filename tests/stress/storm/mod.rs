@@ -51,7 +51,7 @@ pub struct Storm {
     pub keys: u32,
     /// Where the history, the faults, the logs of the nodes, the verdict and the pictures go.
     pub out: PathBuf,
-    /// Switches of `simple_dynamo::rules` and `simple_dynamo::faults` for every node.
+    /// Switches of `simple_dynamo::testing::rules` and `simple_dynamo::testing::faults` for every node.
     pub switches: Vec<(&'static str, String)>,
 }
 

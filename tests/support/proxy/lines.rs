@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use fastrand::Rng;
-use simple_dynamo::peer::Request;
-use simple_dynamo::peer::message::Ask;
+use simple_dynamo::transport::Request;
+use simple_dynamo::transport::message::Ask;
 
 /// How long lines are gathered that shall overtake each other.
 const GATHERED: Duration = Duration::from_millis(5);

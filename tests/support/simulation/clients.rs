@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::VectorClock;
 use simple_dynamo::error::Failure;
-use simple_dynamo::node::router::Action;
-use simple_dynamo::register::{Change, Outcome, Verdict};
+use simple_dynamo::protocol::origin::Action;
+use simple_dynamo::protocol::version::VectorClock;
+use simple_dynamo::protocol::{Change, Outcome, Verdict};
 
 use super::super::history::{Current, End, Operation, Reply, Request};
 use super::plan::{Plan, pick, share};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Operation, Record, copied};
+use simple_dynamo::protocol::{Operation, Record, takeover};
 use simple_dynamo::storage::{Page, Scan};
 
 use super::machine::{Caller, Condition};
@@ -197,9 +197,9 @@ impl World {
                     continue;
                 }
                 let found = if again || self.sabotage == Sabotage::CopiedUnchosen {
-                    Some(copied::highest(&told))
+                    Some(takeover::highest(&told))
                 } else {
-                    copied::agreed(&told)
+                    takeover::agreed(&told)
                 };
                 match found {
                     Some(record) => machine.store.absorb(&key, record),

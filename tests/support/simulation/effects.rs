@@ -1,9 +1,10 @@
 //! The shell around the code under test: carries out what it asks for.
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Operation, Outcome, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::origin;
+use simple_dynamo::protocol::quorum::coordinator;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::{Operation, Outcome, VoteRequest};
 
 use super::machine::{Caller, Condition};
 use super::network::{Body, Envelope};
@@ -14,9 +15,9 @@ use super::world::{Event, Local, World};
 const SILENCE: Micros = 100 * MILLISECOND;
 
 impl World {
-    pub(super) fn carry_out_routing(&mut self, node: usize, effect: router::Effect<usize>) {
+    pub(super) fn carry_out_routing(&mut self, node: usize, effect: origin::Effect<usize>) {
         match effect {
-            router::Effect::Forward {
+            origin::Effect::Forward {
                 to,
                 ticket,
                 key,
@@ -26,12 +27,12 @@ impl World {
                 let life = self.machines[node].life;
                 self.machines[node].waiting.insert(ask);
                 if self.machines[peer].condition == Condition::Down && self.rng.bool() {
-                    let refused = Local::NoAnswer(ask, ticket, to, router::Answer::Unreached);
+                    let refused = Local::NoAnswer(ask, ticket, to, origin::Answer::Unreached);
                     return self.at(node, MILLISECOND, refused);
                 }
                 if peer != node {
                     let patience = self.machines[node].really(self.plan.patience);
-                    let silent = Local::NoAnswer(ask, ticket, to, router::Answer::Silent);
+                    let silent = Local::NoAnswer(ask, ticket, to, origin::Answer::Silent);
                     self.at(node, patience, silent);
                 }
                 let seen = match operation {
@@ -53,17 +54,17 @@ impl World {
                     body,
                 });
             }
-            router::Effect::Answer { handle, result } => {
+            origin::Effect::Answer { handle, result } => {
                 match self.clients.answered(handle, result) {
                     Ok(Some(client)) => self.think_later(client),
                     Ok(None) => {}
                     Err(text) => self.invariants.must(false, || text),
                 }
             }
-            router::Effect::WakeLater { request } => {
+            origin::Effect::WakeLater { request } => {
                 let moment = self.rng.u64(..60 * MILLISECOND);
                 let moment = self.machines[node].really(moment);
-                self.at(node, moment, Local::WakeRouter(request));
+                self.at(node, moment, Local::WakeOrigin(request));
             }
         }
     }

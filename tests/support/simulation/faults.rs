@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use simple_dynamo::rules::{self, Rule};
+use simple_dynamo::testing::rules::{self, Rule};
 
 use super::machine::Condition;
 use super::plan::{Fault, MILLISECOND, Sabotage, pick};

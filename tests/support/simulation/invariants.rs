@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::Dot;
-use simple_dynamo::register::{
+use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{
     Accepted, Ballot, Outcome, Record, State, Verdict, VoteReply, VoteRequest,
 };
-use simple_dynamo::ring::{NodeId, Ring};
 
 use super::machine::QUORUMS;
 use super::store::Change;

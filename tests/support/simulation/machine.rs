@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::Dot;
-use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Quorums, Seen};
-use simple_dynamo::ring::{NodeId, Ring};
+use simple_dynamo::protocol::origin;
+use simple_dynamo::protocol::quorum::coordinator;
+use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{Quorums, Seen};
 
 use super::copying::Copying;
 use super::network::Envelope;
@@ -36,7 +37,7 @@ pub enum Caller {
         node: usize,
         life: u32,
         ask: u64,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         key: Key,
         dot: Option<Dot>,
     },
@@ -61,7 +62,7 @@ pub struct Machine {
     /// How many times it has crashed.
     pub life: u32,
     pub condition: Condition,
-    pub router: router::Router<usize>,
+    pub origin: origin::Origin<usize>,
     pub coordinator: coordinator::Coordinator<Caller>,
     pub store: Store<Envelope>,
     pub syncing: bool,
@@ -95,7 +96,7 @@ impl Machine {
             id,
             life: 0,
             condition: Condition::Up,
-            router: router::Router::new(id, ring.clone(), DEADLINE, 1),
+            origin: origin::Origin::new(id, ring.clone(), DEADLINE, 1),
             coordinator: coordinator::Coordinator::new(id, ring.clone(), QUORUMS, plan.capacity),
             store: Store::new(ring),
             syncing: false,
@@ -119,7 +120,7 @@ impl Machine {
     pub fn crash(&mut self, ring: &Arc<Ring>, plan: &Plan, first_sequence: u64) {
         self.life += 1;
         self.condition = Condition::Down;
-        self.router = router::Router::new(self.id, ring.clone(), DEADLINE, first_sequence);
+        self.origin = origin::Origin::new(self.id, ring.clone(), DEADLINE, first_sequence);
         self.coordinator =
             coordinator::Coordinator::new(self.id, ring.clone(), QUORUMS, plan.capacity);
         self.store.crash();
@@ -141,13 +142,13 @@ impl Machine {
         self.copying = Some(Copying::default());
         self.store = Store::new(ring);
         self.reserved = 0;
-        self.router = router::Router::new(self.id, ring.clone(), DEADLINE, 1);
+        self.origin = origin::Origin::new(self.id, ring.clone(), DEADLINE, 1);
     }
 
     /// Numbers writes above this one.
     pub fn number_writes(&mut self, used: u64) {
         self.reserved = self.reserved.max(used) + BLOCK;
-        self.router.reserved(used, self.reserved);
+        self.origin.reserved(used, self.reserved);
         self.reserving = false;
     }
 
@@ -171,7 +172,7 @@ impl Machine {
 
     /// The next block of numbers, if it is time to reserve one.
     pub fn block_to_reserve(&mut self) -> Option<u64> {
-        if self.reserving || self.router.sequences_left() > BLOCK / 2 {
+        if self.reserving || self.origin.sequences_left() > BLOCK / 2 {
             return None;
         }
         self.reserving = true;

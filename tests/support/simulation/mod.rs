@@ -1,4 +1,4 @@
-//! A whole cluster in one thread: the project's own replica, coordinator and router, with the
+//! A whole cluster in one thread: the project's own replica, coordinator and origin, with the
 //! machines, the disks, the network, the clients and the time around them played by chance.
 //!
 //! All chance comes from one seed, so every run can be had again. A run ends with all faults

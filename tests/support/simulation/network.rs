@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::origin;
+use simple_dynamo::protocol::quorum::coordinator;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use simple_dynamo::storage::Page;
 
 use super::plan::{Fault, MILLISECOND, Micros, Plan, pick, share};
@@ -63,7 +64,7 @@ pub enum Body {
     Forward {
         ask: u64,
         life: u32,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         key: Key,
         operation: Operation,
         seen: Option<Seen>,
@@ -96,7 +97,7 @@ pub enum Body {
     },
     Answer {
         ask: u64,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         outcome: Outcome,
     },
 }

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::ring::NodeId;
 
 /// A microsecond, the unit of virtual time.
 pub type Micros = u64;

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::clock::Dot;
-use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::register::{Operation, Outcome, Seen, VoteRequest, Why};
-use simple_dynamo::ring::NodeId;
+use simple_dynamo::protocol::origin;
+use simple_dynamo::protocol::quorum::coordinator;
+use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::version::Dot;
+use simple_dynamo::protocol::{Operation, Outcome, Seen, VoteRequest, Why};
 
 use super::machine::{Caller, Condition, DEADLINE, Machine};
 use super::network::{Body, Envelope};
 use super::plan::{MILLISECOND, Micros, pick};
 use super::world::{Event, Local, World};
 
-type RouterEffects = Vec<router::Effect<usize>>;
+type OriginEffects = Vec<origin::Effect<usize>>;
 type CoordinatorEffects = Vec<coordinator::Effect<Caller>>;
 
 impl World {
-    fn route(&mut self, node: usize, with: impl FnOnce(&mut Machine, &mut RouterEffects)) {
+    fn route(&mut self, node: usize, with: impl FnOnce(&mut Machine, &mut OriginEffects)) {
         let mut effects = Vec::new();
         with(&mut self.machines[node], &mut effects);
         for effect in effects {
@@ -51,7 +52,7 @@ impl World {
                 let machine = &mut self.machines[node];
                 machine.reserved = upto;
                 machine.reserving = false;
-                machine.router.reserved(0, upto);
+                machine.origin.reserved(0, upto);
             }
             Local::SilentVoter(ask, ticket, voter) => {
                 if self.machines[node].waiting.remove(&ask) {
@@ -64,14 +65,14 @@ impl World {
             Local::NoAnswer(ask, ticket, peer, answer) => {
                 if self.machines[node].waiting.remove(&ask) {
                     self.machines[node].suspect(peer);
-                    self.answer_router(node, ticket, peer, answer);
+                    self.answer_origin(node, ticket, peer, answer);
                 }
             }
             Local::WakeCoordinator(request) => self.coordinate(node, |machine, effects| {
                 machine.coordinator.wake(request, effects);
             }),
-            Local::WakeRouter(request) => self.route(node, |machine, effects| {
-                machine.router.wake(request, &machine.suspects, effects);
+            Local::WakeOrigin(request) => self.route(node, |machine, effects| {
+                machine.origin.wake(request, &machine.suspects, effects);
             }),
             Local::Expire => self.expire(node),
             Local::Refresh => {
@@ -87,7 +88,7 @@ impl World {
 
     fn submit(&mut self, node: usize, operation: usize) {
         let machine = &self.machines[node];
-        if machine.router.sequences_left() == 0 && machine.reserving && self.rng.u8(..16) > 0 {
+        if machine.origin.sequences_left() == 0 && machine.reserving && self.rng.u8(..16) > 0 {
             // Refused for want of numbers, the client would only ask again. Now and then it is.
             return self.at(node, MILLISECOND, Local::Submit(operation));
         }
@@ -97,7 +98,7 @@ impl World {
             machine.ends.insert(clock + DEADLINE);
             let suspects = &machine.suspects;
             machine
-                .router
+                .origin
                 .submit(operation, key, action, clock, suspects, effects);
         });
         // Half-way a coordinator that has not answered is passed over.
@@ -116,7 +117,7 @@ impl World {
         let clock = self.machines[node].clock(self.now);
         self.route(node, |machine, effects| {
             machine.ends.retain(|end| *end > clock);
-            machine.router.expire(clock, &machine.suspects, effects);
+            machine.origin.expire(clock, &machine.suspects, effects);
         });
         if let Some(&end) = self.machines[node].ends.first() {
             // The clock may have been set back.
@@ -124,17 +125,17 @@ impl World {
         }
     }
 
-    fn answer_router(
+    fn answer_origin(
         &mut self,
         node: usize,
-        ticket: router::Ticket,
+        ticket: origin::Ticket,
         from: NodeId,
-        answer: router::Answer,
+        answer: origin::Answer,
     ) {
         self.route(node, |machine, effects| {
             let suspects = &machine.suspects;
             machine
-                .router
+                .origin
                 .answer(ticket, from, answer, suspects, effects);
         });
     }
@@ -226,7 +227,7 @@ impl World {
                 outcome,
             } => {
                 self.machines[node].waiting.remove(&ask);
-                self.answer_router(node, ticket, from, router::Answer::Outcome(outcome));
+                self.answer_origin(node, ticket, from, origin::Answer::Outcome(outcome));
             }
         }
     }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{
-    Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest, copied,
+use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::{
+    Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest, takeover,
 };
-use simple_dynamo::ring::{NodeId, Ring};
 use simple_dynamo::storage::records::Records;
 use simple_dynamo::storage::{Page, Scan};
 
@@ -116,7 +116,7 @@ impl<T> Store<T> {
 
     pub fn absorb(&mut self, key: &Key, record: Record) {
         let own = self.live.get(key).0.clone();
-        for update in copied::updates(&own, record) {
+        for update in takeover::updates(&own, record) {
             self.append(key, Entry::Vote(update.clone()));
             self.live.apply(key, update, self.written);
         }

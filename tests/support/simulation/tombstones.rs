@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Accepted, Ballot, fence};
+use simple_dynamo::protocol::{Accepted, Ballot, tombstones};
 
 use super::machine::Condition;
 use super::network::{Body, Envelope};
@@ -121,7 +121,7 @@ impl World {
         let Some(inquiry) = self.machines[node].inquiries.answer(ask, held) else {
             return;
         };
-        if !fence::may_drop(&inquiry.answers) {
+        if !tombstones::may_drop(&inquiry.answers) {
             return;
         }
         self.drop_tombstone(node, &inquiry.key, inquiry.ballot);

@@ -1,7 +1,7 @@
 //! The replica's side of the shell: votes, the disk that they wait for, and who votes at all.
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::register::{Seen, VoteReply, VoteRequest};
+use simple_dynamo::protocol::{Seen, VoteReply, VoteRequest};
 
 use super::machine::{Condition, Machine};
 use super::network::{Body, Envelope};

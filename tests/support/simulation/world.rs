@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use simple_dynamo::node::{coordinator, router};
-use simple_dynamo::ring::{NodeId, Ring};
+use simple_dynamo::protocol::origin;
+use simple_dynamo::protocol::quorum::coordinator;
+use simple_dynamo::protocol::ring::{NodeId, Ring};
 
 use super::super::history::{End, Operation, Request};
 use super::clients::Clients;
@@ -55,9 +56,9 @@ pub enum Local {
     Synced(u64),
     Reserved(u64),
     SilentVoter(u64, coordinator::Ticket, NodeId),
-    NoAnswer(u64, router::Ticket, NodeId, router::Answer),
+    NoAnswer(u64, origin::Ticket, NodeId, origin::Answer),
     WakeCoordinator(u64),
-    WakeRouter(u64),
+    WakeOrigin(u64),
     Expire,
     /// The background repair asks for a key's state to be chosen anew.
     Refresh,

@@ -1,0 +1,44 @@
+//! Lines that others could cause many times in a second.
+
+use std::time::Duration;
+
+/// After a line none of its kind is logged for so long.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Lets one line of a kind through in a while, and counts the others.
+#[derive(Default)]
+pub struct Throttle {
+    last: Option<Duration>,
+    held_back: u64,
+}
+
+impl Throttle {
+    /// Whether a line may be logged at this moment, a time since the start of some clock. If so, this returns
+    /// what is to be said at its end of those that might not.
+    pub fn pass(&mut self, now: Duration) -> Option<String> {
+        if self.last.is_some_and(|last| now < last + PAUSE) {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(match std::mem::take(&mut self.held_back) {
+            0 => String::new(),
+            count => format!(" ({count} more of these were not logged)"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_lines_one_in_ten_seconds_is_logged_and_the_others_are_counted() {
+        let mut throttle = Throttle::default();
+        let said: Vec<_> = (0..25)
+            .filter_map(|second| throttle.pass(Duration::from_secs(second)))
+            .collect();
+        let others = " (9 more of these were not logged)";
+        assert_eq!(said, ["", others, others]);
+    }
+}

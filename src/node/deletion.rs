@@ -1,0 +1,63 @@
+//! Deleting many pairs: `DEL @` and `DEL *`.
+
+use std::sync::Arc;
+
+use super::Node;
+use super::listing::Emit;
+use super::peers::outcome;
+use crate::bytes::Key;
+use crate::error::Failure;
+use crate::protocol::origin::Action;
+use crate::protocol::{Change, Outcome, Verdict};
+use crate::transport;
+
+/// Keys that are deleted at a time: they share messages and the disk's syncs.
+const DELETES_AT_A_TIME: usize = 64;
+
+impl Node {
+    /// Deletes each key that `find` hands out, some at a time; returns how many there still were.
+    ///
+    /// # Errors
+    /// Those of `find`; `UNKNOWN` once any key has been deleted, or may have been.
+    pub fn delete_found(
+        self: &Arc<Node>,
+        find: impl FnOnce(Emit) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let (mut some, mut deleted) = (Vec::new(), 0);
+        find(&mut |pair| {
+            some.push(pair.key);
+            if some.len() < DELETES_AT_A_TIME {
+                return Ok(());
+            }
+            self.delete(std::mem::take(&mut some), &mut deleted)
+        })
+        .and_then(|()| self.delete(some, &mut deleted))
+        .map_err(|failure| match failure {
+            Failure::Unavailable(_) | Failure::Busy(_) if deleted == 0 => failure,
+            _ => Failure::Unknown(format!(
+                "{deleted} keys are deleted, others may be; repeat it to be sure. What went wrong: {}",
+                failure.text()
+            )),
+        })?;
+        Ok(deleted)
+    }
+
+    /// Deletes these keys together, and counts those that there still were.
+    fn delete(self: &Arc<Node>, keys: Vec<Key>, deleted: &mut u64) -> Result<(), Failure> {
+        let delete = |key| self.begin(key, Action::Change(Change::Delete));
+        let begun: Vec<_> = transport::batch(|| keys.into_iter().map(delete).collect());
+        let mut failed = None;
+        for result in begun {
+            match outcome(&result) {
+                Ok(Outcome::Decided(Verdict::Applied(_))) => *deleted += 1,
+                Ok(_) => {}
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        match failed {
+            // Others of them may have ended otherwise.
+            Some(failure) => Err(Failure::Unknown(failure.text().to_owned())),
+            None => Ok(()),
+        }
+    }
+}

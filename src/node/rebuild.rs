@@ -1,0 +1,276 @@
+//! Puts together what this node may have voted before its folder was lost.
+//!
+//! [`copied`] tells what to take over, and why; here the records of all other replicas of a range
+//! are read side by side, in the order of their keys. A silence in between costs a page, and not
+//! what came before.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{error, warn};
+
+use super::Node;
+use super::peers::Wanted;
+use crate::bytes::Key;
+use crate::logging;
+use crate::protocol::ring::NodeId;
+use crate::protocol::{Fence, Operation, Outcome, Record, Seen, VoteReply, takeover};
+use crate::storage::{Scan, Standing};
+use crate::transport::{Reply, Request};
+
+/// How long to wait before those that did not answer are asked again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long to wait before logging for which node this one waits.
+pub(super) const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// Asks until there is an answer; none if the node ends. Who did not answer is the error.
+pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, NodeId>) -> Option<T> {
+    let mut logged = None;
+    let mut tell_at = Instant::now() + TELL_AFTER;
+    while !node.ending() {
+        match ask() {
+            Ok(answer) => return Some(answer),
+            Err(missing)
+                if Instant::now() >= tell_at && logged.replace(missing) != Some(missing) =>
+            {
+                warn!(
+                    "{}: does not vote yet: waits for node {missing}, which does not answer, or \
+                     does not vote either",
+                    node.id
+                );
+                tell_at = Instant::now() + TELL_AFTER;
+            }
+            Err(_) => {}
+        }
+        node.pause(ASK_AGAIN);
+    }
+    None
+}
+
+/// Copies a range; none if the node ends before.
+///
+/// Where other replicas are given up, since their folders are lost, too, what the rest holds is taken for
+/// the truth: nobody is left who could choose it.
+pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) -> Option<()> {
+    let replicas = node.ring.replicas_of_range(range).iter().copied();
+    let others = replicas.filter(|other| *other != node.id);
+    let (lost, others): (Vec<_>, Vec<_>) = others.partition(|other| given_up.contains(other));
+    if !lost.is_empty() {
+        tell_loss(node, range, &lost, &others);
+    }
+    let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
+    let mut differing = Wanted::default();
+    loop {
+        for source in &mut sources {
+            source.fill(node)?;
+        }
+        let Some(key) = sources.iter().filter_map(Source::first).min().cloned() else {
+            return refresh(node, &others, &differing.take());
+        };
+        let records: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
+        node.stats.copied.add(1);
+        let agreed = if lost.is_empty() {
+            takeover::agreed(&records)
+        } else {
+            Some(takeover::highest(&records))
+        };
+        if let Some(record) = agreed {
+            node.store.absorb(&key, record);
+            continue;
+        }
+        let size = records.iter().map(Record::value_size).max();
+        if differing.add(key, size.unwrap_or_default()) {
+            refresh(node, &others, &differing.take())?;
+        }
+    }
+}
+
+/// Says what may be lost with the folders that are given up.
+fn tell_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
+    let owner = node.ring.replicas_of_range(range)[0];
+    let (own, lost) = (node.id, ids(lost));
+    if others.is_empty() {
+        return warn!(
+            "{own}: every folder of {owner}'s range was lost, here and on {lost}: all its keys are lost"
+        );
+    }
+    let others = ids(others);
+    warn!(
+        "{own}: takes what {others} holds of {owner}'s range for the truth. Lost are the writes that only \
+         {own} and {lost} had"
+    );
+}
+
+fn ids(nodes: &[NodeId]) -> String {
+    let ids: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+    ids.join(",")
+}
+
+impl Node {
+    /// Which other nodes are not waited for. They must be just those whose folders are lost, too: a copy
+    /// waits for everybody else, and what another one still holds need not be given up.
+    pub(super) fn check_given_up(&self, standings: &[(NodeId, Standing)]) -> &[NodeId] {
+        let ranges = self.ring.ranges_of(self.id).into_iter();
+        let replicas: BTreeSet<NodeId> = ranges
+            .flat_map(|range| self.ring.replicas_of_range(range))
+            .copied()
+            .collect();
+        let is_lost = |(peer, standing): &&(NodeId, Standing)| {
+            replicas.contains(peer) && *standing != Standing::Whole
+        };
+        let lost: Vec<NodeId> = standings.iter().filter(is_lost).map(|it| it.0).collect();
+        if lost == self.given_up {
+            return &self.given_up;
+        }
+        let option = match lost[..] {
+            [] => "without --give-up".to_owned(),
+            _ => format!("with --give-up {}", ids(&lost)),
+        };
+        let way_out = format!(
+            "the nodes that hold data of this one and lost their folders, too, are: {}. Only if the old \
+             folders cannot be brought back: start this node once {option}. It then takes what the others \
+             hold for the truth, and writes that only the lost folders had are gone",
+            if lost.is_empty() {
+                "none".to_owned()
+            } else {
+                ids(&lost)
+            }
+        );
+        if !self.given_up.is_empty() {
+            error!("{}: not started: {way_out}", self.id);
+            logging::exit(1);
+        }
+        error!("{}: cannot copy and does not vote: {way_out}", self.id);
+        &[]
+    }
+}
+
+/// The records of a range that one other replica holds.
+struct Source {
+    from: NodeId,
+    scan: Scan,
+    /// What has been read and not been taken yet.
+    page: VecDeque<(Key, Record)>,
+    is_last: bool,
+    fence: Fence,
+}
+
+impl Source {
+    fn new(from: NodeId, range: usize) -> Source {
+        Source {
+            from,
+            scan: Scan {
+                range,
+                buckets: None,
+                after: None,
+                states: true,
+            },
+            page: VecDeque::new(),
+            is_last: false,
+            fence: Fence::default(),
+        }
+    }
+
+    /// Reads on if nothing is left of what was read; none if the node ends before.
+    fn fill(&mut self, node: &Arc<Node>) -> Option<()> {
+        while self.page.is_empty() && !self.is_last {
+            let ask = || match node.ask_and_wait(self.from, Request::Scan(self.scan.clone())) {
+                Some(Reply::Page(page)) => Ok(page),
+                _ => Err(self.from),
+            };
+            let page = insist(node, ask)?;
+            // No faster than the disk.
+            if !node.store.disk_keeps_up() {
+                node.store.await_durable().ok()?;
+            }
+            node.store.absorb_fence(&page.fence);
+            self.fence = page.fence;
+            let entries = page.entries.into_iter();
+            self.page = entries
+                .filter_map(|entry| Some((entry.key, entry.record?)))
+                .collect();
+            self.is_last = page.next.is_none();
+            self.scan.after = page.next;
+        }
+        Some(())
+    }
+
+    fn first(&self) -> Option<&Key> {
+        self.page.front().map(|(key, _)| key)
+    }
+
+    /// Its record of a key that no source is past yet.
+    fn take(&mut self, key: &Key) -> Record {
+        let own = if self.first() == Some(key) {
+            self.page.pop_front()
+        } else {
+            None
+        };
+        own.map_or_else(|| self.fence.record(), |(_, record)| record)
+    }
+}
+
+/// Has the other replicas choose the states of these keys anew, and takes them over.
+fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
+    if keys.is_empty() {
+        return Some(());
+    }
+    let refresh = |key: &Key| Request::Coordinate {
+        key: key.clone(),
+        operation: Operation::Refresh,
+        seen: None,
+    };
+    let chosen = |reply| match reply {
+        Reply::Outcome(Outcome::Found { .. } | Outcome::Missing) => Some(()),
+        _ => None,
+    };
+    ask_about(node, *others.first()?, keys, refresh, chosen)?;
+    let record = |reply| match reply {
+        Reply::Vote(VoteReply::Seen(seen)) => Some(record_of(seen)),
+        _ => None,
+    };
+    let mut received = vec![Vec::new(); keys.len()];
+    for &other in others {
+        let records = ask_about(node, other, keys, Request::read, record)?;
+        received
+            .iter_mut()
+            .zip(records)
+            .for_each(|(all, one)| all.push(one));
+    }
+    for (key, records) in keys.iter().zip(&received) {
+        node.store.absorb(key, takeover::highest(records));
+    }
+    Some(())
+}
+
+/// What a read tells of a record. The promise is that of the accepted state at least.
+fn record_of(seen: Seen) -> Record {
+    Record {
+        promised: seen.ballot,
+        accepted: seen.accepted(),
+    }
+}
+
+/// Asks a peer about each of these keys until all is answered; none if the node ends before.
+fn ask_about<T>(
+    node: &Arc<Node>,
+    peer: NodeId,
+    keys: &[Key],
+    question: impl Fn(&Key) -> Request,
+    answer: impl Fn(Reply) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut answers: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+    insist(node, || {
+        let missing = || (0..keys.len()).filter(|&place| answers[place].is_none());
+        let places: Vec<usize> = missing().collect();
+        let questions = places.iter().map(|&place| question(&keys[place]));
+        let replies = node.ask_each(peer, questions.collect());
+        for (place, reply) in places.into_iter().zip(replies) {
+            answers[place] = reply.and_then(&answer);
+        }
+        let complete = answers.iter().all(Option::is_some);
+        complete.then_some(()).ok_or(peer)
+    })?;
+    answers.into_iter().collect()
+}

@@ -1,0 +1,290 @@
+//! What a key holds, and how one request changes it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Value;
+use crate::protocol::ring::NodeId;
+use crate::protocol::version::{Dot, VectorClock};
+use crate::testing::rules::{self, Rule};
+
+/// The content of a key: value or tombstone, with what it has absorbed.
+///
+/// - Along the chosen states of a key the clock only grows, strictly where the value changes,
+///   until a tombstone is dropped. What is [decided](State::decided) grows for ever.
+/// - No dot is both absorbed and refused.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// `None` is a tombstone, or a key that was never written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// The key's version.
+    pub clock: VectorClock,
+    /// The write that set the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Dot>,
+    /// For each origin its last request that was decided "no"; no part of the version.
+    #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
+    pub refusals: VectorClock,
+    /// For each origin, requests up to this number are refused, since a tombstone that was dropped
+    /// may contain them. No part of the version.
+    #[serde(
+        default,
+        skip_serializing_if = "VectorClock::is_empty",
+        alias = "before"
+    )]
+    pub floor: VectorClock,
+}
+
+/// What a client asks of a key: `f` in the terms of CASPaxos.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Put(Value),
+    /// Refused if there is no such key.
+    Delete,
+    /// Refused unless the key has exactly the expected version; `None` expects no such key.
+    CompareAndSet {
+        expected: Option<VectorClock>,
+        value: Value,
+    },
+}
+
+impl Change {
+    /// The value that it writes, if any.
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
+            Change::Delete => None,
+        }
+    }
+}
+
+/// How the replicas decided a change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Applied, which made this version; `None` if it has been overwritten since and the
+    /// version can no longer be told.
+    Applied(Option<VectorClock>),
+    /// The condition failed, and the key has this version; `None` if there is no such key.
+    Refused(Option<VectorClock>),
+    /// The condition failed in an earlier try. It has been met since, so that the version of now
+    /// would not tell why.
+    RefusedBefore,
+}
+
+/// What a change makes of a state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Absorbed {
+    /// Propose this state; once it is chosen, answer this verdict.
+    Into(State, Verdict),
+    /// Its origin gave it up and has made later ones since, or it is at or below the
+    /// [`State::floor`]. It was perhaps done, so nobody may be told that it was not.
+    Superseded,
+}
+
+impl State {
+    /// The version that a client sees; `None` where there is no such key.
+    pub fn version(&self) -> Option<VectorClock> {
+        self.value.as_ref().map(|_| self.clock.clone())
+    }
+
+    /// Up to which request of each origin everything is decided.
+    pub fn decided(&self) -> VectorClock {
+        let mut decided = VectorClock::default();
+        self.add_decided(&mut decided);
+        decided
+    }
+
+    /// Up to which of an origin's requests everything is [decided](State::decided).
+    pub fn decided_of(&self, origin: NodeId) -> u64 {
+        let clocks = [&self.clock, &self.refusals, &self.floor];
+        clocks
+            .map(|clock| clock.get(origin))
+            .into_iter()
+            .fold(0, u64::max)
+    }
+
+    /// Adds to a clock what is [decided](State::decided).
+    pub fn add_decided(&self, clock: &mut VectorClock) {
+        for decided in [&self.clock, &self.refusals, &self.floor] {
+            clock.merge(decided);
+        }
+    }
+
+    /// Absorbs one request, unless it has been decided already in an earlier try: the dot tells.
+    pub fn absorb(&self, dot: Dot, change: &Change) -> Absorbed {
+        if rules::holds(Rule::DotLookup) {
+            let absorbed = self.clock.get(dot.origin);
+            let refused = self.refusals.get(dot.origin);
+            let below_floor = self.floor.get(dot.origin) >= dot.sequence;
+            if below_floor || self.decided_of(dot.origin) > dot.sequence {
+                return Absorbed::Superseded;
+            }
+            if absorbed == dot.sequence {
+                let version = (self.last == Some(dot)).then(|| self.clock.clone());
+                return Absorbed::Into(self.clone(), Verdict::Applied(version));
+            }
+            if refused == dot.sequence {
+                return Absorbed::Into(self.clone(), self.refusal(change));
+            }
+        }
+        self.decide(dot, change)
+    }
+
+    /// What to tell of a refusal that was decided before.
+    fn refusal(&self, change: &Change) -> Verdict {
+        if self.meets(change) {
+            Verdict::RefusedBefore
+        } else {
+            Verdict::Refused(self.version())
+        }
+    }
+
+    /// Whether the condition of a change holds.
+    fn meets(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(_) => true,
+            Change::Delete => self.value.is_some(),
+            Change::CompareAndSet { expected, .. } => *expected == self.version(),
+        }
+    }
+
+    fn decide(&self, dot: Dot, change: &Change) -> Absorbed {
+        if !self.meets(change) {
+            let mut refused = self.clone();
+            if rules::holds(Rule::RefusalsRecorded) {
+                refused.refusals.set(dot);
+                refused.floor.remove(dot.origin);
+            }
+            return Absorbed::Into(refused, Verdict::Refused(self.version()));
+        }
+        let value = match change {
+            Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value.clone()),
+            Change::Delete => None,
+        };
+        let mut next = State {
+            value,
+            last: Some(dot),
+            ..self.clone()
+        };
+        next.clock.set(dot);
+        next.refusals.remove(dot.origin);
+        next.floor.remove(dot.origin);
+        let version = next.clock.clone();
+        Absorbed::Into(next, Verdict::Applied(Some(version)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ring::NodeId;
+
+    fn dot(origin: u32, sequence: u64) -> Dot {
+        Dot {
+            origin: NodeId(origin),
+            sequence,
+        }
+    }
+
+    fn clock(text: &str) -> VectorClock {
+        text.parse().unwrap()
+    }
+
+    fn put(value: &str) -> Change {
+        Change::Put(value.into())
+    }
+
+    fn after(state: &State, dot: Dot, change: &Change) -> (State, Verdict) {
+        match state.absorb(dot, change) {
+            Absorbed::Into(state, verdict) => (state, verdict),
+            Absorbed::Superseded => panic!("superseded"),
+        }
+    }
+
+    #[test]
+    fn a_write_is_absorbed_once_and_its_retry_told_the_same() {
+        let (one, verdict) = after(&State::default(), dot(1, 5), &put("a"));
+        assert_eq!(verdict, Verdict::Applied(Some(clock("1:5"))));
+        assert_eq!(after(&one, dot(1, 5), &put("a")), (one.clone(), verdict));
+    }
+
+    #[test]
+    fn the_retry_of_an_overwritten_write_changes_nothing_and_cannot_tell_its_version() {
+        let (one, _) = after(&State::default(), dot(1, 5), &put("a"));
+        let (two, _) = after(&one, dot(2, 1), &put("b"));
+        assert_eq!(
+            after(&two, dot(1, 5), &put("a")),
+            (two.clone(), Verdict::Applied(None))
+        );
+    }
+
+    #[test]
+    fn a_request_that_its_origin_gave_up_is_dropped() {
+        let (one, _) = after(&State::default(), dot(1, 5), &put("a"));
+        assert_eq!(one.absorb(dot(1, 4), &put("b")), Absorbed::Superseded);
+        let (refused, _) = after(&State::default(), dot(1, 7), &Change::Delete);
+        assert_eq!(refused.absorb(dot(1, 6), &put("b")), Absorbed::Superseded);
+    }
+
+    #[test]
+    fn a_refusal_stays_a_refusal_when_its_condition_is_met_later() {
+        let expected = Some(clock("2:1"));
+        let swap = Change::CompareAndSet {
+            expected,
+            value: "new".into(),
+        };
+        let (refused, verdict) = after(&State::default(), dot(1, 1), &swap);
+        assert_eq!(verdict, Verdict::Refused(None));
+        assert_eq!(refused.clock, VectorClock::default());
+        let (met, _) = after(&refused, dot(2, 1), &put("x"));
+        let (still, verdict) = after(&met, dot(1, 1), &swap);
+        assert_eq!((still, verdict), (met, Verdict::RefusedBefore));
+    }
+
+    #[test]
+    fn a_request_at_or_below_the_floor_is_superseded() {
+        let new = State {
+            floor: clock("1:5,2:8"),
+            ..State::default()
+        };
+        assert_eq!(new.absorb(dot(1, 5), &put("a")), Absorbed::Superseded);
+        assert_eq!(new.absorb(dot(2, 3), &Change::Delete), Absorbed::Superseded);
+        let (one, verdict) = after(&new, dot(1, 6), &put("a"));
+        assert_eq!(verdict, Verdict::Applied(Some(clock("1:6"))));
+        assert_eq!(one.decided(), clock("1:6,2:8"));
+        assert_eq!(one.floor, clock("2:8"));
+        let (refused, _) = after(&new, dot(2, 9), &Change::Delete);
+        assert_eq!(refused.decided(), clock("1:5,2:9"));
+    }
+
+    #[test]
+    fn a_later_write_of_the_same_origin_clears_its_refusal() {
+        let (refused, _) = after(&State::default(), dot(1, 1), &Change::Delete);
+        let (next, _) = after(&refused, dot(1, 2), &put("x"));
+        assert!(next.refusals.is_empty());
+    }
+
+    #[test]
+    fn compare_and_set_and_delete_look_at_the_version() {
+        let create = Change::CompareAndSet {
+            expected: None,
+            value: "a".into(),
+        };
+        let (one, verdict) = after(&State::default(), dot(1, 1), &create);
+        assert_eq!(verdict, Verdict::Applied(Some(clock("1:1"))));
+        let (same, verdict) = after(&one, dot(1, 2), &create);
+        assert_eq!(verdict, Verdict::Refused(Some(clock("1:1"))));
+        assert_eq!(same.value, one.value);
+        let (gone, verdict) = after(&one, dot(2, 3), &Change::Delete);
+        assert_eq!(verdict, Verdict::Applied(Some(clock("1:1,2:3"))));
+        assert_eq!(gone.version(), None);
+        assert_eq!(
+            after(&gone, dot(1, 4), &Change::Delete).1,
+            Verdict::Refused(None)
+        );
+        let (again, _) = after(&gone, dot(1, 4), &create);
+        assert_eq!(again.version(), Some(clock("1:4,2:3")));
+    }
+}
