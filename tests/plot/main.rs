@@ -1,4 +1,5 @@
-//! The plots of `report/evaluation.md`: `./run.sh plot`. Plain `cargo test` makes short ones.
+//! The plots of `report/evaluation.md`, and the ring of `report/README.md`: `./run.sh plot`. Plain
+//! `cargo test` makes short ones.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,6 +9,7 @@ mod load;
 mod options;
 mod picture;
 mod recovery;
+mod ring;
 mod timeline;
 mod window;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             print!("{HELP}");
             Ok(())
         }
+        What::Ring(options) => draw_ring(&options),
         What::Plots(options) => plot(&options),
     });
     match done {
@@ -38,8 +41,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn plot(options: &Options) -> Result<(), Box<dyn Error>> {
+/// Draws the ring beside the folder of the measurements, since it measures nothing.
+fn draw_ring(options: &Options) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&options.out)?;
+    let file = options.out.with_file_name("ring.svg");
+    fs::write(&file, ring::draw())?;
+    println!("the ring is in {}", file.display());
+    Ok(())
+}
+
+fn plot(options: &Options) -> Result<(), Box<dyn Error>> {
+    draw_ring(options)?;
     println!("{}", machine());
     for (name, kind) in [("crash.svg", Kind::Crash), ("pause.svg", Kind::Pause)] {
         let timeline = Timeline::measure(kind, options);

@@ -11,6 +11,7 @@ Measures five nodes of its own on this machine, prints the figures, and draws th
   crash.svg      requests per second and how long they took, through the crash and return of a node
   pause.svg      the same, through a pause of the coordinator of all the keys
   recovery.svg   how long a returned node takes to have the writes that it missed, by their number
+  ring.svg       the ring of the course and where one key lives; beside FOLDER, since it measures nothing
 
 usage: ./run.sh plot [options]
 
@@ -18,6 +19,7 @@ usage: ./run.sh plot [options]
                    missed writes for each second, and one run for every four, three at most
   --seed N         the same seed draws the same requests; 1 by default
   --out FOLDER     report/plots by default
+  --ring           draw only ring.svg, which takes no nodes and no time
 
 Leave the machine alone meanwhile.
 ";
@@ -33,6 +35,7 @@ pub enum What {
     /// Another target's tests.
     Nothing,
     Help,
+    Ring(Options),
     Plots(Options),
 }
 
@@ -46,11 +49,13 @@ impl What {
             seed: 1,
             out: PathBuf::from("target/plots"),
         };
+        let mut ring_only = false;
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("secs") => options.secs = parser.value()?.parse()?,
                 Arg::Long("seed") => options.seed = parser.value()?.parse()?,
                 Arg::Long("out") => options.out = parser.value()?.into(),
+                Arg::Long("ring") => ring_only = true,
                 Arg::Long("help") | Arg::Short('h') => return Ok(What::Help),
                 // `cargo test NAME` looks in every target for tests of that name.
                 Arg::Value(_) => return Ok(What::Nothing),
@@ -62,6 +67,9 @@ impl What {
         if options.secs == 0 {
             return Err("--secs is at least 1".into());
         }
-        Ok(What::Plots(options))
+        Ok(match ring_only {
+            true => What::Ring(options),
+            false => What::Plots(options),
+        })
     }
 }
