@@ -11,8 +11,9 @@ use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{Change, Operation, VoteRequest};
 use simple_dynamo::storage::Start;
-use simple_dynamo::transport::acquaintance::{Acquaintance, Introduction};
+use simple_dynamo::transport::acquaintance::Acquaintance;
 use simple_dynamo::transport::link::{Answer, Settings};
+use simple_dynamo::transport::message::Introduction;
 use simple_dynamo::transport::message::{Welcome, line};
 use simple_dynamo::transport::{Link, Request};
 

@@ -20,9 +20,9 @@ use crate::protocol::ring::NodeId;
 use crate::storage::{Start, StorageId};
 use crate::testing::rules::{self, Rule};
 use crate::transport;
-use crate::transport::acquaintance::{Acquaintance, Introduction};
+use crate::transport::acquaintance::Acquaintance;
 use crate::transport::link::Answer;
-use crate::transport::message::{Known, Recognition, Resumed, Welcome};
+use crate::transport::message::{Introduction, Known, Recognition, Resumed, Welcome};
 use crate::transport::{Reply, Request, Respond};
 
 /// How many introductions may wait for the thread: each node makes one at a time.

@@ -7,11 +7,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
-use super::recovery;
+use super::files::{self, IDENTITY};
 use crate::protocol::ring::NodeId;
-
-/// The name of its file.
-pub(super) const FILE: &str = "identity.json";
 
 /// A random name for one life of a data folder. A node that comes back with another one has
 /// forgotten its votes.
@@ -135,15 +132,15 @@ impl Identity {
     /// [`io::ErrorKind::InvalidData`] if it cannot be read, or if there are data without it.
     pub fn open(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<Identity> {
         let names = disk.list()?;
-        if names.iter().any(|name| name == FILE) {
-            let content = disk.read(FILE)?;
+        if names.iter().any(|name| name == IDENTITY) {
+            let content = disk.read(IDENTITY)?;
             return serde_json::from_slice(&content).map_err(|error| {
-                let text = format!("{FILE} cannot be read: {error}. {REBUILD}");
+                let text = format!("{IDENTITY} cannot be read: {error}. {REBUILD}");
                 io::Error::new(io::ErrorKind::InvalidData, text)
             });
         }
-        if names.iter().any(|name| recovery::is_data(name)) {
-            let text = format!("there are data here, but no {FILE}. {REBUILD}");
+        if names.iter().any(|name| files::is_data(name)) {
+            let text = format!("there are data here, but no {IDENTITY}. {REBUILD}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let identity = Identity::of_empty(node, cluster, Standing::New);
@@ -181,7 +178,7 @@ impl Identity {
 
     /// Makes the identity durable.
     pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
-        disk::replace(disk, FILE, &serde_json::to_vec_pretty(self)?)
+        disk::replace(disk, IDENTITY, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Empties a folder of the node's, and notes that what it held is lost.
@@ -192,8 +189,8 @@ impl Identity {
     /// [`io::ErrorKind::InvalidInput`] if the folder is another node's.
     pub fn discard(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<()> {
         let names = disk.list()?;
-        let before: Option<Identity> = match names.iter().any(|name| name == FILE) {
-            true => serde_json::from_slice(&disk.read(FILE)?).ok(),
+        let before: Option<Identity> = match names.iter().any(|name| name == IDENTITY) {
+            true => serde_json::from_slice(&disk.read(IDENTITY)?).ok(),
             false => None,
         };
         if let Some(other) = before.as_ref().filter(|before| before.node != node) {
@@ -207,7 +204,7 @@ impl Identity {
             lost.starts = before.starts;
         }
         lost.save(disk)?;
-        for name in names.iter().filter(|name| recovery::is_data(name)) {
+        for name in names.iter().filter(|name| files::is_data(name)) {
             disk.remove(name)?;
         }
         disk.sync_folder()

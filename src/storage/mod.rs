@@ -10,12 +10,15 @@
 //!   nobody knows what is on the disk.
 //! - Damage stops the start: a replica that may have forgotten a vote must not vote.
 
+mod digests;
 pub mod disk;
+mod entry;
+pub mod files;
 pub mod frame;
 pub mod identity;
 pub mod log;
 mod open;
-mod pages;
+pub mod pages;
 mod preallocation;
 mod progress;
 pub mod records;
@@ -33,8 +36,8 @@ use crossbeam_channel::bounded;
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
 pub use log::{Hooks, Position, SyncMode};
 pub use open::OpenError;
+pub use pages::{Entry, Page, Scan};
 pub use progress::Progress;
-pub use records::{Page, Scan};
 
 use crate::bytes::Key;
 use crate::lock;
@@ -43,9 +46,9 @@ use crate::protocol::{Ballot, Record, Seen, State, Update, VoteReply, VoteReques
 use crate::testing::faults::{self, Point};
 use crate::testing::rules::{self, Rule};
 use disk::Disk;
+use entry::LogEntry;
 use log::{Callback, GroupCommit, Lsn};
 use records::Records;
-use recovery::Line;
 
 /// Zeros that are written ahead of the log, in bytes: few enough that a sync with them is quick.
 const LOG_AHEAD: usize = 512 << 10;
@@ -130,7 +133,7 @@ impl Store {
     }
 
     fn write(&self, records: &mut Records, key: &Key, update: Update) -> Lsn {
-        let line = Line::Vote {
+        let line = LogEntry::Vote {
             key: key.clone(),
             update: update.clone(),
         };
@@ -172,7 +175,9 @@ impl Store {
     /// Reserves sequence numbers; `then` runs once that is durable.
     pub fn reserve(&self, upto: u64, then: Callback) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
-        let lsn = self.commit.append(|log| Line::Sequences(upto).encode(log));
+        let lsn = self
+            .commit
+            .append(|log| LogEntry::Sequences(upto).encode(log));
         self.commit.when_durable(lsn, then);
     }
 
@@ -280,7 +285,7 @@ impl Store {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let log = self
             .disk
-            .create(&recovery::log_name(generation), self.log_ahead)?;
+            .create(&files::log_name(generation), self.log_ahead)?;
         faults::pass(Point::SnapshotLogCreated);
         self.disk.sync_folder()?;
         self.generation.store(generation, Ordering::Relaxed);

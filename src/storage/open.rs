@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::disk::Disk;
+use super::files;
 use super::frame::Broken;
 use super::identity::{Identity, REBUILD, Standing};
 use super::log::{GroupCommit, Hooks, SyncMode};
@@ -92,20 +93,17 @@ impl Store {
             identity.logs_end = true;
             identity.save(disk.as_ref())?;
         }
-        let first = recovery::FIRST_GENERATION;
+        let first = files::FIRST_GENERATION;
         if identity.standing == Standing::Whole && recovered.generation == first {
             // Whoever has voted has at least one log.
-            return Err(OpenError::damaged(
-                &recovery::log_name(first),
-                Broken::Missing,
-            ));
+            return Err(OpenError::damaged(&files::log_name(first), Broken::Missing));
         }
         // What is not synced gains nothing by them.
         let log_ahead = match sync {
             SyncMode::Always => LOG_AHEAD,
             SyncMode::Os => 0,
         };
-        let log = disk.create(&recovery::log_name(recovered.generation), log_ahead)?;
+        let log = disk.create(&files::log_name(recovered.generation), log_ahead)?;
         disk.sync_folder()?;
         Ok(Store {
             node,

@@ -5,49 +5,20 @@ use std::mem;
 use std::sync::Arc;
 
 use log::{info, warn};
-use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
+use super::entry::LogEntry;
+use super::files::{
+    FIRST_GENERATION, generations, is_unfinished, log_name, remove_before, snapshot_name,
+};
 use super::frame::{self, Broken, Frames};
-use super::identity::{self, Identity};
+use super::identity::Identity;
 use super::log::Position;
 use super::records::Records;
 use super::{OpenError, Progress};
-use crate::bytes::Key;
+use crate::protocol::Update;
 use crate::protocol::ring::Ring;
-use crate::protocol::{Ballot, Fence, Record, Update};
-use crate::testing::faults::{self, Point};
-
-/// One line of the log or of a snapshot.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Line {
-    /// A vote: in the log.
-    Vote { key: Key, update: Update },
-    /// A whole record: in a snapshot.
-    Record { key: Key, record: Record },
-    /// A tombstone that every replica of its key holds or is past, or a promise alone, at
-    /// [`Ballot::ZERO`]: in the log.
-    Dropped { key: Key, ballot: Ballot },
-    /// What stands for the keys that were dropped.
-    Fence(Fence),
-    /// This node may number its writes up to here.
-    Sequences(u64),
-    /// The last line of a snapshot, with the number of its records.
-    End(u64),
-}
-
-impl Line {
-    /// Appends the line to `out`, with its line feed.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        serde_json::to_writer(&mut *out, self)
-            .expect("maps have text keys, and a vector takes all");
-        out.push(b'\n');
-    }
-}
-
-/// The generation of a new folder's log.
-pub const FIRST_GENERATION: u64 = 1;
+use crate::testing::faults;
 
 /// What a folder held.
 pub struct Recovered {
@@ -60,58 +31,6 @@ pub struct Recovered {
     pub log_bytes: u64,
     /// How far the logs were written.
     pub position: Position,
-}
-
-/// The log that votes of one generation go to.
-pub fn log_name(generation: u64) -> String {
-    name("log", generation)
-}
-
-/// The snapshot that stands for all logs before `generation`.
-pub fn snapshot_name(generation: u64) -> String {
-    name("snapshot", generation)
-}
-
-fn name(kind: &str, generation: u64) -> String {
-    format!("{kind}.{generation:06}")
-}
-
-/// Whether a file is a log or a snapshot, finished or not.
-pub fn is_data(name: &str) -> bool {
-    let name = [name.strip_suffix(".tmp").unwrap_or(name).to_owned()];
-    !generations(&name, "log").is_empty() || !generations(&name, "snapshot").is_empty()
-}
-
-/// Whether a file is one of ours that a crash left half written.
-fn is_unfinished(name: &str) -> bool {
-    let whole = name.strip_suffix(".tmp");
-    whole.is_some_and(|whole| whole == identity::FILE || is_data(whole))
-}
-
-/// A file with any other name, such as `log.1`, is somebody's own, and nobody's business here.
-fn generations(names: &[String], kind: &str) -> Vec<u64> {
-    let generation = |file: &String| {
-        let generation = file.strip_prefix(kind)?.strip_prefix('.')?.parse().ok()?;
-        (*file == name(kind, generation)).then_some(generation)
-    };
-    let mut found: Vec<u64> = names.iter().filter_map(generation).collect();
-    found.sort_unstable();
-    found
-}
-
-/// Removes the logs and snapshots that the snapshot of this generation stands for.
-pub fn remove_before(disk: &dyn Disk, generation: u64) -> io::Result<()> {
-    let names = disk.list()?;
-    let obsolete = |kind| {
-        let found = generations(&names, kind).into_iter();
-        found.filter(|old| *old < generation)
-    };
-    let logs = obsolete("log").map(log_name);
-    for name in logs.chain(obsolete("snapshot").map(snapshot_name)) {
-        disk.remove(&name)?;
-        faults::pass(Point::SnapshotOldRemoved);
-    }
-    Ok(())
 }
 
 /// Reads everything back, cuts a torn tail off, and removes what a crash left half done.
@@ -257,7 +176,7 @@ impl Recovered {
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
         {
-            let line: Line = serde_json::from_slice(line).map_err(|error| {
+            let line: LogEntry = serde_json::from_slice(line).map_err(|error| {
                 let text = format!(
                     "{name}: a line with a good checksum is not understood: {error}. If a newer \
                      release wrote it start that one; otherwise start once with --rebuild"
@@ -265,8 +184,8 @@ impl Recovered {
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
             match line {
-                Line::Vote { key, update } => self.records.apply(&key, update, 0),
-                Line::Record { key, record } => {
+                LogEntry::Vote { key, update } => self.records.apply(&key, update, 0),
+                LogEntry::Record { key, record } => {
                     // A record without a value is one more in a set.
                     if let Some(accepted) = record.accepted {
                         self.records.apply(&key, Update::Accept(accepted), 0);
@@ -274,10 +193,10 @@ impl Recovered {
                     self.records
                         .apply(&key, Update::Promise(record.promised), 0);
                 }
-                Line::Dropped { key, ballot } => self.records.drop_tombstone(&key, ballot, 0),
-                Line::Fence(fence) => self.records.merge_fence(&fence, 0),
-                Line::Sequences(upto) => self.sequences = self.sequences.max(upto),
-                Line::End(count) => return Ok(count == self.records.count() as u64),
+                LogEntry::Dropped { key, ballot } => self.records.drop_tombstone(&key, ballot, 0),
+                LogEntry::Fence(fence) => self.records.merge_fence(&fence, 0),
+                LogEntry::Sequences(upto) => self.sequences = self.sequences.max(upto),
+                LogEntry::End(count) => return Ok(count == self.records.count() as u64),
             }
         }
         Ok(false)

@@ -9,9 +9,10 @@ use std::io;
 use std::sync::Mutex;
 
 use super::disk::{Appender, Disk};
+use super::entry::LogEntry;
+use super::files::{self, snapshot_name};
 use super::frame;
 use super::records::Records;
-use super::recovery::{self, Line, snapshot_name};
 use crate::lock;
 use crate::testing::faults::{self, Point};
 
@@ -39,7 +40,7 @@ pub fn write(
     faults::pass(Point::SnapshotRenamed);
     disk.sync_folder()?;
     faults::pass(Point::SnapshotDurable);
-    recovery::remove_before(disk, generation)?;
+    files::remove_before(disk, generation)?;
     Ok(bytes)
 }
 
@@ -51,7 +52,7 @@ fn write_temporary(
     log_is_durable: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut file = disk.create(name, 0)?;
-    let mut bytes = append(file.as_mut(), &[Line::Sequences(sequences)])?;
+    let mut bytes = append(file.as_mut(), &[LogEntry::Sequences(sequences)])?;
     let mut last = None;
     let mut count = 0;
     loop {
@@ -61,13 +62,16 @@ fn write_temporary(
         count += chunk.len() as u64;
         let lines: Vec<_> = chunk
             .into_iter()
-            .map(|(key, record)| Line::Record { key, record })
+            .map(|(key, record)| LogEntry::Record { key, record })
             .collect();
         bytes += append(file.as_mut(), &lines)?;
     }
     // After the records: what has been dropped meanwhile is in none of them.
     let fence = lock(records).fence().clone();
-    bytes += append(file.as_mut(), &[Line::Fence(fence), Line::End(count)])?;
+    bytes += append(
+        file.as_mut(),
+        &[LogEntry::Fence(fence), LogEntry::End(count)],
+    )?;
     // A drop that is shown here and lost from the log would leave there what came before it.
     log_is_durable()?;
     faults::pass(Point::SnapshotWritten);
@@ -76,7 +80,7 @@ fn write_temporary(
     Ok(bytes)
 }
 
-fn append(file: &mut dyn Appender, lines: &[Line]) -> io::Result<u64> {
+fn append(file: &mut dyn Appender, lines: &[LogEntry]) -> io::Result<u64> {
     let mut payload = Vec::new();
     lines.iter().for_each(|line| line.encode(&mut payload));
     let mut framed = Vec::new();

@@ -8,7 +8,7 @@ use crate::lock;
 use crate::protocol::{Accepted, Ballot, Fence, Record};
 
 use super::Store;
-use super::recovery::Line;
+use super::entry::LogEntry;
 
 impl Store {
     /// How many keys have a record, and how many of these hold no value.
@@ -56,7 +56,7 @@ impl Store {
         let mut records = lock(&self.records);
         for (key, ballot) in dropped {
             if records.has_tombstone(&key, ballot) {
-                let line = Line::Dropped {
+                let line = LogEntry::Dropped {
                     key: key.clone(),
                     ballot,
                 };
@@ -70,7 +70,7 @@ impl Store {
     /// [`Store::absorb`] is.
     pub fn absorb_fence(&self, fence: &Fence) {
         let mut records = lock(&self.records);
-        let line = Line::Fence(fence.clone());
+        let line = LogEntry::Fence(fence.clone());
         let lsn = self.commit.append(|log| line.encode(log));
         records.merge_fence(fence, lsn);
     }

@@ -1,19 +1,7 @@
 //! How two nodes make each other's acquaintance, at the start of each connection between them.
 
-use serde::{Deserialize, Serialize};
-
-use super::message::Welcome;
+use super::message::{Introduction, Welcome};
 use crate::protocol::ring::NodeId;
-use crate::storage::{ClusterId, Start};
-
-/// What a process says of itself.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Introduction {
-    pub start: Start,
-    /// Of which cluster it is, if that is agreed on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_id: Option<ClusterId>,
-}
 
 /// The node that links and inbound connections belong to.
 pub trait Acquaintance: Send + Sync {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::acquaintance::Introduction;
 use crate::bytes::{Bytes, Key};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
@@ -18,6 +17,15 @@ use crate::transport::Outgoing;
 
 /// Raised whenever nodes of two versions would misunderstand each other.
 pub const PROTOCOL: u32 = 6;
+
+/// What a process says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Introduction {
+    pub start: Start,
+    /// Of which cluster it is, if that is agreed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+}
 
 /// The longest line, in bytes: a page of 1 MiB of records and one more, with the largest key and
 /// value, which take some 3 MiB.

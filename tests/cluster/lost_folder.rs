@@ -9,8 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Record, State, Why};
+use simple_dynamo::storage::Entry;
 use simple_dynamo::storage::log::Position;
-use simple_dynamo::storage::records::Entry;
 use simple_dynamo::storage::{Page, Standing};
 use simple_dynamo::transport::message::{Known, Recognition, Reply, Request};
 

@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 
 use simple_dynamo::config::Config;
-use simple_dynamo::ring::Position;
+use simple_dynamo::protocol::ring::Position;
 
 use crate::support::svg::{Anchor, Place, Svg};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use simple_dynamo::config::Config;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::storage::Start;
-use simple_dynamo::transport::acquaintance::Introduction;
+use simple_dynamo::transport::message::Introduction;
 use simple_dynamo::transport::message::{
     Ask, Hello, PROTOCOL, Reply, Request, Tell, Welcome, line,
 };

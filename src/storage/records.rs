@@ -1,64 +1,48 @@
-//! The records in memory, and the digests that anti-entropy compares.
-
-mod pages;
+//! The records in memory: one ordered map.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use sha1::{Digest, Sha1};
-
-pub use pages::{Entry, Page, Scan};
-
+use super::digests::{Digests, Place, digest};
 use super::log::Lsn;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::version::VectorClock;
 use crate::protocol::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
 
-/// How many buckets the keys of a range are spread over.
-pub const BUCKETS: usize = 1024;
-
 /// All records of this node.
 #[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
     /// A tree, which never moves much at a time: of a hash table that grows everybody would wait.
-    slots: BTreeMap<Key, Slot>,
+    pub(super) slots: BTreeMap<Key, Slot>,
     /// Which of them hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
     bytes: usize,
-    fence: Fence,
+    pub(super) fence: Fence,
     /// Per origin the highest number of a write that any state here has ever told of.
     numbers: VectorClock,
     /// The record of every key that has none, and the log entry after which it is durable.
-    absent: (Record, Lsn),
-    /// Per range and bucket the exclusive or of the digests of its keys.
-    digests: Vec<Vec<u64>>,
+    pub(super) absent: (Record, Lsn),
+    digests: Digests,
 }
 
 #[derive(Clone)]
-struct Slot {
-    record: Record,
+pub(super) struct Slot {
+    pub(super) record: Record,
     /// The log entry after which all of the record is durable.
-    lsn: Lsn,
-    place: Place,
+    pub(super) lsn: Lsn,
+    pub(super) place: Place,
     /// That of its accepted ballot; see [`digest`].
     digest: u64,
 }
 
-/// Where anti-entropy looks for a key.
-#[derive(Clone, Copy)]
-struct Place {
-    range: u16,
-    bucket: u16,
-}
-
 impl Records {
     pub fn new(ring: Arc<Ring>) -> Records {
-        let digests = vec![vec![0; BUCKETS]; ring.members().len()];
         Records {
+            digests: Digests::new(ring.members().len()),
             ring,
             slots: BTreeMap::new(),
             tombstones: BTreeSet::new(),
@@ -66,7 +50,6 @@ impl Records {
             fence: Fence::default(),
             numbers: VectorClock::default(),
             absent: (Record::default(), 0),
-            digests,
         }
     }
 
@@ -104,10 +87,7 @@ impl Records {
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
         let slot = self.slots.entry(key.clone()).or_insert_with(|| {
             let position = Position::of(key.as_slice());
-            let place = Place {
-                range: self.ring.range_at(position) as u16,
-                bucket: position.low_bits() % BUCKETS as u16,
-            };
+            let place = Place::new(self.ring.range_at(position), position);
             self.bytes += memory(key, &self.absent.0);
             Slot {
                 record: self.absent.0.clone(),
@@ -131,9 +111,8 @@ impl Records {
             "no ballot ever decreases"
         );
         if after != before {
-            let Place { range, bucket } = slot.place;
             let digest = digest(key, after);
-            self.digests[range as usize][bucket as usize] ^= slot.digest ^ digest;
+            self.digests.replace(slot.place, slot.digest, digest);
             slot.digest = digest;
         }
         if slot.record.has_value() {
@@ -159,8 +138,7 @@ impl Records {
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
             self.bytes -= memory(key, &slot.record);
-            let Place { range, bucket } = slot.place;
-            self.digests[range as usize][bucket as usize] ^= slot.digest;
+            self.digests.replace(slot.place, slot.digest, 0);
         }
     }
 
@@ -204,7 +182,7 @@ impl Records {
 
     /// The digests of a range's buckets: equal on two replicas when all their accepted ballots are.
     pub fn digests(&self, range: usize) -> &[u64] {
-        &self.digests[range]
+        self.digests.of_range(range)
     }
 }
 
@@ -221,24 +199,11 @@ fn memory(key: &Key, record: &Record) -> usize {
     AROUND + key.len() + content
 }
 
-/// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
-fn digest(key: &Key, ballot: Ballot) -> u64 {
-    if ballot == Ballot::ZERO {
-        return 0;
-    }
-    let hash = Sha1::new()
-        .chain_update(ballot.round.to_be_bytes())
-        .chain_update(ballot.node.0.to_be_bytes())
-        .chain_update(ballot.step.to_be_bytes())
-        .chain_update(key.as_slice())
-        .finalize();
-    u64::from_be_bytes(*hash.first_chunk().expect("a SHA-1 hash has 20 bytes"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::{Accepted, State};
+    use crate::storage::Scan;
 
     fn records() -> Records {
         Records::new(Arc::new(Ring::new([1, 2, 3].map(NodeId), 3)))
