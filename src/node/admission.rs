@@ -8,7 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::bytes::MAX_VALUE;
+use super::Node;
+use super::drive::Ended;
+use crate::bytes::{Bytes, LARGE, MAX_VALUE};
+use crate::error::Failure;
+use crate::protocol::Change;
 use crate::{lock, wait_for};
 
 /// How many bytes of large values are under way at a time: the largest one, and more would only wait
@@ -72,6 +76,27 @@ impl Admission {
             admission: self.clone(),
             bytes,
         })
+    }
+}
+
+impl Node {
+    /// Lets a client's request wait for its turn if it has a large value. If that does not come within half
+    /// of the time that a request may take, the request ends here, and none is returned.
+    pub(super) fn admit(&self, change: Option<&Change>, ended: Ended) -> Option<Ended> {
+        let bytes = change.and_then(Change::value).map_or(0, Bytes::len);
+        if bytes <= LARGE {
+            return Some(ended);
+        }
+        let patience = self.config.request_deadline() / 2;
+        let Some(admitted) = self.admission.admit(bytes, patience) else {
+            let text = "too many large values are written at once; try again later";
+            ended(Err(Failure::Busy(text.to_owned())));
+            return None;
+        };
+        Some(Box::new(move |result| {
+            drop(admitted);
+            ended(result);
+        }))
     }
 }
 

@@ -17,7 +17,7 @@ use super::Node;
 use crate::bytes::{Key, MAX_KEY};
 use crate::lock;
 use crate::protocol::ring::{NodeId, Position, Ring};
-use crate::protocol::{Change, Operation, Outcome, Why};
+use crate::protocol::{Change, Operation};
 use crate::transport::Request;
 
 /// A full node takes more once this part of what it may hold is free again, so that it does not
@@ -145,21 +145,15 @@ impl Node {
                 );
             }
         }
-        let peers = self.links.keys().copied();
+        let peers = self.peers.ids();
         for peer in self.capacity.take_untold(full != before, peers) {
-            self.links[&peer].tell(Request::Full(full));
+            self.peers[peer].tell(Request::Full(full));
         }
-    }
-
-    /// How an operation ends for which there is no room, before this node coordinates it.
-    pub(super) fn turn_away(&self, key: &Key, operation: &Operation) -> Option<Outcome> {
-        let full = self.replica_without_capacity(key, operation)?;
-        Some(Outcome::not_done(Why::Full(full)))
     }
 
     /// The replica that has no room for what an operation may add, if there is one. One without a
     /// connection is not counted: it is away, and does not grow.
-    fn replica_without_capacity(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
+    pub(super) fn full_replica(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
         let Operation::Write { dot, change } = operation else {
             return None;
         };
@@ -168,8 +162,8 @@ impl Node {
         }
         let lacks = |node: &&NodeId| {
             let away = || {
-                self.links
-                    .get(node)
+                self.peers
+                    .get(**node)
                     .is_some_and(|link| !link.has_connection())
             };
             self.capacity.is_full(**node) && !away()

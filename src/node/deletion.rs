@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::Node;
+use super::drive::outcome;
 use super::listing::Emit;
-use super::peers::outcome;
 use crate::bytes::Key;
 use crate::error::Failure;
-use crate::protocol::origin::Action;
 use crate::protocol::{Change, Outcome, Verdict};
 use crate::transport;
 
@@ -44,7 +43,7 @@ impl Node {
 
     /// Deletes these keys together, and counts those that there still were.
     fn delete(self: &Arc<Node>, keys: Vec<Key>, deleted: &mut u64) -> Result<(), Failure> {
-        let delete = |key| self.begin(key, Action::Change(Change::Delete));
+        let delete = |key| self.begin(key, Some(Change::Delete));
         let begun: Vec<_> = transport::batch(|| keys.into_iter().map(delete).collect());
         let mut failed = None;
         for result in begun {

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
 use super::Node;
-use super::peers::outcome;
+use super::drive::outcome;
 use crate::bytes::{Key, Value};
 use crate::error::Failure;
-use crate::protocol::origin::Action;
 use crate::protocol::ring::NodeId;
 use crate::protocol::version::VectorClock;
 use crate::protocol::{Accepted, Ballot, Outcome, Record, Why};
@@ -55,7 +53,7 @@ impl Node {
             )));
         }
         let deadline = self.config.request_deadline();
-        let suspects = || self.suspects();
+        let suspects = || self.peers.suspects();
         let missing = self
             .anti_entropy
             .compare_all_within(deadline, &self.ring, suspects);
@@ -122,9 +120,9 @@ impl Node {
         let until = Instant::now() + self.config.request_deadline();
         let mut most = 0;
         loop {
-            let lost_folders = self.lost_folders.load(Ordering::SeqCst);
+            let lost_folders = self.introductions.lost_folders();
             let mut pages = self.ask_for_pages(range, after, until);
-            if self.lost_folders.load(Ordering::SeqCst) != lost_folders {
+            if self.introductions.lost_folders() != lost_folders {
                 // One of them may be of a life that is over: what it tells together with another,
                 // taken in since, the two have never held at a time.
                 pages.clear();
@@ -163,7 +161,7 @@ impl Node {
                 if *replica == self.id && self.votes() && self.store.pages_may_wait() {
                     self.store
                         .scan(&scan, move |page| drop(sender.send(Some(page))));
-                } else if let Some(link) = self.links.get(replica) {
+                } else if let Some(link) = self.peers.get(*replica) {
                     link.ask(Request::Scan(scan.clone()), move |answer| {
                         let page = match answer {
                             Answer::Reply(Reply::Page(page)) => Some(page),
@@ -182,7 +180,7 @@ impl Node {
             pages.extend(answer);
             // A suspect is not waited for.
             let missing = replicas.len() - pages.len();
-            let suspects = self.suspects();
+            let suspects = self.peers.suspects();
             let silent = replicas
                 .iter()
                 .filter(|replica| suspects.contains(replica))
@@ -225,7 +223,7 @@ impl Node {
 
     /// Reads one key and waits for it.
     fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
-        match outcome(&self.begin(key.clone(), Action::Get))? {
+        match outcome(&self.begin(key.clone(), None))? {
             Outcome::Found { value, version } => Ok(Some(Pair {
                 key: key.clone(),
                 version,

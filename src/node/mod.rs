@@ -1,17 +1,18 @@
 //! A node: everything wired together.
 //!
-//! The way of a request: a client's thread hands it to the [`origin`], which sends it to a
-//! [`coordinator`], here or on another node, which asks the replicas ([`replica`]). Origin and
-//! coordinator are state machines without I/O; [`drive`] carries their effects out. Whichever
-//! thread brings an answer takes the request one step further: no thread waits for another node,
-//! but for those of [`peers`], which no other node waits for.
+//! [`drive`] is the loop that takes each request one step further: through the rules of the origin and
+//! the coordinator, to the votes of the replicas, and back. Whichever thread brings an answer runs it. No
+//! thread waits for another node there. Those that do are named in [`peers`], and no other node waits
+//! for them.
 
 pub mod admission;
 pub mod anti_entropy;
 pub mod capacity;
 pub mod deletion;
 pub mod drive;
+mod effects;
 pub mod listing;
+pub mod numbers;
 pub mod peers;
 mod rebuild;
 mod recognition;
@@ -21,35 +22,32 @@ pub mod stats;
 pub mod timer;
 pub mod tombstones;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{error, info};
 
-use crate::config::{Config, Member};
-use crate::error::Failure;
-use crate::lock;
-use crate::logging;
-use crate::protocol::Outcome;
-use crate::protocol::origin::{self, Origin};
+use crate::config::Config;
+use crate::protocol::origin::Origin;
 use crate::protocol::quorum::coordinator::Coordinator;
 use crate::protocol::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
-use crate::storage::{Hooks, Identity, OpenError, Progress, Start, StorageId, Store, SyncMode};
-use crate::transport;
+use crate::storage::{Hooks, Identity, OpenError, Progress, Store, SyncMode};
 use crate::transport::inbound::Inbound;
-use crate::transport::{Link, Respond, link};
+use crate::{lock, logging, transport};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use capacity::Capacity;
-use recognition::Joining;
+use drive::{Ended, Event, ReplyTo};
+use numbers::Numbers;
+use peers::Peers;
+use recognition::{Introductions, Joining};
+use standing::OwnStanding;
 use stats::Stats;
 use timer::Timer;
 
@@ -59,22 +57,6 @@ const MOST_COORDINATED: usize = 8192;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(25);
-/// Sequence numbers that are reserved at a time: one log entry for so many writes. Half as many are
-/// left when more are reserved, enough for a minute in which the disk hangs.
-const SEQUENCE_BLOCK: u64 = 1_000_000;
-
-/// Where a coordinator's answer goes.
-pub enum ReplyTo {
-    /// A request that another node forwarded.
-    Peer(Respond),
-    /// A request of this node's own origin.
-    Origin(origin::Ticket),
-    /// Anti-entropy, which wants the state chosen again.
-    AntiEntropy(Sender<()>),
-}
-
-/// What a client's request ends with.
-pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
 /// One node of the cluster.
 pub struct Node {
@@ -85,27 +67,14 @@ pub struct Node {
     /// This node, for what outlives a call.
     me: Weak<Node>,
     store: Store,
-    links: BTreeMap<NodeId, Arc<Link>>,
+    peers: Peers,
     coordinator: Mutex<Coordinator<ReplyTo>>,
     origin: Mutex<Origin<Ended>>,
     /// Of the large values that clients of this node write.
     admission: Arc<Admission>,
-    /// Whether numbers for writes are being reserved: the first of them by [`standing`].
-    reserving: AtomicBool,
-    /// Whether this node votes: its storage holds all that it ever voted.
-    votes: AtomicBool,
-    /// How often a peer has told of a folder that this node did not know.
-    lost_folders: AtomicU64,
-    /// The storage id that was last announced to each peer, or by it.
-    announced: Mutex<BTreeMap<NodeId, StorageId>>,
-    /// Introductions of peers, for the thread that answers them.
-    joining: Sender<Joining>,
-    /// Why this process must not vote: a peer knows of a later one.
-    outdated: Mutex<Option<String>>,
-    /// Nodes whose folders are lost, and that are not waited for in a copy.
-    given_up: Vec<NodeId>,
-    /// Of the process that had the data folder before this one.
-    last_start: Start,
+    numbers: Numbers,
+    standing: OwnStanding,
+    introductions: Introductions,
     capacity: Capacity,
     anti_entropy: AntiEntropy,
     began: Instant,
@@ -133,26 +102,19 @@ impl Node {
     ) -> Result<Arc<Node>, OpenError> {
         let ring = Arc::new(config.ring());
         let hooks = Hooks {
-            deliver: Box::new(|group| {
-                transport::batch(|| group.into_iter().for_each(|callback| callback()))
-            }),
+            deliver: Box::new(|group| transport::batch(|| group.into_iter().for_each(|run| run()))),
             failed: Box::new(move |error| stop_at_once(id, &error)),
         };
         let cluster = config.fingerprint();
         let store = Store::open(disk, id, &cluster, ring.clone(), sync, hooks, progress)?;
-        let last_start = store.identity().start.clone();
+        let standing = OwnStanding::new(given_up, store.identity().start.clone());
         store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());
-        let (joining, joins) = bounded(recognition::MOST_WAITING);
+        let (introductions, joining) = Introductions::new();
         let node = Arc::new_cyclic(|me| {
-            let node = Node::new(id, config, ring, store, me.clone(), joining);
-            Node {
-                given_up,
-                last_start,
-                ..node
-            }
+            Node::new(id, config, ring, store, standing, introductions, me.clone())
         });
-        node.run(peer_listener, joins)?;
+        node.start_threads(peer_listener, joining)?;
         Ok(node)
     }
 
@@ -161,43 +123,29 @@ impl Node {
         config: Config,
         ring: Arc<Ring>,
         store: Store,
+        standing: OwnStanding,
+        introductions: Introductions,
         me: Weak<Node>,
-        joining: Sender<Joining>,
     ) -> Node {
+        let quorums = config.quorums();
+        let coordinator = Coordinator::new(id, ring.clone(), quorums, MOST_COORDINATED);
         let first_sequence = store.sequences() + 1;
+        let origin = Origin::new(id, ring.clone(), config.request_deadline(), first_sequence);
+        let period = Duration::from_millis(config.anti_entropy_ms);
         let (alive, ending) = bounded(0);
         Node {
             id,
             stats: Stats::default(),
-            links: links(id, &config, &me),
+            peers: Peers::new(id, &config, &me),
             me,
-            coordinator: Mutex::new(Coordinator::new(
-                id,
-                ring.clone(),
-                config.quorums(),
-                MOST_COORDINATED,
-            )),
-            origin: Mutex::new(Origin::new(
-                id,
-                ring.clone(),
-                config.request_deadline(),
-                first_sequence,
-            )),
+            coordinator: Mutex::new(coordinator),
+            origin: Mutex::new(origin),
             admission: Admission::new(admission::AT_A_TIME),
-            reserving: AtomicBool::new(true),
-            votes: AtomicBool::new(false),
-            lost_folders: AtomicU64::new(0),
-            announced: Mutex::default(),
-            joining,
-            outdated: Mutex::default(),
-            given_up: Vec::new(),
-            last_start: Start::numbered(0),
-            capacity: Capacity::new(
-                &ring,
-                Duration::from_millis(config.anti_entropy_ms),
-                config.data_memory(),
-            ),
-            anti_entropy: AntiEntropy::new(id, &ring, config.quorums()),
+            numbers: Numbers::default(),
+            standing,
+            introductions,
+            capacity: Capacity::new(&ring, period, config.data_memory()),
+            anti_entropy: AntiEntropy::new(id, &ring, quorums),
             began: Instant::now(),
             timer: OnceLock::new(),
             inbound: OnceLock::new(),
@@ -210,10 +158,10 @@ impl Node {
         }
     }
 
-    fn run(
+    fn start_threads(
         self: &Arc<Node>,
         peer_listener: TcpListener,
-        joins: Receiver<Joining>,
+        joining: Receiver<Joining>,
     ) -> io::Result<()> {
         let node = Arc::downgrade(self);
         let tick = move |now, last| {
@@ -222,16 +170,17 @@ impl Node {
             }
         };
         let _ = self.timer.set(Timer::start(TICK, tick)?);
-        let peers = self.links.keys().copied().collect();
+        let peers = self.peers.ids().collect();
         let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
         let listener = Arc::new(peer_listener);
         let _ = self.inbound.set((inbound.clone(), listener.clone()));
         self.spawn("peers", move |_| inbound.run(&listener))?;
-        for link in self.links.values().map(Arc::clone) {
+        for link in self.peers.links() {
+            let link = link.clone();
             self.spawn("link", move |_| link.run())?;
         }
-        self.spawn("recognition", move |node| recognition::run(node, &joins))?;
-        self.spawn("join", standing::run)?;
+        self.spawn("recognition", move |node| recognition::run(node, &joining))?;
+        self.spawn("standing", standing::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
         self.spawn("snapshots", Node::take_snapshots)
@@ -255,7 +204,7 @@ impl Node {
     pub fn stop(&self) {
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
-        self.links.values().for_each(|link| link.end());
+        self.peers.links().for_each(|link| link.end());
         if let Some((inbound, listener)) = self.inbound.get() {
             inbound.end();
             transport::stop_listening(listener);
@@ -279,8 +228,31 @@ impl Node {
                 since_last.as_millis()
             );
         }
-        self.expire_requests();
+        self.run(Event::Ticked);
         self.check_capacity();
+    }
+
+    /// Runs a job after a while, on the timer's thread.
+    fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+        if let Some(timer) = self.timer.get() {
+            timer.after(delay, Box::new(job));
+        }
+    }
+
+    /// Requests of this node's clients that are under way.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.origin).in_flight()
+    }
+
+    /// Whether the node is ending: what waits gives up.
+    fn ending(&self) -> bool {
+        self.ending.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits for so long; less when the node ends.
+    fn pause(&self, time: Duration) {
+        // Nothing is ever sent: it ends with the time, or with the node.
+        let _ = self.ending.recv_timeout(time);
     }
 
     /// What could not be written ends the process.
@@ -296,24 +268,6 @@ impl Node {
             node.pause(Duration::from_secs(1));
         }
     }
-}
-
-/// A link to each other node.
-fn links(id: NodeId, config: &Config, owner: &Weak<Node>) -> BTreeMap<NodeId, Arc<Link>> {
-    let others = config.nodes.iter().filter(|member| member.id != id);
-    let link = |member: &Member| {
-        let settings = link::Settings {
-            node: id,
-            peer: member.id,
-            address: member.peer_address(),
-            cluster: config.fingerprint(),
-            read_timeout: config.read_timeout(),
-            patience: config.request_deadline(),
-            owner: owner.clone(),
-        };
-        (member.id, Link::new(settings))
-    };
-    others.map(link).collect()
 }
 
 /// Waits for the end of a thread, until this moment at most. A panic of the thread has been reported by itself.

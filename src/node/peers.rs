@@ -1,23 +1,21 @@
-//! Waiting for other nodes: only on threads that no other node waits for.
+//! The other nodes: a link to each.
 //!
-//! These are the threads of clients in a listing, and those of anti-entropy, of tombstones, of
-//! snapshots and of joining the cluster; and the one that answers those who join, which waits for
-//! what every node answers at once.
+//! Threads that no other node waits for may wait here for an answer: those of clients in a listing, and
+//! those of anti-entropy, of tombstones and of this node's standing. The one that recognizes peers waits
+//! for what every node answers at once.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::ops::Index;
+use std::sync::{Arc, Weak};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::bounded;
 
 use super::Node;
 use crate::bytes::Key;
-use crate::error::Failure;
-use crate::protocol::Outcome;
-use crate::protocol::origin::Action;
+use crate::config::{Config, Member};
 use crate::protocol::ring::NodeId;
-use crate::transport;
-use crate::transport::link::Answer;
-use crate::transport::{Reply, Request};
+use crate::transport::link::{self, Answer};
+use crate::transport::{self, Link, Reply, Request};
 
 /// How many keys' states are asked for at a time, at the most.
 const KEYS_AT_A_TIME: usize = 64;
@@ -46,28 +44,68 @@ impl Wanted {
     }
 }
 
-impl Node {
-    /// Whether the node is ending: what waits gives up.
-    pub(super) fn ending(&self) -> bool {
-        self.ending.try_recv() == Err(TryRecvError::Disconnected)
+/// A link to each other node of the ring.
+pub struct Peers(BTreeMap<NodeId, Arc<Link>>);
+
+impl Index<NodeId> for Peers {
+    type Output = Arc<Link>;
+
+    /// The link to a node of the ring that is not this one.
+    fn index(&self, peer: NodeId) -> &Arc<Link> {
+        &self.0[&peer]
+    }
+}
+
+impl Peers {
+    /// A link to each other node.
+    pub fn new(id: NodeId, config: &Config, owner: &Weak<Node>) -> Peers {
+        let others = config.nodes.iter().filter(|member| member.id != id);
+        let link = |member: &Member| {
+            let settings = link::Settings {
+                node: id,
+                peer: member.id,
+                address: member.peer_address(),
+                cluster: config.fingerprint(),
+                read_timeout: config.read_timeout(),
+                patience: config.request_deadline(),
+                owner: owner.clone(),
+            };
+            (member.id, Link::new(settings))
+        };
+        Peers(others.map(link).collect())
     }
 
-    /// Waits for so long; less when the node ends.
-    pub(super) fn pause(&self, time: Duration) {
-        // Nothing is ever sent: it ends with the time, or with the node.
-        let _ = self.ending.recv_timeout(time);
+    /// The link to a node; none to this one.
+    pub fn get(&self, peer: NodeId) -> Option<&Arc<Link>> {
+        self.0.get(&peer)
+    }
+
+    /// All other nodes.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.0.keys().copied()
+    }
+
+    /// The links to all of them.
+    pub fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.0.values()
+    }
+
+    /// The nodes that are silent just now.
+    pub fn suspects(&self) -> Vec<NodeId> {
+        let suspects = self.links().filter(|link| link.suspect());
+        suspects.map(|link| link.peer()).collect()
     }
 
     /// Asks a peer and waits for the answer.
-    pub(super) fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
+    pub fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
         self.ask_each(peer, vec![request]).pop()?
     }
 
     /// Asks a peer several questions together and waits for all answers, in the same order.
-    pub(super) fn ask_each(&self, peer: NodeId, requests: Vec<Request>) -> Vec<Option<Reply>> {
+    pub fn ask_each(&self, peer: NodeId, requests: Vec<Request>) -> Vec<Option<Reply>> {
         let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
         let (sender, answers) = bounded(requests.len());
-        if let Some(link) = self.links.get(&peer) {
+        if let Some(link) = self.get(peer) {
             transport::batch(|| {
                 for (place, request) in requests.into_iter().enumerate() {
                     let sender = sender.clone();
@@ -85,12 +123,12 @@ impl Node {
     }
 
     /// Asks several peers the same and waits until all have answered or are given up. Returns the answers.
-    pub(super) fn ask_peers(&self, peers: &[NodeId], request: &Request) -> Vec<(NodeId, Reply)> {
+    pub fn ask_peers(&self, peers: &[NodeId], request: &Request) -> Vec<(NodeId, Reply)> {
         let (sender, answers) = bounded(peers.len());
         for &peer in peers {
             let sender = sender.clone();
             let send = move |answer| drop(sender.send((peer, answer)));
-            transport::batch(|| self.links[&peer].ask(request.clone(), send));
+            transport::batch(|| self[peer].ask(request.clone(), send));
         }
         drop(sender);
         answers
@@ -101,25 +139,4 @@ impl Node {
             })
             .collect()
     }
-
-    /// Starts a request of this node itself.
-    pub(super) fn begin(
-        self: &Arc<Node>,
-        key: Key,
-        action: Action,
-    ) -> Receiver<Result<Outcome, Failure>> {
-        let (sender, result) = bounded(1);
-        self.submit(
-            key,
-            action,
-            Box::new(move |result| drop(sender.send(result))),
-        );
-        result
-    }
-}
-
-/// How a request ends that was begun.
-pub(super) fn outcome(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
-    let ended = |_| Failure::Unavailable("the node is ending".to_owned());
-    result.recv().map_err(ended)?
 }

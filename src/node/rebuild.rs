@@ -120,8 +120,8 @@ impl Node {
             replicas.contains(peer) && *standing != Standing::Whole
         };
         let lost: Vec<NodeId> = standings.iter().filter(is_lost).map(|it| it.0).collect();
-        if lost == self.given_up {
-            return &self.given_up;
+        if lost == self.standing.given_up {
+            return &self.standing.given_up;
         }
         let option = match lost[..] {
             [] => "without --give-up".to_owned(),
@@ -137,7 +137,7 @@ impl Node {
                 ids(&lost)
             }
         );
-        if !self.given_up.is_empty() {
+        if !self.standing.given_up.is_empty() {
             error!("{}: not started: {way_out}", self.id);
             logging::exit(1);
         }
@@ -175,7 +175,10 @@ impl Source {
     /// Reads on if nothing is left of what was read; none if the node ends before.
     fn fill(&mut self, node: &Arc<Node>) -> Option<()> {
         while self.page.is_empty() && !self.is_last {
-            let ask = || match node.ask_and_wait(self.from, Request::Scan(self.scan.clone())) {
+            let ask = || match node
+                .peers
+                .ask_and_wait(self.from, Request::Scan(self.scan.clone()))
+            {
                 Some(Reply::Page(page)) => Ok(page),
                 _ => Err(self.from),
             };
@@ -265,7 +268,7 @@ fn ask_about<T>(
         let missing = || (0..keys.len()).filter(|&place| answers[place].is_none());
         let places: Vec<usize> = missing().collect();
         let questions = places.iter().map(|&place| question(&keys[place]));
-        let replies = node.ask_each(peer, questions.collect());
+        let replies = node.peers.ask_each(peer, questions.collect());
         for (place, reply) in places.into_iter().zip(replies) {
             answers[place] = reply.and_then(&answer);
         }

@@ -8,13 +8,15 @@
 //! only if the one before it does not answer any more; then the connections of that one are closed, and
 //! it gets no new ones.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{error, warn};
 
 use super::Node;
+use super::drive::Event;
 use crate::lock;
 use crate::protocol::ring::NodeId;
 use crate::storage::{Start, StorageId};
@@ -26,7 +28,41 @@ use crate::transport::message::{Introduction, Known, Recognition, Resumed, Welco
 use crate::transport::{Reply, Request, Respond};
 
 /// How many introductions may wait for the thread: each node makes one at a time.
-pub const MOST_WAITING: usize = 1024;
+const MOST_WAITING: usize = 1024;
+
+/// What peers have said of themselves since this process began.
+pub struct Introductions {
+    /// To the thread that answers them.
+    joining: Sender<Joining>,
+    /// The storage id that each peer announced last.
+    announced: Mutex<BTreeMap<NodeId, StorageId>>,
+    /// How often a peer has announced a folder that this node did not know.
+    lost_folders: AtomicU64,
+}
+
+impl Introductions {
+    /// None yet, and what [`run`] receives them from.
+    pub fn new() -> (Introductions, Receiver<Joining>) {
+        let (joining, receiver) = bounded(MOST_WAITING);
+        let introductions = Introductions {
+            joining,
+            announced: Mutex::default(),
+            lost_folders: AtomicU64::new(0),
+        };
+        (introductions, receiver)
+    }
+
+    /// Leaves one to the thread. Where too many wait it is dropped: who asks does so again.
+    pub fn queue(&self, joining: Joining) {
+        drop(self.joining.try_send(joining));
+    }
+
+    /// How often a peer has announced a folder that this node did not know: what was asked before such a
+    /// moment and what was answered after it are of two lives of that peer.
+    pub fn lost_folders(&self) -> u64 {
+        self.lost_folders.load(Ordering::SeqCst)
+    }
+}
 
 /// A [`Request::Join`] that waits for its answer.
 pub struct Joining {
@@ -85,9 +121,7 @@ impl Acquaintance for Node {
     }
 
     fn outdated(&self, _peer: NodeId, why: &str) {
-        *lock(&self.outdated) = Some(why.to_owned());
-        // Before it votes, the thread that makes sure of that sees to it.
-        if self.votes.load(Ordering::SeqCst) && lock(&self.outdated).take().is_some() {
+        if self.standing.note_outdated(why) {
             self.end_outdated(why);
         }
     }
@@ -113,7 +147,7 @@ impl Node {
                 node.heed(peer, known);
             }
         };
-        transport::batch(|| self.links[&peer].ask(self.join(true), heed));
+        transport::batch(|| self.peers[peer].ask(self.join(true), heed));
     }
 
     /// What a peer makes of this process, which votes.
@@ -165,7 +199,7 @@ impl Node {
         {
             return Recognition::Accepted;
         }
-        let last_reported = self.links[&peer].position();
+        let last_reported = self.peers[peer].position();
         let is_behind = |resumed: &Resumed| {
             let same = last_reported.filter(|last| last.start.is_of_same_process(&resumed.start));
             same.is_some_and(|last| resumed.position < last.position)
@@ -178,10 +212,10 @@ impl Node {
             return Recognition::Outdated;
         }
         let other = || {
-            let process = self.links[&peer].process();
+            let process = self.peers[peer].process();
             process.filter(|process| !process.is_of_same_process(start))
         };
-        if other().is_none() || self.ask_and_wait(peer, Request::Ping).is_none() {
+        if other().is_none() || self.peers.ask_and_wait(peer, Request::Ping).is_none() {
             return Recognition::Accepted;
         }
         match other() {
@@ -208,7 +242,7 @@ impl Node {
         let known = self.store.identity().peers.get(&peer).cloned();
         let changed = known.as_ref().is_some_and(|known| *known != storage);
         // It asks again and again until it has copied everything, and has not voted meanwhile.
-        let is_news = lock(&self.announced).get(&peer) != Some(&storage);
+        let is_news = lock(&self.introductions.announced).get(&peer) != Some(&storage);
         if changed && is_news {
             warn!(
                 "{}: {peer} has lost its data folder; its old votes count no more",
@@ -217,11 +251,13 @@ impl Node {
         }
         // Also for the first that is heard of it: what was counted may be of a life before.
         if known.as_ref() != Some(&storage) && is_news {
-            self.lost_folders.fetch_add(1, Ordering::SeqCst);
-            self.abandon_coordinated();
+            self.introductions
+                .lost_folders
+                .fetch_add(1, Ordering::SeqCst);
+            self.run(Event::VotesLost);
         }
         // Only now: whoever finds it here relies on what was counted being ended.
-        lock(&self.announced).insert(peer, storage.clone());
+        lock(&self.introductions.announced).insert(peer, storage.clone());
         let noted = self.store.change_identity(|identity| {
             if votes {
                 identity.peers.insert(peer, storage);
@@ -231,7 +267,7 @@ impl Node {
             }
         });
         self.or_stop(noted);
-        self.links[&peer].accept_only(&start);
+        self.peers[peer].accept_only(&start);
         if let Some((inbound, _)) = self.inbound.get() {
             inbound.accept_only(peer, &start);
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use log::error;
 
+use super::Node;
+use super::drive::{Event, ReplyTo};
 use super::recognition::Joining;
-use super::{Node, ReplyTo};
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
@@ -15,6 +16,16 @@ use crate::transport::{Reply, Request, Respond, Service};
 
 /// What is accepted at all is accepted everywhere by then.
 pub(super) const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
+
+/// What becomes of a question for this node's vote.
+pub(super) enum Cast {
+    /// It is durable already.
+    Now(VoteReply),
+    /// It is told once it is durable.
+    Later,
+    /// There is none: this node may not vote now, or not on this key.
+    Abstained,
+}
 
 impl Service for Node {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond) {
@@ -34,24 +45,29 @@ impl Service for Node {
                     resumed,
                     respond,
                 };
-                // Where too many wait, who asks does so again.
-                drop(self.joining.try_send(joining));
+                self.introductions.queue(joining);
             }
             Request::Full(full) => self.capacity.heard(from, full),
             // What this node holds may not be all that it once held: it has no say in anything.
             _ if !self.votes() => respond.reply(Reply::Abstain),
-            Request::Vote { key, vote } => self.vote(from, &key, &vote, respond),
+            Request::Vote { key, vote } => {
+                let later = respond.clone();
+                match self.cast_vote(from, &key, &vote, |vote| later.reply(Reply::Vote(vote))) {
+                    Cast::Now(vote) => respond.reply(Reply::Vote(vote)),
+                    Cast::Abstained => respond.reply(Reply::Abstain),
+                    Cast::Later => {}
+                }
+            }
             Request::Coordinate {
                 key,
                 operation,
                 seen,
-            } => {
-                if let Some(outcome) = self.turn_away(&key, &operation) {
-                    return respond.reply(Reply::Outcome(outcome));
-                }
-                let seen = seen.map(|seen| (from, seen));
-                self.coordinate(ReplyTo::Peer(respond), key, operation, seen);
-            }
+            } => self.run(Event::Forwarded {
+                reply_to: ReplyTo::Peer(respond),
+                key,
+                operation,
+                seen: seen.map(|seen| (from, seen)),
+            }),
             Request::Digests { range } if range < self.ring.members().len() => {
                 respond.reply(Reply::Digests(self.store.digests(range)));
             }
@@ -84,7 +100,7 @@ impl Node {
     /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
     /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
     /// state that is refused so is missed, as if this node had been away.
-    pub(super) fn disk_keeps_up(&self, key: &Key, vote: &VoteRequest) -> bool {
+    fn disk_keeps_up(&self, key: &Key, vote: &VoteRequest) -> bool {
         let disk_keeps_up = match vote {
             VoteRequest::Read { .. } => self.store.may_wait() || self.store.seen(key).is_some(),
             VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.disk_keeps_up(),
@@ -95,44 +111,50 @@ impl Node {
         disk_keeps_up
     }
 
-    /// Votes, if this node holds the key: a vote from elsewhere breaks the overlap of quorums.
-    fn vote(self: &Arc<Node>, from: NodeId, key: &Key, vote: &VoteRequest, respond: Respond) {
-        let range = self.ring.range_at(Position::of(key.as_slice()));
-        let own = self.ring.replicas_of_range(range).contains(&self.id);
+    /// Votes on a key, which `from` asks for: the only door to the store's votes. Runs `later` with the
+    /// vote once it is durable, unless it is so at once.
+    pub(super) fn cast_vote(
+        self: &Arc<Node>,
+        from: NodeId,
+        key: &Key,
+        request: &VoteRequest,
+        later: impl FnOnce(VoteReply) + Send + 'static,
+    ) -> Cast {
+        // What this node holds may not be all that it once held.
+        if !self.votes() {
+            return Cast::Abstained;
+        }
+        // A vote from elsewhere breaks the overlap of quorums.
+        let own = self.ring.preference_list(key).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(
                 "{}: {from} wants a vote on {key:?}, which is not held here",
                 self.id
             );
-            return respond.reply(Reply::Abstain);
+            return Cast::Abstained;
         }
-        if !self.disk_keeps_up(key, vote) {
-            return respond.reply(Reply::Abstain);
+        if !self.disk_keeps_up(key, request) {
+            return Cast::Abstained;
         }
-        let node = self.clone();
-        let proposed = vote.proposed().map(|ballot| (key.clone(), ballot));
-        self.store.vote(key, vote, move |reply| {
-            node.look_after(proposed, &reply, range);
-            respond.reply(Reply::Vote(reply));
-        });
+        let vote = self.store.vote(key, request, later);
+        if let Some(ballot) = request.proposed()
+            && self.store.accepted(key) < ballot
+        {
+            self.look_after_refusal(key.clone(), ballot);
+        }
+        vote.map_or(Cast::Later, Cast::Now)
     }
 
-    /// A replica that refused to accept what was proposed for a key, since it had promised a higher
-    /// ballot, may have missed what the others chose: it compares, once they have had the time,
-    /// unless what it promised that ballot to has come meanwhile.
-    pub(super) fn look_after(
-        self: &Arc<Node>,
-        proposed: Option<(Key, Ballot)>,
-        reply: &VoteReply,
-        range: usize,
-    ) {
-        if let (Some((key, ballot)), VoteReply::Rejected(_)) = (proposed, reply) {
-            let node = self.clone();
-            self.later(OTHERS_HAVE_IT, move || {
-                if node.store.accepted(&key) < ballot {
-                    node.anti_entropy.refused(&node.ring, range);
-                }
-            });
-        }
+    /// A replica that refused what was proposed for a key, since it had promised a higher ballot, may have
+    /// missed what the others chose. It compares, once they have had the time, unless what it promised
+    /// that ballot to has come meanwhile.
+    fn look_after_refusal(self: &Arc<Node>, key: Key, ballot: Ballot) {
+        let node = self.clone();
+        self.after(OTHERS_HAVE_IT, move || {
+            if node.store.accepted(&key) < ballot {
+                let range = node.ring.range_at(Position::of(key.as_slice()));
+                node.anti_entropy.refused(&node.ring, range);
+            }
+        });
     }
 }

@@ -21,8 +21,8 @@
 //! [`Start`]: crate::storage::Start
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use log::{error, info, warn};
@@ -32,7 +32,7 @@ use super::rebuild::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
 use crate::lock;
 use crate::logging;
 use crate::protocol::ring::NodeId;
-use crate::storage::{ClusterId, Standing};
+use crate::storage::{ClusterId, Standing, Start};
 use crate::testing::rules::{self, Rule};
 use crate::transport::message::{Known, Recognition, Resumed};
 use crate::transport::{Reply, Request};
@@ -43,17 +43,52 @@ use crate::transport::{Reply, Request};
 /// without a single write that is voted on; and there are numbers for 2^24 lost folders.
 const STILL_ON_THEIR_WAY: u64 = 1 << 40;
 
+/// What this process knows of its own standing, beside what its folder says.
+pub struct OwnStanding {
+    /// Whether this node votes: its storage holds all that it ever voted.
+    votes: AtomicBool,
+    /// Why this process must not vote: a peer knows of a later one.
+    outdated: Mutex<Option<String>>,
+    /// Nodes whose folders are lost, and that are not waited for in a copy.
+    pub(super) given_up: Vec<NodeId>,
+    /// Of the process that had the data folder before this one.
+    last_start: Start,
+}
+
+impl OwnStanding {
+    /// That of a process which does not vote yet.
+    pub fn new(given_up: Vec<NodeId>, last_start: Start) -> OwnStanding {
+        OwnStanding {
+            votes: AtomicBool::new(false),
+            outdated: Mutex::default(),
+            given_up,
+            last_start,
+        }
+    }
+
+    /// A peer knows of a later process. Returns whether this one votes already, and has to end: before
+    /// that the thread that makes sure of it looks at [`OwnStanding::take_outdated`].
+    pub(super) fn note_outdated(&self, why: &str) -> bool {
+        *lock(&self.outdated) = Some(why.to_owned());
+        self.votes.load(Ordering::SeqCst) && self.take_outdated().is_some()
+    }
+
+    fn take_outdated(&self) -> Option<String> {
+        lock(&self.outdated).take()
+    }
+}
+
 /// The thread: ends once this node votes.
 pub fn run(node: &Arc<Node>) {
     if rules::holds(Rule::LostFolderCopied) && make_whole(node).is_none() {
         return;
     }
-    node.votes.store(true, Ordering::SeqCst);
-    if let Some(why) = lock(&node.outdated).take() {
+    node.standing.votes.store(true, Ordering::SeqCst);
+    if let Some(why) = node.standing.take_outdated() {
         node.end_outdated(&why);
     }
     node.number_writes(0);
-    for &peer in node.links.keys() {
+    for peer in node.peers.ids() {
         node.announce_storage(peer);
     }
     info!("{}: votes", node.id);
@@ -86,11 +121,11 @@ fn make_whole(node: &Arc<Node>) -> Option<()> {
 /// A whole folder: asks every node that answers whether it knows of a later start of this one. There
 /// must be one at least; without any other node a vote is of no use.
 fn meet_who_is_there(node: &Arc<Node>) -> Option<()> {
-    let mut unmet: Vec<NodeId> = node.links.keys().copied().collect();
+    let mut unmet: Vec<NodeId> = node.peers.ids().collect();
     let mut tell_at = Instant::now() + TELL_AFTER;
     while !node.ending() {
-        let replies = node.ask_peers(&unmet, &node.join(false));
-        let mut outdated = lock(&node.outdated).take();
+        let replies = node.peers.ask_peers(&unmet, &node.join(false));
+        let mut outdated = node.standing.take_outdated();
         let mut cluster_id = None;
         for (peer, known) in replies.into_iter().filter_map(known_by) {
             match known.recognition {
@@ -111,8 +146,8 @@ fn meet_who_is_there(node: &Arc<Node>) -> Option<()> {
             node.or_stop(node.store.discard(node.ring.clone()));
             return Some(());
         }
-        let away = unmet.iter().filter(|peer| node.links[*peer].suspect());
-        if unmet.len() < node.links.len() && away.count() == unmet.len() {
+        let away = unmet.iter().filter(|peer| node.peers[**peer].suspect());
+        if unmet.len() < node.peers.ids().count() && away.count() == unmet.len() {
             return Some(());
         }
         if Instant::now() >= tell_at {
@@ -178,11 +213,11 @@ fn ask_all(node: &Arc<Node>, votes: bool) -> Result<KnownByAll, NodeId> {
         let identity = node.store.identity();
         (identity.storage.clone(), identity.start.number)
     };
-    if let Some(why) = lock(&node.outdated).take().filter(|_| number > 0) {
+    if let Some(why) = node.standing.take_outdated().filter(|_| number > 0) {
         node.end_outdated(&why);
     }
-    let peers: Vec<NodeId> = node.links.keys().copied().collect();
-    let replies = node.ask_peers(&peers, &node.join(votes)).into_iter();
+    let peers: Vec<NodeId> = node.peers.ids().collect();
+    let replies = node.peers.ask_peers(&peers, &node.join(votes)).into_iter();
     let replies: BTreeMap<NodeId, Known> = replies.filter_map(known_by).collect();
     let answered = |peer: &&NodeId| replies.iter().any(|(from, _)| from == *peer);
     let missing = peers.iter().find(|peer| !answered(peer)).copied();
@@ -219,7 +254,7 @@ fn known_by((peer, reply): (NodeId, Reply)) -> Option<(NodeId, Known)> {
 impl Node {
     /// Whether this node votes, or still has to make sure that it has forgotten nothing.
     pub fn votes(&self) -> bool {
-        self.votes.load(Ordering::Acquire)
+        self.standing.votes.load(Ordering::Acquire)
     }
 
     /// What this node tells of itself: which process it is, and whether it votes.
@@ -228,7 +263,7 @@ impl Node {
         // What was discarded does not go on.
         let is_whole = identity.standing == Standing::Whole;
         let resumed = is_whole.then(|| Resumed {
-            start: self.last_start.clone(),
+            start: self.standing.last_start.clone(),
             position: self.store.positions().0,
         });
         Request::Join {
@@ -242,7 +277,7 @@ impl Node {
     /// Takes a number for this start where the folder is new, above all that others know.
     fn number_start(&self, known: &KnownByAll) {
         // What was said of the number before concerns this one no more.
-        lock(&self.outdated).take();
+        self.standing.take_outdated();
         let number = known.start_number + 1;
         self.or_stop(self.store.change_identity(|identity| {
             if identity.start.number < number {

@@ -47,7 +47,7 @@ pub struct Stats {
 impl Node {
     /// The lines of `RING`: the nodes in ring order.
     pub fn describe_ring(&self) -> Vec<String> {
-        let suspects = self.suspects();
+        let suspects = self.peers.suspects();
         let describe = |(position, node): &(Position, NodeId)| {
             let address = match self.config.member(*node) {
                 Some(member) => member.client_address(),

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -98,16 +97,16 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
         let replicas = node.ring.replicas_of_range(range).iter().copied();
         replicas.filter(|replica| *replica != node.id)
     };
-    if others().any(|other| node.links[&other].suspect()) {
+    if others().any(|other| node.peers[other].suspect()) {
         return;
     }
-    let lost_folders = node.lost_folders.load(Ordering::SeqCst);
+    let lost_folders = node.introductions.lost_folders();
     let Some(answers) = ask(node, others(), &tombstones) else {
         return;
     };
     // Who has lost its folder since may copy from a replica what that one held before it took the
     // tombstone. It tells of the loss before it copies anything.
-    if node.lost_folders.load(Ordering::SeqCst) != lost_folders {
+    if node.introductions.lost_folders() != lost_folders {
         return;
     }
     let said = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
@@ -122,7 +121,7 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     node.stats.dropped.add(dropped.len() as u64);
     transport::batch(|| {
         for other in others() {
-            node.links[&other].tell(Request::Drop(dropped.clone()));
+            node.peers[other].tell(Request::Drop(dropped.clone()));
         }
     });
     node.store.drop_tombstones(dropped);
@@ -137,7 +136,7 @@ fn ask(
     others
         .map(|other| {
             let request = Request::Tombstones(tombstones.to_vec());
-            match node.ask_and_wait(other, request) {
+            match node.peers.ask_and_wait(other, request) {
                 Some(Reply::Held(held)) if held.len() == tombstones.len() => Some(held),
                 _ => None,
             }

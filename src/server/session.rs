@@ -15,7 +15,6 @@ use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
-use crate::protocol::origin::Action;
 use crate::protocol::ring::Position;
 use crate::protocol::{Change, Outcome};
 use crate::transport::socket::{notice_vanished, part};
@@ -202,9 +201,9 @@ impl Session<'_> {
     fn execute(&mut self, command: Command) -> Next {
         match command {
             Command::Put { key, value } => self.change(key, Change::Put(value)),
-            Command::Get(key) => self.request(key, Action::Get, text::outcome),
+            Command::Get(key) => self.request(key, None, text::outcome),
             Command::Delete(key) => {
-                self.request(key, Action::Change(Change::Delete), text::deletion);
+                self.request(key, Some(Change::Delete), text::deletion);
             }
             Command::CompareAndSet {
                 key,
@@ -231,11 +230,16 @@ impl Session<'_> {
     }
 
     fn change(&self, key: Key, change: Change) {
-        self.request(key, Action::Change(change), text::outcome);
+        self.request(key, Some(change), text::outcome);
     }
 
     /// Starts a request; whichever thread ends it prints the reply.
-    fn request(&self, key: Key, action: Action, print: fn(&Result<Outcome, Failure>) -> String) {
+    fn request(
+        &self,
+        key: Key,
+        change: Option<Change>,
+        print: fn(&Result<Outcome, Failure>) -> String,
+    ) {
         self.client.turn.take();
         self.node.stats.requests.add(1);
         let (node, client) = (self.node.clone(), self.client.clone());
@@ -251,7 +255,7 @@ impl Session<'_> {
             }
             client.turn.give();
         };
-        self.node.submit(key, action, Box::new(ended));
+        self.node.submit(key, change, Box::new(ended));
     }
 
     fn reply(&self, text: &str) {

@@ -118,21 +118,27 @@ impl GroupCommit {
         queue.appended
     }
 
-    /// Runs `callback` once everything up to `lsn` is durable: at once if it is. Drops it, unrun,
-    /// if the log fails.
-    pub fn when_durable(&self, lsn: Lsn, callback: Callback) {
+    /// Gives `value` back if everything up to `lsn` is durable. Otherwise `later` gets it on the commit
+    /// thread, once that is so. Drops both if the log fails.
+    pub fn when_durable<T: Send + 'static>(
+        &self,
+        lsn: Lsn,
+        value: T,
+        later: impl FnOnce(T) + Send + 'static,
+    ) -> Option<T> {
         let mut queue = lock(&self.queue.0);
         if lsn <= queue.durable {
-            drop(queue);
-            return callback();
+            return Some(value);
         }
         if queue.failed {
-            return;
+            return None;
         }
         let place = queue
             .waiting
             .partition_point(|(waiting, _)| *waiting <= lsn);
+        let callback: Callback = Box::new(move || later(value));
         queue.waiting.insert(place, (lsn, callback));
+        None
     }
 
     /// Lets everything that is appended from now on go to another log.

@@ -83,8 +83,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Votes on a key; `reply` runs once the vote is durable, here or on the commit thread.
-    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, reply: F)
+    /// Votes on a key. Returns the vote if it is durable already; otherwise `later` gets it on the commit
+    /// thread, once it is.
+    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, later: F) -> Option<VoteReply>
     where
         F: FnOnce(VoteReply) + Send + 'static,
     {
@@ -110,7 +111,7 @@ impl Store {
             None => lsn,
         };
         drop(records);
-        self.commit.when_durable(lsn, Box::new(move || reply(vote)));
+        self.commit.when_durable(lsn, vote, later)
     }
 
     /// What a read of a key sees here, if that is durable at this moment.
@@ -178,7 +179,7 @@ impl Store {
         let lsn = self
             .commit
             .append(|log| LogEntry::Sequences(upto).encode(log));
-        self.commit.when_durable(lsn, then);
+        self.run_when_durable(lsn, then);
     }
 
     /// How many keys have a record.
@@ -200,8 +201,13 @@ impl Store {
 
     /// Runs `then` once everything appended so far is durable.
     pub fn when_durable(&self, then: Callback) {
-        let lsn = self.commit.appended();
-        self.commit.when_durable(lsn, then);
+        self.run_when_durable(self.commit.appended(), then);
+    }
+
+    fn run_when_durable(&self, lsn: Lsn, callback: impl FnOnce() + Send + 'static) {
+        if let Some(now) = self.commit.when_durable(lsn, callback, |later| later()) {
+            now();
+        }
     }
 
     /// Waits until everything appended so far is durable.

@@ -143,7 +143,7 @@ impl Store {
             pages.fetch_sub(1, Ordering::Relaxed);
             tell();
         };
-        self.commit.when_durable(lsn, Box::new(notify));
+        self.run_when_durable(lsn, notify);
     }
 
     /// Gives up to `most` records after a key, once all of them are durable.

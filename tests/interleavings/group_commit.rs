@@ -100,11 +100,13 @@ impl World {
 
     fn wait_for(&self, commit: &GroupCommit, lsn: Lsn, then: Callback) {
         let world = self.clone();
-        let told = move || {
+        let told = move |then: Callback| {
             world.note_told(lsn);
             then();
         };
-        commit.when_durable(lsn, Box::new(told));
+        if let Some(now) = commit.when_durable(lsn, then, told.clone()) {
+            told(now);
+        }
         self.seen.lock().unwrap().registered.push(lsn);
     }
 

@@ -101,14 +101,17 @@ impl Opened {
     /// Asks for a vote; the reply can be heard later.
     pub fn ask(&self, key: &Key, request: VoteRequest) {
         let (tell, asked, about) = (self.tell.clone(), request.clone(), key.clone());
-        self.store.vote(key, &request, move |reply| {
+        let say = move |reply| {
             let said = Said::Reply {
                 key: about,
                 request: asked,
                 reply,
             };
             let _ = tell.send(said);
-        });
+        };
+        if let Some(now) = self.store.vote(key, &request, say.clone()) {
+            say(now);
+        }
     }
 
     pub fn reserve(&self, upto: u64) {

@@ -8,15 +8,15 @@ use log::{debug, info};
 
 use super::{Comparison, LOOK_AGAIN};
 use crate::bytes::Key;
+use crate::node::Node;
+use crate::node::drive::{Event, ReplyTo};
 use crate::node::peers::Wanted;
-use crate::node::replica::OTHERS_HAVE_IT;
-use crate::node::{Node, ReplyTo};
+use crate::node::replica::{Cast, OTHERS_HAVE_IT};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
 use crate::storage::Entry;
 use crate::storage::Scan;
 use crate::testing::rules::{self, Rule};
-use crate::transport;
 use crate::transport::{Reply, Request};
 
 /// The wait after a comparison that the other replica did not finish.
@@ -35,7 +35,7 @@ pub fn run(node: &Arc<Node>) {
     let mut last = Instant::now();
     let mut suspects = Vec::new();
     while !node.ending() {
-        let before = std::mem::replace(&mut suspects, node.suspects());
+        let before = std::mem::replace(&mut suspects, node.peers.suspects());
         for &peer in suspects.iter().filter(|peer| !before.contains(peer)) {
             node.anti_entropy.peer_fell_silent(&node.ring, peer);
         }
@@ -66,7 +66,7 @@ pub fn run(node: &Arc<Node>) {
                 debug!("{}: {comparison:?} was not finished", node.id);
                 // A silent peer is compared with when it is heard again; one that is busy with
                 // its own start, a little later.
-                if !node.suspects().contains(&comparison.with) {
+                if !node.peers.suspects().contains(&comparison.with) {
                     node.anti_entropy.add(comparison);
                     node.pause(TRY_AGAIN);
                 }
@@ -90,7 +90,8 @@ fn all_comparisons(node: &Node) -> Vec<Comparison> {
 
 /// Pulls what the other replica has newer; `None` if it did not answer to the end.
 fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u64> {
-    let Some(Reply::Digests(theirs)) = node.ask_and_wait(with, Request::Digests { range }) else {
+    let Some(Reply::Digests(theirs)) = node.peers.ask_and_wait(with, Request::Digests { range })
+    else {
         return None;
     };
     let own = node.store.digests(range);
@@ -110,7 +111,8 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
     };
     let (mut wanted, mut pulled) = (Wanted::default(), 0);
     loop {
-        let Some(Reply::Page(page)) = node.ask_and_wait(with, Request::Scan(scan.clone())) else {
+        let Some(Reply::Page(page)) = node.peers.ask_and_wait(with, Request::Scan(scan.clone()))
+        else {
             return None;
         };
         for Entry {
@@ -136,7 +138,9 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
 /// Takes over the states of these keys; `None` if the other replica did not answer, or this one
 /// does not hold them all then.
 fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
-    let replies = node.ask_each(from, keys.iter().map(Request::read).collect());
+    let replies = node
+        .peers
+        .ask_each(from, keys.iter().map(Request::read).collect());
     let (mut states, mut complete) = (Vec::new(), true);
     for (key, reply) in keys.iter().zip(replies) {
         let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
@@ -166,9 +170,12 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     for (key, accepted) in states {
         let sender = sender.clone();
         let request = VoteRequest::Accept(accepted.clone());
-        node.store.vote(key, &request, move |_| {
+        let cast = node.cast_vote(node.id, key, &request, move |_| {
             let _ = sender.send(());
         });
+        if let Cast::Abstained = cast {
+            return false;
+        }
     }
     drop(sender);
     voted.into_iter().for_each(drop);
@@ -184,8 +191,12 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     let (sender, refreshed) = unbounded();
     for (key, _) in &lagging {
         node.stats.refreshed.add(1);
-        let reply_to = ReplyTo::AntiEntropy(sender.clone());
-        transport::batch(|| node.coordinate(reply_to, key.clone(), Operation::Refresh, None));
+        node.run(Event::Forwarded {
+            reply_to: ReplyTo::AntiEntropy(sender.clone()),
+            key: (*key).clone(),
+            operation: Operation::Refresh,
+            seen: None,
+        });
     }
     drop(sender);
     // What is chosen now may be held by the other replicas alone.

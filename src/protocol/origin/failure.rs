@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Action, Origin, Request};
+use super::{Origin, Request};
 use crate::error::Failure;
 use crate::protocol::Why;
 use crate::protocol::ring::NodeId;
@@ -10,8 +10,8 @@ use crate::protocol::ring::NodeId;
 /// How a try at one replica ended.
 pub(super) enum Trouble {
     Failed(Why),
-    /// It takes the request for over.
-    Over,
+    /// It takes the request for one that was given up.
+    Superseded,
     Silent,
     /// It is there, and let the request wait.
     Slow,
@@ -22,7 +22,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Failed(why) => f.write_str(&why.text()),
-            Trouble::Over => f.write_str("takes it for over"),
+            Trouble::Superseded => f.write_str("takes it for one that was given up"),
             Trouble::Slow => f.write_str("is there, and let it wait"),
             Trouble::Silent => f.write_str("was silent"),
             Trouble::Unreached => f.write_str("could not be reached"),
@@ -33,7 +33,7 @@ impl fmt::Display for Trouble {
 impl<H> Origin<H> {
     /// Certainly not done only if every coordinator that was tried said so, or could not be sent it.
     pub(super) fn failure(&self, request: &Request<H>) -> Failure {
-        let writes = matches!(request.action, Action::Change(_));
+        let writes = request.change.is_some();
         if writes && request.dot.is_none() && self.last_sequence == self.reserved {
             return Failure::Unavailable(format!(
                 "node {} numbers no writes yet: it is new and has not met all other nodes (see \

@@ -30,13 +30,6 @@ const PASSED_OVER_AFTER: u32 = 2;
 /// After so many deadlines one request tries it again at first choice.
 const TRIED_AGAIN_AFTER: u32 = 5;
 
-/// What a client wants of a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
-    Get,
-    Change(Change),
-}
-
 /// What came back from a coordinator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -102,7 +95,8 @@ pub struct Origin<H> {
 struct Request<H> {
     key: Key,
     range: usize,
-    action: Action,
+    /// What a write changes; none for a read.
+    change: Option<Change>,
     handle: H,
     dot: Option<Dot>,
     ends: Duration,
@@ -162,12 +156,12 @@ impl<H> Origin<H> {
         self.last_sequence = self.last_sequence.max(used);
     }
 
-    /// A client's request. `now` is the time since any fixed moment, for deadlines alone.
+    /// A client's request: a write if it has a `change`, else a read. `now` is the time since any fixed moment, for deadlines alone.
     pub fn submit(
         &mut self,
         handle: H,
         key: Key,
-        action: Action,
+        change: Option<Change>,
         now: Duration,
         suspects: &[NodeId],
         effects: &mut Vec<Effect<H>>,
@@ -175,11 +169,11 @@ impl<H> Origin<H> {
         self.now = now;
         self.last_request += 1;
         let id = self.last_request;
-        let writes = matches!(action, Action::Change(_));
+        let writes = change.is_some();
         let request = Request {
             range: self.ring.range_at(Position::of(key.as_slice())),
             key: key.clone(),
-            action,
+            change,
             handle,
             dot: None,
             ends: now + self.deadline,
@@ -235,7 +229,7 @@ impl<H> Origin<H> {
             // tombstone may have absorbed an earlier try, and be dropped since.
             Answer::Outcome(Outcome::Superseded) => {
                 request.doubtful = true;
-                Trouble::Over
+                Trouble::Superseded
             }
             Answer::Outcome(outcome) => {
                 return self.end(ticket.request, Ok(outcome), suspects, effects);
@@ -313,7 +307,7 @@ impl<H> Origin<H> {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        if matches!(request.action, Action::Change(_)) && request.dot.is_none() {
+        if request.change.is_some() && request.dot.is_none() {
             if self.last_sequence == self.reserved {
                 return effects.push(Effect::WakeLater { request: id });
             }
@@ -347,8 +341,8 @@ impl<H> Origin<H> {
         request.tried.push(to);
         request.outstanding = true;
         request.tried_at = self.now;
-        let operation = match (&request.action, request.dot) {
-            (Action::Change(change), Some(dot)) => Operation::Write {
+        let operation = match (&request.change, request.dot) {
+            (Some(change), Some(dot)) => Operation::Write {
                 dot,
                 change: change.clone(),
             },
@@ -380,7 +374,7 @@ impl<H> Origin<H> {
             handle: request.handle,
             result,
         });
-        if request.action == Action::Get {
+        if request.change.is_none() {
             return;
         }
         if let Some(next) = self.turns.leave(&request.key, id) {
@@ -396,27 +390,27 @@ mod tests {
 
     const NO_ONE: &[NodeId] = &[];
 
-    fn router() -> Origin<&'static str> {
+    fn origin() -> Origin<&'static str> {
         let ring = Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3));
-        let mut router = Origin::new(NodeId(5554), ring, Duration::from_secs(2), 1);
-        router.reserved(0, 100);
-        router
+        let mut origin = Origin::new(NodeId(5554), ring, Duration::from_secs(2), 1);
+        origin.reserved(0, 100);
+        origin
     }
 
-    fn put(value: &str) -> Action {
-        Action::Change(Change::Put(value.into()))
+    fn put(value: &str) -> Option<Change> {
+        Some(Change::Put(value.into()))
     }
 
     fn submit(
-        router: &mut Origin<&'static str>,
+        origin: &mut Origin<&'static str>,
         handle: &'static str,
-        action: Action,
+        change: Option<Change>,
     ) -> Vec<Effect<&'static str>> {
         let mut effects = Vec::new();
-        router.submit(
+        origin.submit(
             handle,
             "foo".into(),
-            action,
+            change,
             Duration::ZERO,
             NO_ONE,
             &mut effects,
@@ -425,7 +419,7 @@ mod tests {
     }
 
     fn tell(
-        router: &mut Origin<&'static str>,
+        origin: &mut Origin<&'static str>,
         to: &Effect<&'static str>,
         answer: Answer,
     ) -> Vec<Effect<&'static str>> {
@@ -433,7 +427,7 @@ mod tests {
             panic!("not forwarded: {to:?}")
         };
         let mut effects = Vec::new();
-        router.answer(*ticket, *to, answer, NO_ONE, &mut effects);
+        origin.answer(*ticket, *to, answer, NO_ONE, &mut effects);
         effects
     }
 
@@ -451,9 +445,9 @@ mod tests {
         }
     }
 
-    fn code_at_the_deadline(router: &mut Origin<&'static str>) -> &'static str {
+    fn code_at_the_deadline(origin: &mut Origin<&'static str>) -> &'static str {
         let mut effects = Vec::new();
-        router.expire(Duration::from_secs(2), NO_ONE, &mut effects);
+        origin.expire(Duration::from_secs(2), NO_ONE, &mut effects);
         match effects.pop() {
             Some(Effect::Answer {
                 result: Err(failure),
@@ -469,20 +463,20 @@ mod tests {
 
     #[test]
     fn the_coordinator_serves_and_its_successor_takes_over_with_the_same_dot() {
-        let mut router = router();
-        let first = submit(&mut router, "x", put("1"));
+        let mut origin = origin();
+        let first = submit(&mut origin, "x", put("1"));
         let dot = Some(Dot {
             origin: NodeId(5554),
             sequence: 1,
         });
         assert_eq!(forwarded(&first), (5562, dot));
-        let second = tell(&mut router, &first[0], Answer::Silent);
+        let second = tell(&mut origin, &first[0], Answer::Silent);
         assert_eq!(forwarded(&second), (5556, dot));
         assert!(
-            tell(&mut router, &first[0], applied()).is_empty(),
+            tell(&mut origin, &first[0], applied()).is_empty(),
             "a late answer is dropped"
         );
-        let end = tell(&mut router, &second[0], applied());
+        let end = tell(&mut origin, &second[0], applied());
         assert!(matches!(
             end[..],
             [Effect::Answer {
@@ -494,23 +488,23 @@ mod tests {
 
     #[test]
     fn a_suspect_is_skipped_at_first_choice_and_tried_when_no_one_else_is_left() {
-        let mut router = router();
+        let mut origin = origin();
         let suspects = [NodeId(5562), NodeId(5556), NodeId(5554)];
         let mut effects = Vec::new();
-        router.submit(
+        origin.submit(
             "x",
             "foo".into(),
-            Action::Get,
+            None,
             Duration::ZERO,
             &suspects[..2],
             &mut effects,
         );
         assert_eq!(forwarded(&effects), (5554, None));
         effects.clear();
-        router.submit(
+        origin.submit(
             "y",
             "foo".into(),
-            Action::Get,
+            None,
             Duration::ZERO,
             &suspects,
             &mut effects,
@@ -519,29 +513,29 @@ mod tests {
     }
 
     /// What is done after so many milliseconds.
-    fn after(router: &mut Origin<&'static str>, millis: u64) -> Vec<Effect<&'static str>> {
+    fn after(origin: &mut Origin<&'static str>, millis: u64) -> Vec<Effect<&'static str>> {
         let mut effects = Vec::new();
-        router.expire(Duration::from_millis(millis), NO_ONE, &mut effects);
+        origin.expire(Duration::from_millis(millis), NO_ONE, &mut effects);
         effects
     }
 
     #[test]
     fn a_coordinator_that_lets_a_request_wait_is_passed_over_by_it_and_by_later_ones() {
-        let mut router = router();
-        let first = submit(&mut router, "x", put("1"));
-        assert!(after(&mut router, 999).is_empty());
-        let second = after(&mut router, 1000);
+        let mut origin = origin();
+        let first = submit(&mut origin, "x", put("1"));
+        assert!(after(&mut origin, 999).is_empty());
+        let second = after(&mut origin, 1000);
         assert_eq!(forwarded(&second), (5556, forwarded(&first).1));
-        let read = |router: &mut Origin<_>, at: u64| {
+        let read = |origin: &mut Origin<_>, at: u64| {
             let mut effects = Vec::new();
             let (key, at) = ("foo".into(), Duration::from_millis(at));
-            router.submit("y", key, Action::Get, at, NO_ONE, &mut effects);
+            origin.submit("y", key, None, at, NO_ONE, &mut effects);
             effects
         };
-        let third = read(&mut router, 1001);
+        let third = read(&mut origin, 1001);
         assert_eq!(forwarded(&third).0, 5556);
         // It carries out the request that it let wait, and serves again.
-        let end = tell(&mut router, &first[0], applied());
+        let end = tell(&mut origin, &first[0], applied());
         assert!(matches!(
             end[..],
             [Effect::Answer {
@@ -550,24 +544,24 @@ mod tests {
             }]
         ));
         assert!(
-            tell(&mut router, &second[0], applied()).is_empty(),
+            tell(&mut origin, &second[0], applied()).is_empty(),
             "told once"
         );
-        assert_eq!(forwarded(&read(&mut router, 1002)).0, 5562);
+        assert_eq!(forwarded(&read(&mut origin, 1002)).0, 5562);
     }
 
     #[test]
     fn a_coordinator_that_was_passed_over_and_did_nothing_is_tried_again_by_one_request() {
-        let mut router = router();
-        let first = submit(&mut router, "x", put("1"));
-        let second = after(&mut router, 1000);
+        let mut origin = origin();
+        let first = submit(&mut origin, "x", put("1"));
+        let second = after(&mut origin, 1000);
         let nothing = Answer::Outcome(Outcome::not_done(Why::Contended));
-        assert!(tell(&mut router, &first[0], nothing).is_empty());
-        assert!(!tell(&mut router, &second[0], applied()).is_empty());
+        assert!(tell(&mut origin, &first[0], nothing).is_empty());
+        assert!(!tell(&mut origin, &second[0], applied()).is_empty());
         let choices = [1001, 10_999, 11_000, 11_001, 21_000].map(|at| {
             let mut effects = Vec::new();
             let at = Duration::from_millis(at);
-            router.submit("y", "foo".into(), Action::Get, at, NO_ONE, &mut effects);
+            origin.submit("y", "foo".into(), None, at, NO_ONE, &mut effects);
             forwarded(&effects).0
         });
         assert_eq!(choices, [5556, 5556, 5562, 5556, 5562]);
@@ -575,22 +569,22 @@ mod tests {
 
     #[test]
     fn a_write_whose_coordinator_was_passed_over_may_have_been_done() {
-        let mut router = router();
-        submit(&mut router, "x", put("1"));
-        let mut effects = after(&mut router, 1000);
+        let mut origin = origin();
+        submit(&mut origin, "x", put("1"));
+        let mut effects = after(&mut origin, 1000);
         for _ in 0..2 {
             let failed = Answer::Outcome(Outcome::not_done(Why::Contended));
-            effects = tell(&mut router, &effects[0], failed);
+            effects = tell(&mut origin, &effects[0], failed);
         }
-        assert_eq!(code_at_the_deadline(&mut router), "UNKNOWN");
+        assert_eq!(code_at_the_deadline(&mut origin), "UNKNOWN");
     }
 
     #[test]
     fn one_write_of_a_key_is_in_flight_at_a_time_and_dots_grow() {
-        let mut router = router();
-        let first = submit(&mut router, "x", put("1"));
-        assert!(submit(&mut router, "y", put("2")).is_empty());
-        let end = tell(&mut router, &first[0], applied());
+        let mut origin = origin();
+        let first = submit(&mut origin, "x", put("1"));
+        assert!(submit(&mut origin, "y", put("2")).is_empty());
+        let end = tell(&mut origin, &first[0], applied());
         assert!(matches!(end[0], Effect::Answer { handle: "x", .. }));
         assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(2));
     }
@@ -623,22 +617,22 @@ mod tests {
             ),
         ];
         for (answers, expected) in cases {
-            let mut router = router();
-            let mut effects = submit(&mut router, "x", put("1"));
+            let mut origin = origin();
+            let mut effects = submit(&mut origin, "x", put("1"));
             for answer in answers {
-                effects = tell(&mut router, &effects[0], answer);
+                effects = tell(&mut origin, &effects[0], answer);
             }
             assert!(matches!(effects[..], [Effect::WakeLater { .. }]));
-            assert_eq!(code_at_the_deadline(&mut router), expected);
+            assert_eq!(code_at_the_deadline(&mut origin), expected);
         }
     }
 
     #[test]
     fn a_write_for_which_there_is_no_room_is_busy_unless_it_may_have_been_done() {
         let full = Answer::Outcome(Outcome::not_done(Why::Full(NodeId(3))));
-        let mut router = router();
-        let sent = submit(&mut router, "x", put("1"));
-        let ended = tell(&mut router, &sent[0], full.clone());
+        let mut origin = origin();
+        let sent = submit(&mut origin, "x", put("1"));
+        let ended = tell(&mut origin, &sent[0], full.clone());
         let [
             Effect::Answer {
                 result: Err(failure),
@@ -650,28 +644,28 @@ mod tests {
         };
         assert_eq!(failure.code(), "BUSY");
         assert!(failure.text().contains("node 3, "), "{failure}");
-        let sent = submit(&mut router, "x", put("2"));
-        let again = tell(&mut router, &sent[0], Answer::Silent);
-        tell(&mut router, &again[0], full);
-        assert_eq!(code_at_the_deadline(&mut router), "UNKNOWN");
+        let sent = submit(&mut origin, "x", put("2"));
+        let again = tell(&mut origin, &sent[0], Answer::Silent);
+        tell(&mut origin, &again[0], full);
+        assert_eq!(code_at_the_deadline(&mut origin), "UNKNOWN");
     }
 
     #[test]
     fn a_write_whose_coordinator_never_answers_is_unknown_and_a_read_unavailable() {
-        for (action, expected) in [(put("1"), "UNKNOWN"), (Action::Get, "UNAVAILABLE")] {
-            let mut router = router();
-            submit(&mut router, "x", action);
-            assert_eq!(code_at_the_deadline(&mut router), expected);
+        for (change, expected) in [(put("1"), "UNKNOWN"), (None, "UNAVAILABLE")] {
+            let mut origin = origin();
+            submit(&mut origin, "x", change);
+            assert_eq!(code_at_the_deadline(&mut origin), expected);
         }
     }
 
     #[test]
     fn of_two_writes_of_a_key_that_are_over_at_once_the_one_that_waited_is_sent_to_nobody() {
-        let mut router = router();
-        submit(&mut router, "sent", put("1"));
-        submit(&mut router, "waits", put("2"));
+        let mut origin = origin();
+        submit(&mut origin, "sent", put("1"));
+        submit(&mut origin, "waits", put("2"));
         let mut effects = Vec::new();
-        router.expire(Duration::from_secs(2), NO_ONE, &mut effects);
+        origin.expire(Duration::from_secs(2), NO_ONE, &mut effects);
         let ended = effects.iter().map(|effect| match effect {
             Effect::Answer {
                 handle,
@@ -688,19 +682,19 @@ mod tests {
     #[test]
     fn without_reserved_numbers_a_write_waits() {
         let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
-        let mut router = Origin::new(NodeId(1), ring, Duration::from_secs(2), 7);
-        let waits = submit(&mut router, "x", put("1"));
+        let mut origin = Origin::new(NodeId(1), ring, Duration::from_secs(2), 7);
+        let waits = submit(&mut origin, "x", put("1"));
         let [Effect::WakeLater { request }] = waits[..] else {
             panic!("{waits:?}");
         };
         let mut effects = Vec::new();
-        router.reserved(0, 7);
-        router.wake(request, NO_ONE, &mut effects);
+        origin.reserved(0, 7);
+        origin.wake(request, NO_ONE, &mut effects);
         assert_eq!(forwarded(&effects).1.map(|dot| dot.sequence), Some(7));
-        router.reserved(20, 30);
-        let next = submit(&mut router, "y", Action::Change(Change::Delete));
+        origin.reserved(20, 30);
+        let next = submit(&mut origin, "y", Some(Change::Delete));
         assert!(next.is_empty(), "one at a time");
-        let end = tell(&mut router, &effects[0], applied());
+        let end = tell(&mut origin, &effects[0], applied());
         assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(21));
     }
 }

@@ -52,6 +52,14 @@ impl VoteRequest {
             _ => None,
         }
     }
+
+    /// The same question to the own replica: it hands out its state at once, since that costs nothing.
+    pub fn of_own_replica(&self) -> VoteRequest {
+        match self {
+            VoteRequest::Read { .. } => VoteRequest::Read { state: true },
+            other => other.clone(),
+        }
+    }
 }
 
 /// What a replica answers.

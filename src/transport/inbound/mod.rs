@@ -42,6 +42,7 @@ pub trait Service: Acquaintance {
 }
 
 /// Sends the answer to one question.
+#[derive(Clone)]
 pub struct Respond {
     connection: Arc<Outgoing>,
     id: u64,

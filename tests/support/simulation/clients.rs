@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::error::Failure;
-use simple_dynamo::protocol::origin::Action;
 use simple_dynamo::protocol::version::VectorClock;
 use simple_dynamo::protocol::{Change, Outcome, Verdict};
 
@@ -85,20 +84,20 @@ impl Clients {
     }
 
     /// The request as the node sees it.
-    pub fn action(&self, operation: usize) -> (Key, Action) {
+    pub fn request(&self, operation: usize) -> (Key, Option<Change>) {
         let operation = &self.history[operation];
-        let action = match &operation.request {
-            Request::Get => Action::Get,
-            Request::Put { value } => Action::Change(Change::Put(value.as_str().into())),
-            Request::Delete => Action::Change(Change::Delete),
-            Request::CompareAndSet { expected, value } => Action::Change(Change::CompareAndSet {
+        let change = match &operation.request {
+            Request::Get => None,
+            Request::Put { value } => Some(Change::Put(value.as_str().into())),
+            Request::Delete => Some(Change::Delete),
+            Request::CompareAndSet { expected, value } => Some(Change::CompareAndSet {
                 expected: expected
                     .as_ref()
                     .map(|text| text.parse().expect("a version")),
                 value: value.as_str().into(),
             }),
         };
-        (operation.key.as_str().into(), action)
+        (operation.key.as_str().into(), change)
     }
 
     /// The node's answer. Returns the client, if it still waited for it.

@@ -80,8 +80,11 @@ impl World {
                 ticket,
                 key,
                 request,
-                ..
-            } => self.ask(node, to, ticket, key, request),
+            } => {
+                for replica in to {
+                    self.ask(node, replica, ticket, key.clone(), request.clone());
+                }
+            }
             coordinator::Effect::Repair { to, key, accepted } => {
                 let (to, body) = (self.place(to), Body::Repair { key, accepted });
                 self.send(Envelope {
@@ -111,6 +114,11 @@ impl World {
     ) {
         self.invariants.asked(&key, &request);
         let (ask, peer) = (self.number(), self.place(voter));
+        let request = if peer == node {
+            request.of_own_replica()
+        } else {
+            request
+        };
         let machine = &mut self.machines[node];
         let life = machine.life;
         machine.waiting.insert(ask);

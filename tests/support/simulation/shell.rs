@@ -92,14 +92,14 @@ impl World {
             // Refused for want of numbers, the client would only ask again. Now and then it is.
             return self.at(node, MILLISECOND, Local::Submit(operation));
         }
-        let (key, action) = self.clients.action(operation);
+        let (key, change) = self.clients.request(operation);
         let clock = self.machines[node].clock(self.now);
         self.route(node, |machine, effects| {
             machine.ends.insert(clock + DEADLINE);
             let suspects = &machine.suspects;
             machine
                 .origin
-                .submit(operation, key, action, clock, suspects, effects);
+                .submit(operation, key, change, clock, suspects, effects);
         });
         // Half-way a coordinator that has not answered is passed over.
         self.expire_after(node, DEADLINE / 2);

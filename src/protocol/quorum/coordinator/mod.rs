@@ -38,13 +38,12 @@ pub struct Ticket {
 /// What is to be done outside.
 #[derive(Debug)]
 pub enum Effect<H> {
-    /// Ask a replica, which may be this node, and bring its answer or its silence back.
+    /// Ask replicas, one of which may be this node, and bring back the vote or the silence of each.
     Ask {
-        to: NodeId,
+        to: Vec<NodeId>,
         ticket: Ticket,
         key: Key,
-        /// The range of the key.
-        range: usize,
+        /// What other nodes are asked; for this node's own replica see [`VoteRequest::of_own_replica`].
         request: VoteRequest,
     },
     /// Send a chosen state to a replica that lags; its answer is not needed.
@@ -268,7 +267,7 @@ impl<H> Coordinator<H> {
         id: u64,
         replicas: Option<&[NodeId]>,
         voted: Option<NodeId>,
-        question: impl Fn(NodeId) -> VoteRequest,
+        question: VoteRequest,
         effects: &mut Vec<Effect<H>>,
     ) {
         let Some(request) = self.requests.get_mut(&id) else {
@@ -284,12 +283,11 @@ impl<H> Coordinator<H> {
             replicas = &replicas[..replicas.len().min(self.quorums.write)];
         }
         let asked = replicas.iter().filter(|&&replica| Some(replica) != voted);
-        effects.extend(asked.map(|&to| Effect::Ask {
-            to,
+        effects.push(Effect::Ask {
+            to: asked.copied().collect(),
             ticket,
             key: request.key.clone(),
-            range: request.range,
-            request: question(to),
-        }));
+            request: question,
+        });
     }
 }

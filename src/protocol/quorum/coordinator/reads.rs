@@ -6,20 +6,18 @@ use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
 
 impl<H> Coordinator<H> {
-    /// Asks the others for their ballots and the own replica, where it costs nothing, for the
-    /// state. A replica that has told what it has seen is not asked again.
+    /// Asks for the ballots that the replicas have accepted. A replica that sent its vote along with the
+    /// request is not asked again.
     pub(super) fn start_read(
         &mut self,
         id: u64,
         seen: Option<(NodeId, Seen)>,
         effects: &mut Vec<Effect<H>>,
     ) {
-        let node = self.node;
         let replicas = self.ring.replicas_of_range(self.requests[&id].range);
         let seen = seen.filter(|(teller, _)| replicas.contains(teller));
         let voted = seen.as_ref().map(|(teller, _)| *teller);
-        let question = |to| VoteRequest::Read { state: to == node };
-        self.ask(id, None, voted, question, effects);
+        self.ask(id, None, voted, VoteRequest::Read { state: false }, effects);
         if let Some((teller, seen)) = seen
             && let Some(Request {
                 task: Task::Read(reader),
@@ -34,16 +32,15 @@ impl<H> Coordinator<H> {
     pub(super) fn read_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
         match step {
             Step::Wait => {}
-            Step::AskStates => self.ask(
-                id,
-                None,
-                None,
-                |_| VoteRequest::Read { state: true },
-                effects,
-            ),
+            Step::AskStates => self.ask(id, None, None, VoteRequest::Read { state: true }, effects),
             Step::WriteBack(accepted, laggards) => {
-                let question = |_| VoteRequest::Accept(accepted.clone());
-                self.ask(id, Some(&laggards), None, question, effects);
+                self.ask(
+                    id,
+                    Some(&laggards),
+                    None,
+                    VoteRequest::Accept(accepted),
+                    effects,
+                );
             }
             Step::Answer(state) => {
                 self.answer(id, Outcome::of_read(state.as_deref()), effects);
@@ -128,8 +125,8 @@ mod tests {
             let Effect::Ask { to, ticket, .. } = effect else {
                 panic!("{effect:?}");
             };
-            asked.push(to);
-            if to == NODE {
+            asked.extend(&to);
+            if to.contains(&NODE) {
                 let own = Some(VoteReply::Seen(seen(3, true)));
                 coordinator.reply(ticket, NODE, own, &mut answered);
             }

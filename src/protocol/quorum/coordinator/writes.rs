@@ -14,7 +14,7 @@ impl<H> Coordinator<H> {
     pub(super) fn proposal_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
         match step {
             Step::Wait => {}
-            Step::Ask(question) => self.ask(id, None, None, |_| question.clone(), effects),
+            Step::Ask(question) => self.ask(id, None, None, question, effects),
             Step::Backoff => {
                 let request = self
                     .requests
