@@ -5,14 +5,14 @@ case ${DYNAMO_CLUSTER:-/} in
 /*) ;;
 *) DYNAMO_CLUSTER=$PWD/$DYNAMO_CLUSTER ;;
 esac
-# How to call this script again.
+# How to call this script again, for messages.
 RUN=./run.sh
 case $0 in */*) RUN=$(printf %q "$0") ;; esac
-# This file may be a link to that of the checkout. With a CDPATH, only a whole path leads there.
+# This file may be a link into the checkout. With a CDPATH set, cd needs the whole path.
 cd -- "$(dirname -- "$(readlink -f -- "$0")")"
 
 BINARY=target/release/dynamo
-# Cargo shows how far it is only on a terminal.
+# Cargo shows its progress on a terminal only.
 QUIET=()
 [ -t 2 ] || QUIET=(--quiet)
 # With more threads than cores, a thread that wakes up need not interrupt the one that woke it: what
@@ -38,20 +38,21 @@ usage: ./run.sh [COMMAND]
   up [OPTIONS]  build, start every node that does not run, wait until they answer;
                 OPTIONS go to the nodes, such as --sync os
   down          end every node in order; the data stays
-  status [ID...]  a line per node
+  status [ID...]  whether every key can be read and written, and a line per node
   kill ID       kill -9 a node
   start ID [OPTIONS]  start it again; OPTIONS go to the node
   pause ID      stop a node (SIGSTOP)     resume ID  let it go on (SIGCONT)
-  wait          until every node that runs answers and has what it missed, as long as they get on
-  logs [ID]     the last lines of the nodes' logs
+  wait          wait until every node that runs answers and has what it missed; give up when none
+                of them makes progress
+  logs [ID]     print the last lines of the nodes' logs
   shell [ID]    type requests at a node
   bench [...]   measure the running cluster; see ./run.sh bench --help
-  plot [...]    measure a crash, a pause and the way back, and draw them; see ./run.sh plot --help
-  soak [...]    run load and faults for long, and see that nothing grows; see ./run.sh soak --help
-  grade [...]   the course's six phases and their points; see ./run.sh grade --help
-  stress [...]  a storm of faults over a cluster of its own, by a seed of yours, and whether what the
-                clients saw is linearizable; see ./run.sh stress --help
-  test          formatter, clippy and all tests but the longest
+  plot [...]    measure and draw a crash, a pause and the recovery; see ./run.sh plot --help
+  soak [...]    run load and faults for long, and check that nothing grows; see ./run.sh soak --help
+  grade [...]   run the course's six phases and count the points; see ./run.sh grade --help
+  stress [...]  inject faults under load into a cluster of its own, and check that the clients'
+                history is linearizable; see ./run.sh stress --help
+  test          run the formatter, clippy and all tests but the longest
   clean         down, and delete the data
 
 The nodes are the course's five, 5554 5556 5558 5560 5562, or those of the file that
@@ -77,14 +78,14 @@ build() {
     # target, and then cargo puts the program into a folder of that name.
     built=$(env -u CARGO_BUILD_TARGET cargo build --release ${QUIET[@]+"${QUIET[@]}"} --target-dir target \
         --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-    [ -n "$built" ] || fail "cargo does not tell where it has put the program"
+    [ -n "$built" ] || fail "cargo built the program, and did not say where"
     [ "$built" -ef "$BINARY" ] || {
         mkdir -p target/release
         ln -sf -- "$built" "$BINARY"
     }
 }
 
-# Of the system's own: on Debian in the package procps.
+# Debian has ps in the package procps.
 need_tools() {
     command -v ps >/dev/null || fail "ps is missing. Install it with your system's packages"
 }
@@ -93,20 +94,20 @@ built() {
     [ -x "$BINARY" ] || fail "nothing is built yet; $RUN up builds and starts the cluster"
 }
 
-# The state in a folder is one cluster's: another file of the same name must not lay hands on it.
-# Nodes that run can be ended though their file is gone.
+# A state folder belongs to one cluster file: another file of the same name must not use it. Nodes that
+# run can be ended even if their file is gone.
 own_state() {
     local owner
     if [ -e "$STATE/file" ]; then
         read -r owner <"$STATE/file"
         [ "$(readlink -m -- "$owner")" = "$(readlink -m -- "${DYNAMO_CLUSTER:-}")" ] ||
-            fail "$STATE is the state of $owner; give your cluster file another name"
+            fail "$STATE belongs to the cluster file $owner; give your cluster file another name"
     elif [ -n "${DYNAMO_CLUSTER:-}" ] && [ ! -e "$DYNAMO_CLUSTER" ]; then
         fail "there is no cluster file $DYNAMO_CLUSTER"
     fi
 }
 
-# One at a time starts and ends nodes of a cluster.
+# Only one run.sh at a time starts or ends nodes of a cluster.
 alone() {
     need_tools
     own_state
@@ -126,9 +127,9 @@ nodes() {
     dynamo nodes
 }
 
-# The process id of a node that runs, or nothing. A number in a file may be another process's
-# by now, so what it runs is looked at; and the file may be a copy of another checkout's, so where
-# it runs is looked at, too: start_node starts it here.
+# Prints the process id of a node that runs. The number in the file may belong to another process by
+# now, so this checks what that process runs. The file may be a copy from another checkout, so this
+# also checks where it runs: start_node starts it here.
 pid_of() {
     local pid
     { read -r pid <"$STATE/$1.pid" && kill -0 "$pid"; } 2>/dev/null || return 1
@@ -160,7 +161,7 @@ listeners() {
 port_taken() {
     case $1 in
     127.*) (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null ;;
-    # What is not this machine may never answer.
+    # Another machine may never answer.
     *) timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null ;;
     esac
 }
@@ -174,7 +175,7 @@ owner_of_port() {
     if [ -n "$pid" ]; then
         echo "process $pid, $(ps -ww -o args= -p "$pid")"
     else
-        echo "a process that cannot be told from here"
+        echo "a process that cannot be seen from here"
     fi
 }
 
@@ -234,8 +235,8 @@ up() {
     await
 }
 
-# Waits until every node that runs is ready. Says at once if one has ended by itself, or is paused: it
-# would be waited for in vain.
+# Waits until every node that runs is ready. Fails at once if one has ended by itself or is paused:
+# waiting for it would be in vain.
 await() {
     local list ids=() waiter
     list=$(nodes)
@@ -256,7 +257,7 @@ await() {
     wait "$waiter" || fail "$RUN logs ID tells more"
 }
 
-# Whether a node cannot get ready, and why.
+# Whether a node cannot get ready; prints why.
 hinders() {
     local pid
     if ! pid=$(pid_of "$1"); then
@@ -322,7 +323,7 @@ signal() {
     pid=$(running_pid "${3:-}")
     kill "-$1" "$pid"
     if [ "$1" = KILL ]; then
-        # Its end takes a moment, and a start must not meet it. Each look takes some, too.
+        # The process takes a moment to end, and a start must not find it. Each look takes some time too.
         for _ in 1 2 3 4; do pid_of "$3" >/dev/null || break; done
         rm -f "$STATE/$3.pid"
     fi
@@ -344,8 +345,8 @@ logs() {
     fi
 }
 
-# Asks a node, and prints the reply: of many lines, which a store with data in it gives, the first
-# ones and the last, and of long lines the start.
+# Sends a request to a node and prints the reply: of a long reply the first lines and the last, and of
+# long lines the start.
 say() {
     local node=$1 reply
     shift
@@ -378,9 +379,9 @@ tour() {
 
 $count processes are up. Now you:
   telnet 127.0.0.1 $port      PUT, GET, DEL, CAS, GET @, GET *, RING, STATS, HELP
-  $RUN kill $second         or pause $second; requests go on. Then start, or resume
+  $RUN kill $second         or pause $second: requests go on. Then start or resume $second
   $RUN bench             how fast it is
-  $RUN down              end; the data stays. $RUN help lists the rest
+  $RUN down              end all nodes; the data stays. $RUN help lists the rest
 END
 }
 
@@ -393,8 +394,8 @@ check() {
     cargo test --quiet
 }
 
-# Builds a test program in a profile and becomes it: so its last line is the last one, and its exit
-# code this script's.
+# Builds a test program in a profile and replaces this script by it, so that its last line and its exit
+# code are those of this script.
 run_test() {
     local profile=$1 name=$2 messages program
     shift 2
@@ -414,7 +415,7 @@ clean() {
 
 command=${1:-tour}
 [ $# -eq 0 ] || shift
-# How many arguments a command takes. Those with options of their own have a --help of their own.
+# How many arguments a command takes. Commands with options of their own have a --help of their own.
 case $command in
 status | shell | bench | plot | soak | grade | stress) most=1000 own_help=yes ;;
 up | start) most=1000 ;;
@@ -426,7 +427,7 @@ esac
 case ${own_help:-} in
 "") case " $* " in *" -h "* | *" --help "*) usage && exit ;; esac ;;
 esac
-[ $# -le "$most" ] || fail "$command takes no ${*:most + 1}; $RUN help lists what there is"
+[ $# -le "$most" ] || fail "$command takes no ${*:most + 1}; $RUN help lists the commands"
 
 case $command in
 tour) tour ;;
@@ -443,7 +444,7 @@ shell) built && dynamo shell "$@" ;;
 bench) built && dynamo bench "$@" ;;
 plot) run_test release plot --secs 12 --out report/plots "$@" ;;
 soak) run_test checked soak "$@" ;;
-# A seed of one's own comes after the flag that lets it choose one, and wins.
+# A --seed in the arguments comes after --any-seed, and wins.
 grade) run_test release grade --any-seed "$@" ;;
 stress) run_test checked stress "$@" ;;
 test) check ;;

@@ -224,7 +224,10 @@ fn sigterm_ends_a_node_in_order_while_the_look_up_of_a_peers_name_hangs() {
     let status = terminate(&cluster, THREE[0]);
     assert!(status.success(), "{status}");
     let log = cluster.log(THREE[0]);
-    assert!(log.contains("does not wait for the thread link\n"), "{log}");
+    assert!(
+        log.contains("ends without the thread link, which hangs\n"),
+        "{log}"
+    );
 }
 
 /// Waits until somebody reads a pipe, and keeps it open.

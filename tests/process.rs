@@ -90,7 +90,7 @@ fn a_second_process_on_a_data_folder_is_refused() {
     };
     let text = second(&elsewhere);
     assert!(
-        text.contains("another process is using this folder; is the node running?"),
+        text.contains("another process uses this folder; is the node running already?"),
         "{text}"
     );
     // With the same ports it does not even come to the folder.

@@ -88,7 +88,7 @@ impl Arguments {
         if (0.0..=LONGEST).contains(&seconds) {
             Ok(Duration::from_secs_f64(seconds))
         } else {
-            let text = format!("--{name} is from 0 to {LONGEST} seconds, and not {seconds}");
+            let text = format!("--{name} must be from 0 to {LONGEST} seconds, not {seconds}");
             Err(UsageError(text))
         }
     }
@@ -135,7 +135,11 @@ pub fn check_links(path: &Path) -> Result<(), String> {
 
 /// The id of a node, as people write it.
 pub fn node_id(word: &str) -> Result<NodeId, UsageError> {
-    let wrong = |_| UsageError(format!("{word:?} is no node id: a number such as 5554"));
+    let wrong = |_| {
+        UsageError(format!(
+            "{word:?} is not a node id; an id is a number such as 5554"
+        ))
+    };
     word.parse().map_err(wrong)
 }
 

@@ -28,23 +28,23 @@ usage: dynamo node ID [--cluster FILE] [--data FOLDER] [--sync always|os] [--reb
   --cluster FILE   the cluster file (JSON); without it, the course's five nodes on 127.0.0.1
   --data FOLDER    where the node keeps its log; data/ID by default
   --sync always    a write is on the disk before it is acknowledged: the default
-  --sync os        the operating system writes when it likes: faster, and a loss of power may
-                   lose writes that were acknowledged
+  --sync os        the operating system writes when it likes: faster, but a loss of power may
+                   lose acknowledged writes
   --rebuild        discard the folder, and copy everything from the other replicas before voting
-  --give-up ID,... after several folders were lost for good: copy without these nodes, which lost theirs,
-                   too, and take what the others hold for the truth. Writes that only the lost folders
-                   had are gone. The log of a node that cannot go on otherwise says which nodes to name
+  --give-up ID,... when these nodes, too, lost their folders for good: copy without them, and take what
+                   the other replicas hold for the truth. Writes that only the lost folders had are
+                   gone. The log of a node that cannot copy says which nodes to name
 
 examples:
   dynamo node 5554
   dynamo node 7 --cluster seven.json --data /var/lib/dynamo/7
   RUST_LOG=info,simple_dynamo::transport=debug dynamo node 5554
 
-A signal ends the node in order, or as it is if that takes longer than 5 seconds; a second one ends it at once.
-Whatever it acknowledged is on the disk. SIGHUP is ignored under nohup; SIGUSR1, SIGUSR2 and SIGALRM always are.
+A signal ends the node in order, or as it is after 5 seconds; a second one ends it at once. Everything that
+it acknowledged is on the disk. The node ignores SIGHUP under nohup, and SIGUSR1, SIGUSR2 and SIGALRM always.
 
 A cluster file: {\"nodes\": [{\"id\": 1, \"host\": \"10.0.0.1\", \"client_port\": 7000, \"peer_port\": 7001},
-...]}, and if wanted name, replicas, read_quorum, write_quorum, read_timeout_ms, request_deadline_ms,
+...]}, and if you like name, replicas, read_quorum, write_quorum, read_timeout_ms, request_deadline_ms,
 line_timeout_ms, anti_entropy_ms, tombstone_age_ms, max_clients, client_memory_mib, data_memory_mib.
 ";
 
@@ -78,7 +78,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         Identity::discard(folder.as_ref(), id, &config.fingerprint())?;
     }
     if options.sync == SyncMode::Os {
-        warn!("{id}: --sync os: a loss of power may lose writes that were acknowledged");
+        warn!("{id}: --sync os: a loss of power may lose acknowledged writes");
     }
     let (sync, given_up) = (options.sync, options.given_up);
     let progress = Arc::new(Progress::default());
@@ -152,7 +152,7 @@ fn open(options: &Options) -> Result<Arc<Folder>, Box<dyn Error>> {
     match Folder::open(&options.data) {
         Ok(folder) => Ok(Arc::new(folder)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(format!(
-            "{data}: another process is using this folder; is the node running?"
+            "{data}: another process uses this folder; is the node running already?"
         )
         .into()),
         Err(error) => Err(format!("{data}: {error}").into()),

@@ -8,7 +8,7 @@ use super::arguments::{Argument, Arguments, member, node_id};
 use crate::client::{Client, is_about_all};
 
 pub const HELP: &str = "\
-Sends what is typed to a node and prints its replies. GET and DEL of @ and * may take their time;
+Sends what is typed to a node and prints its replies. GET and DEL of @ and * may take long;
 Ctrl-C ends them.
 
 usage: dynamo shell [ID] [--cluster FILE]
@@ -58,7 +58,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }
             return Ok(());
         };
-        let line = line.map_err(|error| format!("what is typed cannot be read: {error}"))?;
+        let line = line.map_err(|error| format!("cannot read what is typed: {error}"))?;
         if line.trim().is_empty() {
             continue;
         }

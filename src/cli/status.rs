@@ -19,8 +19,8 @@ up to date.
 usage: dynamo status [ID...] [--wait SECONDS] [--cluster FILE]
 
   ID...            only these nodes
-  --wait SECONDS   wait until they all answer, vote and are up to date, as long as those that do not
-                   get on: fail when none has for that time
+  --wait SECONDS   wait until they all answer, vote and are up to date; give up when none of those
+                   that are not ready has made progress for that time
   --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
 
 examples:
@@ -128,13 +128,13 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     match wait {
         Some(time) if !nodes.iter().all(Health::ready) => {
             let time = time.as_secs_f64();
-            Err(format!("not all are ready, and none has got on for {time} s").into())
+            Err(format!("not all nodes are ready, and none has made progress for {time} s").into())
         }
         _ => Ok(()),
     }
 }
 
-/// Looks at the nodes until all are ready, or none of the others has got on for that long.
+/// Looks at the nodes until all are ready, or none of the others has made progress for that long.
 fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
     let mut furthest = vec![Progress::None; members.len()];
     let mut until = Instant::now() + patience;
@@ -154,7 +154,7 @@ fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
         }
         ticker.tell(|| {
             let sentences: Vec<_> = missing.iter().map(|node| node.sentence()).collect();
-            format!("waits for {}", sentences.join("; "))
+            format!("waiting for {}", sentences.join("; "))
         });
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -177,11 +177,11 @@ fn verdict(config: &Config, nodes: &[Health]) -> String {
     let replicas = quorums.replicas;
     let keys = if voting < wanted {
         format!(
-            "some keys can be neither read nor written: {voting} of their {replicas} replicas vote, and {wanted} must"
+            "some keys can be neither read nor written: only {voting} of their {replicas} replicas vote, and {wanted} must"
         )
     } else if copies < replicas {
         format!(
-            "every key can be read and written, some have {copies} of {replicas} copies up to date"
+            "every key can be read and written; some have only {copies} of {replicas} copies up to date"
         )
     } else {
         format!("every key has {replicas} copies")

@@ -28,7 +28,7 @@ impl Config {
         let (n, r, w) = (self.replicas, self.read_quorum, self.write_quorum);
         if n < 3 {
             return Err(format!(
-                "replicas is {n}: to survive one failure it takes at least 3"
+                "replicas is {n}: it must be at least 3, to survive one failure"
             ));
         }
         if self.nodes.len() < n {
@@ -39,7 +39,7 @@ impl Config {
         }
         if self.nodes.len() > MOST_NODES {
             return Err(format!(
-                "there are {} nodes: at most {MOST_NODES}",
+                "there are {} nodes: at most {MOST_NODES} are possible",
                 self.nodes.len()
             ));
         }
@@ -92,16 +92,16 @@ impl Config {
         let least = self.read_timeout_ms * (self.replicas as u64 + 1);
         if self.request_deadline_ms < least {
             return Err(format!(
-                "request_deadline_ms is {}: at least {least}, so that every replica of a key can \
-                 be silent for a read time-out and still be waited for",
+                "request_deadline_ms is {}: at least {least}, so that a request can wait one \
+                 read time-out for every replica of its key",
                 self.request_deadline_ms
             ));
         }
         let least = self.request_deadline_ms.saturating_mul(2);
         if self.tombstone_age_ms < least {
             return Err(format!(
-                "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that no \
-                 request is under way that a dropped tombstone knew of",
+                "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that \
+                 every request that a dropped tombstone had absorbed has ended",
                 self.tombstone_age_ms
             ));
         }
@@ -136,16 +136,18 @@ impl Config {
         let mut addresses = BTreeSet::new();
         for (place, member) in self.nodes.iter().enumerate() {
             if !ids.insert(member.id) {
-                return Err(format!("nodes[{place}]: id {} is there twice", member.id));
+                return Err(format!("nodes[{place}]: id {} appears twice", member.id));
             }
             if !is_host(&member.host) {
                 let host = &member.host;
-                return Err(format!("nodes[{place}]: {host:?} is no name of a host"));
+                return Err(format!(
+                    "nodes[{place}]: {host:?} is not the name of a host"
+                ));
             }
             for port in [member.client_port, member.peer_port] {
                 if !addresses.insert((&member.host, port)) {
                     let host = &member.host;
-                    return Err(format!("nodes[{place}]: {host}:{port} is there twice"));
+                    return Err(format!("nodes[{place}]: {host}:{port} appears twice"));
                 }
             }
         }

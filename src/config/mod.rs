@@ -240,14 +240,15 @@ impl Member {
             let port = u16::try_from(2 * u64::from(self.id.0))
                 .ok()
                 .filter(|port| *port > 0);
-            self.client_port = port
-                .ok_or_else(|| format!("twice the id {} is no port: give client_port", self.id))?;
+            self.client_port = port.ok_or_else(|| {
+                format!("twice the id {} is not a port: give client_port", self.id)
+            })?;
         }
         if self.peer_port == 0 {
             self.peer_port = self
                 .client_port
                 .checked_add(1)
-                .ok_or_else(|| "client_port plus one is no port: give peer_port".to_owned())?;
+                .ok_or_else(|| "client_port plus one is not a port: give peer_port".to_owned())?;
         }
         Ok(())
     }
@@ -334,7 +335,7 @@ mod tests {
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":2,"host":"[::1]:80"},{"id":3}]}"#.to_owned(),
-                "nodes[1]: \"[::1]:80\" is no name of a host",
+                "nodes[1]: \"[::1]:80\" is not the name of a host",
             ),
             (format!(r#"{{{three},"replicas":2}}"#), "replicas is 2"),
             (
@@ -387,15 +388,15 @@ mod tests {
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":2,"host":""},{"id":3}]}"#.to_owned(),
-                "nodes[1]: \"\" is no name of a host",
+                "nodes[1]: \"\" is not the name of a host",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":1},{"id":3}]}"#.to_owned(),
-                "nodes[1]: id 1 is there twice",
+                "nodes[1]: id 1 appears twice",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":2,"client_port":3},{"id":4}]}"#.to_owned(),
-                "nodes[1]: 127.0.0.1:3 is there twice",
+                "nodes[1]: 127.0.0.1:3 appears twice",
             ),
         ];
         for (text, expected) in cases {

@@ -89,8 +89,12 @@ impl Node {
         }
         let patience = self.config.request_deadline() / 2;
         let Some(admitted) = self.admission.admit(bytes, patience) else {
-            let text = "too many large values are written at once; try again later";
-            ended(Err(Failure::Busy(text.to_owned())));
+            let text = format!(
+                "clients of node {} write too many large values at once; nothing was changed: try again \
+                 later",
+                self.id
+            );
+            ended(Err(Failure::Busy(text)));
             return None;
         };
         Some(Box::new(move |result| {

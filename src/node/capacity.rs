@@ -134,13 +134,13 @@ impl Node {
             let (held, limit) = (bytes >> 20, limit >> 20);
             if full {
                 warn!(
-                    "{}: holds {held} MiB of data, and may hold {limit} (data_memory_mib): writes of \
-                     its keys are told BUSY until some are deleted",
+                    "{}: holds {held} MiB of data, and may hold {limit} (data_memory_mib): answers \
+                     BUSY to writes of its keys until some are deleted",
                     self.id
                 );
             } else {
                 info!(
-                    "{}: holds {held} MiB of data, and takes more again",
+                    "{}: holds {held} MiB of data, and takes writes again",
                     self.id
                 );
             }

@@ -34,7 +34,7 @@ impl Node {
         .map_err(|failure| match failure {
             Failure::Unavailable(_) | Failure::Busy(_) if deleted == 0 => failure,
             _ => Failure::Unknown(format!(
-                "{deleted} keys are deleted, others may be; repeat it to be sure. What went wrong: {}",
+                "{deleted} keys are deleted, and others may be; repeat the request to be sure. The cause: {}",
                 failure.text()
             )),
         })?;

@@ -136,7 +136,7 @@ impl Node {
                 let replicas = self.ring.replicas_of_range(range);
                 let ids: Vec<_> = replicas.iter().map(NodeId::to_string).collect();
                 return Err(Failure::Unavailable(format!(
-                    "only {most} of the {needed} replicas needed of {}'s range answered, which are {}",
+                    "only {most} of the {needed} replicas needed of {}'s range answered; its replicas are {}",
                     replicas[0],
                     ids.join(", ")
                 )));

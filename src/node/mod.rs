@@ -213,7 +213,7 @@ impl Node {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if !ends_by(&thread, until) {
                 let name = thread.thread().name().unwrap_or_default();
-                info!("{}: does not wait for the thread {name}", self.id);
+                info!("{}: ends without the thread {name}, which hangs", self.id);
             }
         }
         self.store.close();

@@ -35,8 +35,8 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
                 if Instant::now() >= tell_at && logged.replace(missing) != Some(missing) =>
             {
                 warn!(
-                    "{}: does not vote yet: waits for node {missing}, which does not answer, or \
-                     does not vote either",
+                    "{}: does not vote yet: waits for node {missing}, which does not answer, or does \
+                     not vote either",
                     node.id
                 );
                 tell_at = Instant::now() + TELL_AFTER;
@@ -97,8 +97,8 @@ fn tell_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
     }
     let others = ids(others);
     warn!(
-        "{own}: takes what {others} holds of {owner}'s range for the truth. Lost are the writes that only \
-         {own} and {lost} had"
+        "{own}: takes what {others} holds of {owner}'s range for the truth. Writes that only {own} and \
+         {lost} had are lost"
     );
 }
 
@@ -128,9 +128,9 @@ impl Node {
             _ => format!("with --give-up {}", ids(&lost)),
         };
         let way_out = format!(
-            "the nodes that hold data of this one and lost their folders, too, are: {}. Only if the old \
-             folders cannot be brought back: start this node once {option}. It then takes what the others \
-             hold for the truth, and writes that only the lost folders had are gone",
+            "the nodes that share ranges with this one and lost their folders, too, are: {}. Only if the \
+             old folders cannot be brought back: start this node once {option}. It then takes what the \
+             others hold for the truth, and writes that only the lost folders had are gone",
             if lost.is_empty() {
                 "none".to_owned()
             } else {
@@ -138,7 +138,10 @@ impl Node {
             }
         );
         if !self.standing.given_up.is_empty() {
-            error!("{}: not started: {way_out}", self.id);
+            error!(
+                "{}: not started, because --give-up names other nodes: {way_out}",
+                self.id
+            );
             logging::exit(1);
         }
         error!("{}: cannot copy and does not vote: {way_out}", self.id);

@@ -245,7 +245,7 @@ impl Node {
         let is_news = lock(&self.introductions.announced).get(&peer) != Some(&storage);
         if changed && is_news {
             warn!(
-                "{}: {peer} has lost its data folder; its old votes count no more",
+                "{}: {peer} has lost its data folder; its old votes do not count any more",
                 self.id
             );
         }

@@ -300,7 +300,7 @@ impl Node {
         }
         let drawn = || (met && self.id == self.lowest()).then(ClusterId::random);
         if let Some(id) = announced.or_else(drawn) {
-            info!("{}: is of the cluster {id}", self.id);
+            info!("{}: belongs to the cluster {id}", self.id);
             let agreed = |identity: &mut crate::storage::Identity| identity.cluster_id = Some(id);
             self.or_stop(self.store.change_identity(agreed));
         }
@@ -324,8 +324,8 @@ impl Node {
     pub(super) fn end_outdated(&self, why: &str) -> ! {
         self.or_stop(self.store.change_identity(|identity| identity.outdate()));
         error!(
-            "{}: another process of this node was started after this one: {why}. This one ends. Started \
-             again it discards its data folder and copies everything before it votes",
+            "{}: another process of this node was started after this one: {why}. This one ends. When it is \
+             started again, it discards its data folder and copies everything before it votes",
             self.id
         );
         logging::exit(1);

@@ -71,16 +71,16 @@ impl Why {
             Why::NoQuorum { needed, got } => {
                 return format!("reached {got} of the {needed} replicas needed").into();
             }
-            Why::StartedOver => "started over, since a replica has lost its folder",
-            Why::Contended => "lost to other writers again and again",
+            Why::StartedOver => "started over, because a replica has lost its data folder",
+            Why::Contended => "was outrun by other writers again and again",
             Why::Overloaded => "is overloaded",
             Why::Congested => "has too many large replies waiting",
-            Why::Full(_) => "tells that there is no room for more data",
+            Why::Full(_) => "says that a replica is full",
             Why::Recovering => {
                 "does not vote yet: it has just started and reaches no other node, is new and has not \
-                 met all others (see RING), or copies a lost store (see its STATS)"
+                 met all others (see RING), or copies what it lost (see its STATS)"
             }
-            Why::NotReplica => "says that the key is not its own: do the cluster files differ?",
+            Why::NotReplica => "says that it does not hold the key: do the cluster files differ?",
         };
         text.into()
     }

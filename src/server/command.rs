@@ -52,18 +52,18 @@ pub const HELP: [&str; 15] = [
     "PUT key value            store a value; replies OK version",
     "GET key                  replies VALUE version value, or NOT_FOUND",
     "DEL key                  delete; replies OK version, or NOT_FOUND",
-    "CAS key version value    store if the key has this version, - for no such key",
+    "CAS key version value    store if the key has this version; - stands for no such key",
     "GET @                    the pairs that this node holds",
     "GET *                    all pairs of the cluster",
-    "DEL @   DEL *            delete all those",
+    "DEL @   DEL *            delete all of those",
     "WHERE key                the key's hash and the nodes that hold it, coordinator first",
     "RING                     the nodes in ring order, and whether they answer",
-    "STATS                    what this node has done",
+    "STATS                    the state of this node, and its counters",
     "PING   HELP   QUIT",
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 names the last write of the key that came through each node, by its number there.",
-    "OK ?: done, but overwritten since, and CONFLICT ?: refused in an earlier try; the version is not known any more.",
-    "An ERROR UNAVAILABLE or BUSY: certainly not done. UNKNOWN: may or may not have been done; read to see.",
+    "OK ? means done, but overwritten since; CONFLICT ? means refused in an earlier try. The version is not known any more.",
+    "ERROR UNAVAILABLE and BUSY mean certainly not done. UNKNOWN means it may or may not have been done: read the key to see.",
 ];
 
 /// Whether a line is how an HTTP request begins (RFC 9112): a method, a target and a version.
@@ -79,7 +79,7 @@ pub fn begins_http(line: &[u8]) -> bool {
 
 /// What a web browser is told.
 pub fn no_web_server() -> Failure {
-    Failure::Denied("this is no web server".to_owned())
+    Failure::Denied("this is not a web server".to_owned())
 }
 
 impl Command {
@@ -176,7 +176,7 @@ fn expected(usage: &str) -> Failure {
 }
 
 fn reserved() -> Failure {
-    syntax("the keys @ and * are reserved, for GET and DEL of many keys")
+    syntax("@ and * are not keys: they stand for many keys in GET and DEL")
 }
 
 /// The first word, and what follows the one space after it.
@@ -217,7 +217,7 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
         match rest.strip_prefix(' ') {
             Some(rest) => (Cow::from(text), Some(rest)),
             None if rest.is_empty() => (Cow::from(text), None),
-            None => return Err(syntax("a space belongs after a key in double quotes")),
+            None => return Err(syntax("a key in double quotes must be followed by a space")),
         }
     } else {
         let (word, rest) = split_word(rest);
@@ -226,7 +226,7 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
         }
         if word.chars().any(char::is_control) {
             return Err(syntax(
-                "a key with control characters is written as a JSON string",
+                "write a key with control characters as a JSON string",
             ));
         }
         match word {
@@ -247,11 +247,9 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
 
 /// The rest of the line as it is, spaces included; or a JSON string.
 fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
-    let rest = rest.filter(|rest| !rest.is_empty()).ok_or_else(|| {
-        syntax(&format!(
-            "expected: {usage}; the empty value is written as \"\""
-        ))
-    })?;
+    let rest = rest
+        .filter(|rest| !rest.is_empty())
+        .ok_or_else(|| syntax(&format!("expected: {usage}; write the empty value as \"\"")))?;
     let text = if rest.starts_with('"') {
         match json_string(rest)? {
             (text, rest) if rest.trim().is_empty() => Cow::from(text),

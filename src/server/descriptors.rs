@@ -32,8 +32,8 @@ pub fn allowed_clients(node: NodeId, config: &Config) -> usize {
     }
     let most = (allowed.saturating_sub(reserved) / PER_CLIENT).max(1);
     warn!(
-        "{node}: room for {most} clients only: {} of them take {wanted} open files, and the limit is \
-         {allowed} (ulimit -n)",
+        "{node}: serves {most} clients at a time at most: {} of them would take {wanted} open files, \
+         and the limit is {allowed} (ulimit -n)",
         config.max_clients
     );
     most as usize

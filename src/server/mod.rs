@@ -128,7 +128,10 @@ impl Server {
             server.threads.fetch_sub(1, Ordering::Relaxed);
         });
         if let Err(error) = spawned {
-            warn!("{}: no thread for a client: {error}", self.node.id);
+            warn!(
+                "{}: cannot start a thread for a client: {error}",
+                self.node.id
+            );
             let threads = self.threads.fetch_sub(1, Ordering::Relaxed) - 1;
             if let Ok(stream) = unserved {
                 turn_away(stream, &no_thread(threads));

@@ -136,7 +136,7 @@ impl Session<'_> {
             }
             if partial > 0 && self.line_began.elapsed() >= self.line_timeout {
                 let millis = self.line_timeout.as_millis();
-                let text = format!("half a line, and no end of it within {millis} ms");
+                let text = format!("the line did not end within {millis} ms");
                 self.refuse(&Failure::Syntax(text));
                 return Ok(());
             }
@@ -174,7 +174,7 @@ impl Session<'_> {
                 }
                 Ok(None) => return Next::Serve,
                 Err(_) => {
-                    let text = format!("the line has over {MAX_LINE} bytes");
+                    let text = format!("the line has more than {MAX_LINE} bytes");
                     self.refuse(&Failure::TooLarge(text));
                     return Next::Close;
                 }

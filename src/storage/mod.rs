@@ -274,7 +274,7 @@ impl Store {
             // Whatever was promised is in the logs, and these go on while they have room.
             Err(error) if is_without_room(&error) => {
                 warn!(
-                    "{}: no room for a snapshot: {error}. The log grows on, until there is",
+                    "{}: no room for a snapshot: {error}. Make room on the disk: the log keeps growing until then",
                     self.node
                 );
                 let later = self.commit.written() + least;

@@ -31,11 +31,11 @@ fn what_is_wrong_with_a_line_is_told_and_the_connection_stays_usable() {
         ),
         (
             b"PUT k\r\n",
-            "ERROR SYNTAX expected: PUT key value; the empty value is written as \"\"\n",
+            "ERROR SYNTAX expected: PUT key value; write the empty value as \"\"\n",
         ),
         (
             b"PUT @ v\n",
-            "ERROR SYNTAX the keys @ and * are reserved, for GET and DEL of many keys\n",
+            "ERROR SYNTAX @ and * are not keys: they stand for many keys in GET and DEL\n",
         ),
         (
             b"GET a b\n",
@@ -73,11 +73,11 @@ fn an_endless_line_and_a_web_browser_lose_their_connections() {
     let cluster = Cluster::start(&THREE);
     let mut client = raw(&cluster);
     client.send(vec![b'x'; 8 * MIB]);
-    client.expect("ERROR TOO_LARGE the line has over 6302720 bytes\n");
+    client.expect("ERROR TOO_LARGE the line has more than 6302720 bytes\n");
     client.expect_end();
     let mut browser = raw(&cluster);
     browser.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nDEL *\r\n");
-    browser.expect("ERROR DENIED this is no web server\n");
+    browser.expect("ERROR DENIED this is not a web server\n");
     browser.expect_end();
     assert_eq!(cluster.call(5554, "PING"), "PONG");
 }
@@ -87,7 +87,7 @@ fn a_connection_that_begins_like_a_request_of_http_is_closed_before_anything_is_
     let cluster = Cluster::start(&THREE);
     let mut browser = raw(&cluster);
     browser.send("PUT /x HTTP/1.1\r\nHost: x\r\n\r\n");
-    browser.expect("ERROR DENIED this is no web server\n");
+    browser.expect("ERROR DENIED this is not a web server\n");
     browser.expect_end();
     let mut client = raw(&cluster);
     client.send("GET /x\nPUT /x HTTP/1.1\nGET /x\n");
@@ -100,7 +100,7 @@ fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not(
     let mut silent = raw(&cluster);
     let mut half = raw(&cluster);
     half.send("PUT k ");
-    half.expect("ERROR SYNTAX half a line, and no end of it within 300 ms\n");
+    half.expect("ERROR SYNTAX the line did not end within 300 ms\n");
     half.expect_end();
     // Neither a byte now and then helps, nor a command of telnet's (no operation).
     for now_and_then in [&b"x"[..], b"\xff\xf1"] {
@@ -125,7 +125,7 @@ fn what_is_told_of_half_a_line_comes_after_the_reply_to_the_request_before_it() 
     client.send("PUT k v\nPUT ");
     let reply = client.line();
     assert!(reply.starts_with("ERROR UNKNOWN "), "{reply}");
-    client.expect("ERROR SYNTAX half a line, and no end of it within 100 ms\n");
+    client.expect("ERROR SYNTAX the line did not end within 100 ms\n");
     client.expect_end();
 }
 
@@ -142,7 +142,7 @@ fn ctrl_c_in_telnet_voids_the_line_and_is_answered() {
     for _ in 0..2 {
         let mut half = raw(&cluster);
         half.send("x");
-        half.expect("ERROR SYNTAX half a line, and no end of it within 100 ms\n");
+        half.expect("ERROR SYNTAX the line did not end within 100 ms\n");
     }
     telnet.send(b"GET k\r\n");
     telnet.expect("NOT_FOUND\n");

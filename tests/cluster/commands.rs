@@ -143,14 +143,22 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("is the cluster up?"), "{}", ended.err);
     let senseless = [
-        ("--reads", "101", "--reads is from 0 to 100, and not 101"),
-        ("--keys", "0", "--keys is from 1 to "),
-        ("--connections", "0", "--connections is from 1 to 10000"),
-        ("--connections", "10001", "--connections is from 1 to 10000"),
-        ("--value", "1048577", "--value is from 0 to 1048576"),
+        ("--reads", "101", "--reads must be from 0 to 100, not 101"),
+        ("--keys", "0", "--keys must be from 1 to "),
+        (
+            "--connections",
+            "0",
+            "--connections must be from 1 to 10000",
+        ),
+        (
+            "--connections",
+            "10001",
+            "--connections must be from 1 to 10000",
+        ),
+        ("--value", "1048577", "--value must be from 0 to 1048576"),
         ("--value", "many", "--value many: invalid digit"),
-        ("--secs", "-1", "--secs is from 0 to 86400 seconds"),
-        ("--secs", "1e19", "--secs is from 0 to 86400 seconds"),
+        ("--secs", "-1", "--secs must be from 0 to 86400 seconds"),
+        ("--secs", "1e19", "--secs must be from 0 to 86400 seconds"),
         (
             "--colour",
             "red",
@@ -198,7 +206,7 @@ fn shell_with_no_node_to_talk_to_fails_and_says_which() {
     for command in ["shell", "status", "node"] {
         let ended = run(&cluster, &[command, "first"]);
         assert_eq!(ended.code, Some(2), "{command}");
-        let told = "dynamo: \"first\" is no node id: a number such as 5554\n";
+        let told = "dynamo: \"first\" is not a node id; an id is a number such as 5554\n";
         assert_eq!(ended.err, told, "{command}");
     }
 }
@@ -261,12 +269,12 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
     cluster.kill(5556);
     let ended = run(&cluster, &["status"]);
     let verdict =
-        "2 of 3 up, every key can be read and written, some have 2 of 3 copies up to date\n";
+        "2 of 3 up, every key can be read and written; some have only 2 of 3 copies up to date\n";
     assert!(ended.well().starts_with(verdict), "{}", ended.out);
     cluster.pause(5558);
     let ended = run(&cluster, &["status"]);
-    let verdict = "1 of 3 up, some keys can be neither read nor written: 1 of their 3 replicas vote, \
-                   and 2 must\n";
+    let verdict = "1 of 3 up, some keys can be neither read nor written: only 1 of their 3 replicas \
+                   vote, and 2 must\n";
     assert!(ended.well().starts_with(verdict), "{}", ended.out);
     for (id, state) in [(5554, "up"), (5556, "down"), (5558, "silent")] {
         let line = ended.line(&format!("{id} "));
@@ -278,7 +286,7 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
     assert_eq!(waited.code, Some(1));
     assert_eq!(
         waited.err,
-        "dynamo: not all are ready, and none has got on for 0.1 s\n"
+        "dynamo: not all nodes are ready, and none has made progress for 0.1 s\n"
     );
     waited.line("5556 ");
     // The one that is well can be waited for.

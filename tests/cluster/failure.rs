@@ -138,7 +138,9 @@ fn with_two_of_three_replicas_silent_every_request_ends_within_the_deadline() {
     for _ in 0..2 {
         let (reply, _) = cluster.timed(5554, "GET foo");
         assert!(
-            reply.starts_with("ERROR UNAVAILABLE \"foo\" was not reached within 2000 ms: "),
+            reply.starts_with(
+                "ERROR UNAVAILABLE no coordinator of \"foo\" decided within 2000 ms: "
+            ),
             "{reply}"
         );
         let (reply, _) = cluster.timed(5554, "PUT foo 2");

@@ -41,7 +41,7 @@ fn after_two_lost_folders_of_a_range_the_operator_can_have_the_third_taken_for_t
     cluster.start_node_told(first, &["--give-up", "5556"]);
     cluster.await_ready(first);
     let log = cluster.log(first);
-    let loss = "Lost are the writes that only 5554 and 5556 had";
+    let loss = "Writes that only 5554 and 5556 had are lost";
     assert!(log.contains(loss), "{log}");
     // The second one copies by itself.
     cluster.await_ready(second);

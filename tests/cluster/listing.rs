@@ -174,7 +174,10 @@ fn where_some_keys_cannot_be_deleted_the_reply_says_how_many_were_and_that_other
         .partition(|key| cluster.replicas(key)[0] == 5554);
     assert!(!lost.is_empty() && !left.is_empty());
     let reply = cluster.call(5554, "DEL @");
-    let expected = format!("ERROR UNKNOWN {} keys are deleted, others may", left.len());
+    let expected = format!(
+        "ERROR UNKNOWN {} keys are deleted, and others may",
+        left.len()
+    );
     assert!(reply.starts_with(&expected), "{reply}");
     for key in left {
         assert_eq!(cluster.get(5556, &key), None, "{key}");

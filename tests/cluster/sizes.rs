@@ -94,11 +94,11 @@ fn a_good_file_is_printed_and_a_wrong_one_told_what_is_wrong_and_where() {
         ),
         (
             format!("{{{}}}", nodes.replace("7011", "7001")),
-            "nodes[1]: 127.0.0.1:7001 is there twice",
+            "nodes[1]: 127.0.0.1:7001 appears twice",
         ),
         (
             format!("{{{}}}", nodes.replace("2,", "1,")),
-            "nodes[1]: id 1 is there twice",
+            "nodes[1]: id 1 appears twice",
         ),
         (
             format!("{{{}}}", nodes.replace("7021", "70210")),

@@ -77,5 +77,5 @@ fn a_node_is_waited_for_as_long_as_it_gets_on_and_how_far_it_is_is_shown() {
         "the test is about longer waits"
     );
     let line = told.lines().next().unwrap_or_default();
-    assert!(line.starts_with("waits for 5556 starting, "), "{told}");
+    assert!(line.starts_with("waiting for 5556 starting, "), "{told}");
 }

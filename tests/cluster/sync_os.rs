@@ -2,7 +2,7 @@
 
 use crate::support::cluster::{Cluster, Plan, THREE};
 
-const RISK: &str = "--sync os: a loss of power may lose writes that were acknowledged";
+const RISK: &str = "--sync os: a loss of power may lose acknowledged writes";
 
 fn start(cluster: &Cluster) {
     for id in THREE {

@@ -17,10 +17,10 @@ use tally::Tally;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
-next. Connections are spread over the nodes in turn; a client whose node is down or ends goes on with
-the next one. Where anything will be read, every key is put first, and at the end all are deleted; neither
-is measured. The keys are bench:0, bench:1 and so on. The time begins when all are connected. What ends
-with an error is counted apart.
+next. Connections are spread over the nodes in turn; a client whose node is down goes on with the next
+node. The keys are bench:0, bench:1 and so on. If any of them will be read, all are put first. At the end all
+are deleted. Neither is measured. The time begins when all are connected. Requests that end with an
+error are counted separately.
 
 usage: dynamo bench [options]
 
@@ -179,7 +179,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         ("value", load.value as u64, 0, MAX_VALUE as u64),
     ] {
         if !(least..=most).contains(&value) {
-            let text = format!("--{name} is from {least} to {most}, and not {value}");
+            let text = format!("--{name} must be from {least} to {most}, not {value}");
             return Err(UsageError(text));
         }
     }

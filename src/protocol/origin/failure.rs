@@ -10,7 +10,7 @@ use crate::protocol::ring::NodeId;
 /// How a try at one replica ended.
 pub(super) enum Trouble {
     Failed(Why),
-    /// It takes the request for one that was given up.
+    /// It says that the request has ended.
     Superseded,
     Silent,
     /// It is there, and let the request wait.
@@ -22,8 +22,8 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Failed(why) => f.write_str(&why.text()),
-            Trouble::Superseded => f.write_str("takes it for one that was given up"),
-            Trouble::Slow => f.write_str("is there, and let it wait"),
+            Trouble::Superseded => f.write_str("says that the request has ended"),
+            Trouble::Slow => f.write_str("was slow"),
             Trouble::Silent => f.write_str("was silent"),
             Trouble::Unreached => f.write_str("could not be reached"),
         }
@@ -36,8 +36,8 @@ impl<H> Origin<H> {
         let writes = request.change.is_some();
         if writes && request.dot.is_none() && self.last_sequence == self.reserved {
             return Failure::Unavailable(format!(
-                "node {} numbers no writes yet: it is new and has not met all other nodes (see \
-                 RING), or has just started; nothing was changed",
+                "node {} takes no writes yet: it has just started, or is new and has not met all \
+                 other nodes (see RING); nothing was changed",
                 self.node
             ));
         }
@@ -62,7 +62,7 @@ impl<H> Origin<H> {
             ))
         } else {
             Failure::Unavailable(format!(
-                "{:?} was not reached within {millis} ms: {story}; nothing was changed",
+                "no coordinator of {:?} decided within {millis} ms: {story}; nothing was changed",
                 request.key
             ))
         }
@@ -73,9 +73,9 @@ impl<H> Origin<H> {
 pub(super) fn no_room(from: NodeId, why: Why) -> String {
     match why {
         Why::Full(node) => format!(
-            "node {node}, which holds this key, has as much data as it may (data_memory_mib in the \
-             cluster file); nothing was changed: delete keys, and try again once they are \
-             forgotten (tombstone_age_ms)"
+            "node {node}, which holds this key, is full (data_memory_mib in the cluster file); \
+             nothing was changed: delete keys, and try again once their tombstones are dropped \
+             (tombstone_age_ms)"
         ),
         _ => format!(
             "node {from} {}; nothing was changed: try again later",

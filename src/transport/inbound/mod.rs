@@ -215,7 +215,7 @@ impl Inbound {
         let why = why.replace(char::is_control, " ");
         let passed = lock(&self.refusals).pass(self.began.elapsed());
         let Some(others) = passed else {
-            return debug!("{}: refused a connection, too: {why}", self.node);
+            return debug!("{}: refused another connection: {why}", self.node);
         };
         warn!(
             "{}: refused a connection on the port for peers: {why}{others}",

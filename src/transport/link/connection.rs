@@ -73,7 +73,7 @@ impl Link {
                         owner.outdated(peer, &why);
                         Err(invalid(format!("refused: {why}")))
                     }
-                    Err(error) => Err(invalid(format!("not a node of this kind: {error}"))),
+                    Err(error) => Err(invalid(format!("it did not greet as a node does: {error}"))),
                 };
             }
             match lines.receive()? {
@@ -159,7 +159,7 @@ impl Link {
             .map_err(|_| invalid("an endless line".into()))?
         {
             let tell: Tell = serde_json::from_slice(line)
-                .map_err(|error| invalid(format!("a reply that makes no sense: {error}")))?;
+                .map_err(|error| invalid(format!("a reply that is not understood: {error}")))?;
             let mut state = lock(&self.state);
             if let Reply::Pong(position) = tell.tell {
                 state.heard_position(position);
