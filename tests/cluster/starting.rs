@@ -42,7 +42,7 @@ fn a_node_that_reads_its_log_tells_clients_how_far_it_is() {
         (mib > 0).then_some(lines)
     });
     assert!(
-        lines.starts_with("2 of 3 up, every key can be read and written, "),
+        lines.starts_with("2 of 3 up, every key can be read and written; "),
         "{lines}"
     );
     // Nobody hangs it by connecting and saying nothing.
