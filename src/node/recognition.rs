@@ -103,7 +103,7 @@ impl Acquaintance for Node {
             && ours != theirs
         {
             return Err(Welcome::Refused(format!(
-                "node {peer} is of the cluster {theirs}, and node {} of {ours}, which has the same name \
+                "node {peer} belongs to cluster {theirs}, and node {} to {ours}, which has the same name \
                  and ids: is a port or host wrong in a cluster file?",
                 self.id
             )));

@@ -78,7 +78,7 @@ impl Store {
         }
         if identity.cluster != cluster {
             let text = format!(
-                "this folder is of the cluster {}, and the cluster file says {cluster}: name, node \
+                "this folder belongs to cluster {}, and the cluster file says {cluster}: name, node \
                  ids, N, R and W must be those that the folder was made with",
                 identity.cluster
             );
