@@ -10,14 +10,14 @@ use crate::storm::Storm;
 use crate::storm::nemesis::Nemesis;
 
 pub const HELP: &str = "\
-Starts five nodes of its own, has clients ask them while a nemesis injects faults, heals everything,
-reads every key through every node, and says whether what the clients were told is linearizable.
+Starts five nodes of its own, injects faults while clients send requests, heals everything, reads every
+key through every node, and checks that the clients' history is linearizable.
 Most requests are for one key at a time, and the nemesis aims at the nodes that hold it.
 
 usage: ./run.sh stress [options]
 
   --secs SECONDS   how long the faults go on; 12 by default
-  --seed N         the same seed lets loose the same faults in the same order; 1 by default
+  --seed N         the same seed injects the same faults in the same order; 1 by default
   --nemesis NAME   mix by default: straggle and split half of the time, else any of these:
                      kill       kill -9 of a node, and a new start
                      pause      SIGSTOP and SIGCONT
@@ -39,7 +39,7 @@ usage: ./run.sh stress [options]
   --clients N      10 by default; each keeps to one node
   --keys N         5 by default
   --out FOLDER     target/stress/SEED-NEMESIS by default
-  --check FILE     no storm: judges the history in this file
+  --check FILE     inject no faults: judge the history in this file
 
 FOLDER holds verdict.json, history.jsonl, faults.jsonl, throughput.svg, nodes/*.log, and after a
 violation violation.html with the smallest piece of the history that no order explains.
@@ -50,7 +50,7 @@ invariant, 4 if a key was without service for over a second while at most one no
 a wrong command line.
 A fault is counted only if it did something: a cut that held no message up is not.
 
-DYNAMO_LEAVE_OUT=RULE makes all nodes leave out a rule of src/rules.rs, and the storm should find that.
+DYNAMO_LEAVE_OUT=RULE makes all nodes leave out a rule of src/rules.rs, and the run should find that.
 A minute of mix finds these within five seeds, which means 1, 3 or 4 as the exit code:
   exit code 1, by what clients see   HighestAccepted WriteBackOnRead RefusalsRecorded AcceptDurable
   by the checks in the nodes         StrictPrepare PromiseKept MemoryDropped DotLookup
