@@ -57,6 +57,11 @@ impl Client {
         Ok(line)
     }
 
+    /// Whether [`Client::receive`] would return at once, with a line that has come already.
+    pub fn has_line(&self) -> bool {
+        self.receiving.buffer().contains(&b'\n')
+    }
+
     /// Sends one request and waits for its reply of one line.
     pub fn call(&mut self, request: &str) -> io::Result<String> {
         self.send(format!("{request}\n").as_bytes())?;

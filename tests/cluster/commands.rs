@@ -114,6 +114,25 @@ fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
 }
 
 #[test]
+fn bench_keeps_requests_in_flight_and_waits_for_the_reply_to_each() {
+    let cluster = Cluster::start(&THREE);
+    for value in ["100", "65536"] {
+        let options = ["bench", "--secs", "0.3", "--keys", "50", "--value", value];
+        let ended = run(&cluster, &[&options[..], &["--ahead", "16"]].concat());
+        ended.well();
+        for kind in ["reads ", "writes "] {
+            assert!(quantiles(ended.line(kind)).is_sorted());
+        }
+        assert!(!ended.out.contains("before a reply came"), "{}", ended.out);
+        assert!(!ended.out.contains("found no such key"), "{}", ended.out);
+    }
+    let options = ["bench", "--ahead", "16", "--value", "65537"];
+    let ended = run(&cluster, &options);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("take fewer or shorter"), "{}", ended.err);
+}
+
+#[test]
 fn bench_leaves_no_key_behind_unless_it_is_told_to_keep_them() {
     let cluster = Cluster::start(&THREE);
     cluster.done(5554, "PUT other v");
@@ -155,6 +174,7 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
             "10001",
             "--connections must be from 1 to 10000",
         ),
+        ("--ahead", "65", "--ahead must be from 1 to 64, not 65"),
         ("--value", "1048577", "--value must be from 0 to 1048576"),
         ("--value", "many", "--value many: invalid digit"),
         ("--secs", "-1", "--secs must be from 0 to 86400 seconds"),

@@ -1,5 +1,6 @@
 //! `dynamo bench`: a closed loop of clients, and how long they wait.
 
+mod drive;
 mod fill;
 mod tally;
 
@@ -13,12 +14,13 @@ use crate::bytes::MAX_VALUE;
 use crate::client::Client;
 use crate::lock;
 use crate::server::descriptors;
+use drive::drive;
 use tally::Tally;
 
 pub const HELP: &str = "\
 Measures a running cluster: each connection sends a request, waits for the reply, and sends the
-next. Connections are spread over the nodes in turn; a client whose node is down goes on with the next
-node. The keys are bench:0, bench:1 and so on. If any of them will be read, all are put first. At the end all
+next, or with --ahead keeps several requests in flight. Connections are spread over the nodes in turn; a
+client whose node is down goes on with the next node. The keys are bench:0, bench:1 and so on. If any of them will be read, all are put first. At the end all
 are deleted. Neither is measured. The time begins when all are connected. Requests that end with an
 error are counted separately.
 
@@ -26,6 +28,7 @@ usage: dynamo bench [options]
 
   --reads PERCENT      how many of the requests are GET, the others PUT; 50 by default
   --connections N      32 by default, at most 10000
+  --ahead N            requests that each connection keeps in flight; 1 by default, at most 64
   --keys N             keys are drawn evenly from so many; 10000 by default
   --value BYTES        length of the values, from 0; 100 by default
   --secs SECONDS       5 by default
@@ -42,6 +45,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to leave a node alone that is busy or closes.
 const PAUSE: Duration = Duration::from_millis(10);
 const MOST_CONNECTIONS: usize = 10_000;
+const MOST_AHEAD: usize = 64;
+/// Bytes of values that a connection may have in flight where it sends several requests ahead. A
+/// node stops reading from a client that does not take its replies, and these clients take none
+/// while they send.
+const MOST_IN_FLIGHT: usize = 1 << 20;
 /// Of a client of ours: to send and to receive.
 const FILES_PER_CONNECTION: u64 = 2;
 /// Of all else.
@@ -51,6 +59,8 @@ struct Load {
     /// Percent.
     reads: u64,
     connections: usize,
+    /// Requests that each connection keeps in flight.
+    ahead: usize,
     keys: u64,
     value: usize,
     duration: Duration,
@@ -142,6 +152,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
     let mut load = Load {
         reads: 50,
         connections: 32,
+        ahead: 1,
         keys: 10_000,
         value: 100,
         duration: Duration::from_secs(5),
@@ -156,6 +167,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         match name.as_str() {
             "reads" => load.reads = arguments.value("reads")?,
             "connections" => load.connections = arguments.value("connections")?,
+            "ahead" => load.ahead = arguments.value("ahead")?,
             "keys" => load.keys = arguments.value("keys")?,
             "value" => load.value = arguments.value("value")?,
             "secs" => {
@@ -175,6 +187,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             1,
             MOST_CONNECTIONS as u64,
         ),
+        ("ahead", load.ahead as u64, 1, MOST_AHEAD as u64),
         ("keys", load.keys, 1, u64::MAX),
         ("value", load.value as u64, 0, MAX_VALUE as u64),
     ] {
@@ -183,6 +196,13 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             return Err(UsageError(text));
         }
     }
+    if load.ahead > 1 && load.ahead * load.value > MOST_IN_FLIGHT {
+        let text = format!(
+            "--ahead {} times --value {} is over {MOST_IN_FLIGHT} bytes; take fewer or shorter ones",
+            load.ahead, load.value
+        );
+        return Err(UsageError(text));
+    }
     let config = arguments.config()?;
     load.addresses = config
         .nodes
@@ -190,58 +210,6 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         .map(|member| member.client_address())
         .collect();
     Ok(Some(load))
-}
-
-/// One client, until the time is over.
-fn drive(
-    load: &Load,
-    client: usize,
-    mut connection: Client,
-    done: &AtomicU64,
-) -> Result<Tally, Box<dyn Error>> {
-    let mut seen = Tally::new()?;
-    let mut random = fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64);
-    let value = load.written_value();
-    let until = Instant::now() + load.duration;
-    while Instant::now() < until {
-        let key = random.u64(0..load.keys);
-        let read = random.u64(0..100) < load.reads;
-        let request = if read {
-            format!("GET bench:{key}")
-        } else {
-            format!("PUT bench:{key} {value}")
-        };
-        if !read && load.reads == 0 {
-            seen.put.insert(key);
-        }
-        let asked = Instant::now();
-        let reply = connection.call(&request);
-        let micros = asked.elapsed().as_micros() as u64;
-        let Some(reply) = seen.usable(reply) else {
-            std::thread::sleep(PAUSE);
-            match connect(load, client) {
-                Ok(another) => connection = another,
-                Err(trouble) => {
-                    seen.failed(trouble);
-                    break;
-                }
-            }
-            continue;
-        };
-        if reply.starts_with("ERROR") {
-            seen.failed(reply);
-            continue;
-        } else if reply == "NOT_FOUND" {
-            seen.missing += 1;
-        }
-        if read {
-            seen.reads.record(micros)?
-        } else {
-            seen.writes.record(micros)?
-        }
-        done.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(seen)
 }
 
 /// Connects to the client's node, or to the first after it that answers.
