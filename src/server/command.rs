@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
 use crate::config::MOST_NODES;
 use crate::error::Failure;
-use crate::protocol::version::VectorClock;
+use crate::protocol::Change;
 
 /// Longer than the version of any key, in bytes: it has an entry for each node at the most, of 32
 /// bytes at the most.
@@ -14,17 +14,10 @@ pub const MAX_VERSION: usize = 32 * MOST_NODES;
 /// A request line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    Put {
+    /// `PUT`, `DEL` or `CAS` of one key, which change it, or `GET`.
+    Request {
         key: Key,
-        value: Value,
-    },
-    Get(Key),
-    Delete(Key),
-    /// `expected` is `None` for "no such key".
-    CompareAndSet {
-        key: Key,
-        expected: Option<VectorClock>,
-        value: Value,
+        change: Option<Change>,
     },
     /// `GET @`: what this node holds.
     ListOwn,
@@ -95,12 +88,12 @@ impl Command {
         match word.to_ascii_uppercase().as_str() {
             "PUT" => Self::parse_put(rest),
             "GET" => Ok(match only_target(rest, "GET key, GET @ or GET *")? {
-                Target::Key(key) => Command::Get(key),
+                Target::Key(key) => request(key, None),
                 Target::Own => Command::ListOwn,
                 Target::All => Command::ListAll,
             }),
             "DEL" => Ok(match only_target(rest, "DEL key, DEL @ or DEL *")? {
-                Target::Key(key) => Command::Delete(key),
+                Target::Key(key) => request(key, Some(Change::Delete)),
                 Target::Own => Command::DeleteOwn,
                 Target::All => Command::DeleteAll,
             }),
@@ -129,10 +122,8 @@ impl Command {
     fn parse_put(rest: &str) -> Result<Command, Failure> {
         let usage = "PUT key value";
         let (key, rest) = key(rest, usage)?;
-        Ok(Command::Put {
-            key,
-            value: value(rest, usage)?,
-        })
+        let put = Change::Put(value(rest, usage)?);
+        Ok(request(key, Some(put)))
     }
 
     fn parse_compare_and_set(rest: &str) -> Result<Command, Failure> {
@@ -154,12 +145,14 @@ impl Command {
                 ))
             })?),
         };
-        Ok(Command::CompareAndSet {
-            key,
-            expected,
-            value: value(rest, usage)?,
-        })
+        let value = value(rest, usage)?;
+        let compare_and_set = Change::CompareAndSet { expected, value };
+        Ok(request(key, Some(compare_and_set)))
     }
+}
+
+fn request(key: Key, change: Option<Change>) -> Command {
+    Command::Request { key, change }
 }
 
 /// Enough of a word to know it again.
@@ -300,10 +293,7 @@ mod tests {
     }
 
     fn put(key: &str, value: &str) -> Command {
-        Command::Put {
-            key: key.into(),
-            value: value.into(),
-        }
+        request(key.into(), Some(Change::Put(value.into())))
     }
 
     #[test]
@@ -321,12 +311,12 @@ mod tests {
             put("gr\u{fc}n", "\u{e4}\u{1f980}")
         );
         assert_eq!(parse("PUT k 5554:1,x"), put("k", "5554:1,x"));
-        assert_eq!(parse("get k "), Command::Get("k".into()));
+        assert_eq!(parse("get k "), request("k".into(), None));
         assert_eq!(parse("GET @"), Command::ListOwn);
         assert_eq!(parse("GET *"), Command::ListAll);
         assert_eq!(parse("DEL @"), Command::DeleteOwn);
         assert_eq!(parse("DEL *"), Command::DeleteAll);
-        assert_eq!(parse("DEL @x"), Command::Delete("@x".into()));
+        assert_eq!(parse("DEL @x"), request("@x".into(), Some(Change::Delete)));
         assert_eq!(parse("quit"), Command::Quit);
     }
 
@@ -337,17 +327,17 @@ mod tests {
             put("my key", "a\nb\0")
         );
         assert_eq!(parse(r#"PUT k """#), put("k", ""));
-        assert_eq!(parse(r#"GET "a\"b""#), Command::Get("a\"b".into()));
+        assert_eq!(parse(r#"GET "a\"b""#), request("a\"b".into(), None));
         assert_eq!(parse(r#"PUT k a"b"#), put("k", "a\"b"));
     }
 
     #[test]
     fn compare_and_set_takes_a_version_or_none() {
         let expected = Some("5554:12,5556:3".parse().unwrap());
-        let cas = |expected| Command::CompareAndSet {
-            key: "k".into(),
-            expected,
-            value: "v w".into(),
+        let cas = |expected| {
+            let value = "v w".into();
+            let change = Change::CompareAndSet { expected, value };
+            request("k".into(), Some(change))
         };
         assert_eq!(parse("CAS k 5554:12,5556:3 v w"), cas(expected));
         assert_eq!(parse("cas k - v w"), cas(None));

@@ -1,15 +1,15 @@
 //! Serving clients: a thread per connection out of a bounded pool, and the text protocol.
 //!
-//! The way of a line: [`telnet`] takes out what telnet adds, `net::lines` splits, [`command`]
-//! understands, [`session`] has it done, [`text`] prints the reply.
+//! The way of a line: [`telnet`] takes out what telnet adds, `transport::lines` splits, [`command`]
+//! understands, [`session`] has it done, [`text`] prints the reply, [`pipeline`] lets it leave in its turn.
 
 pub mod command;
 pub mod descriptors;
+pub mod pipeline;
 pub mod session;
 pub mod startup;
 pub mod telnet;
 pub mod text;
-mod turn;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ use crate::logging::Throttle;
 use crate::node::Node;
 use crate::transport::socket::part;
 use crate::transport::{self, Budget, Outgoing};
-use session::Client;
+use pipeline::Pipeline;
 
 /// A thread without a connection ends after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub struct Server {
     idle: Sender<TcpStream>,
     waiting: Receiver<TcpStream>,
     threads: AtomicUsize,
-    sessions: Mutex<HashMap<u64, Arc<Client>>>,
+    sessions: Mutex<HashMap<u64, Arc<Pipeline>>>,
     last_session: AtomicU64,
     ending: AtomicBool,
 }
@@ -100,7 +100,7 @@ impl Server {
         transport::stop_listening(listener);
         lock(&self.sessions)
             .values()
-            .for_each(|client| client.end());
+            .for_each(|pipeline| pipeline.end());
         let until = Instant::now() + FAREWELL;
         while !lock(&self.sessions).is_empty() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -145,11 +145,11 @@ impl Server {
         let Ok(replies) = sending.and_then(|stream| Outgoing::new(stream, &self.budget)) else {
             return;
         };
-        let client = Client::new(replies);
-        lock(&self.sessions).insert(id, client.clone());
+        let pipeline = Pipeline::new(replies, &self.budget);
+        lock(&self.sessions).insert(id, pipeline.clone());
         if !self.ending.load(Ordering::Relaxed) {
             // An error says that the client has gone: there is nobody to tell.
-            let _ = session::run(&self.node, &self.budget, &client, &stream);
+            let _ = session::run(&self.node, &self.budget, &pipeline, &stream);
         }
         lock(&self.sessions).remove(&id);
     }

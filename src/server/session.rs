@@ -1,4 +1,5 @@
-//! One client's connection: its requests, one after the other, and the replies in their order.
+//! One client's connection: requests for different keys run at the same time, others alone, and the
+//! replies come in the order of the requests.
 
 use std::io;
 use std::net::TcpStream;
@@ -8,17 +9,17 @@ use std::time::{Duration, Instant};
 use memchr::memrchr;
 
 use super::command::{Command, HELP, MAX_VERSION, begins_http, no_web_server};
+use super::pipeline::{self, Pipeline, Until};
 use super::telnet::{MARK, Telnet, VOID};
-use super::text;
-use super::turn::Turn;
-use crate::bytes::{Key, MAX_KEY, MAX_VALUE};
+use super::text::{self, busy};
+use crate::bytes::{Bytes, Key, LARGE, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::listing::{Emit, Pair};
 use crate::protocol::ring::Position;
 use crate::protocol::{Change, Outcome};
 use crate::transport::socket::{notice_vanished, part};
-use crate::transport::{Budget, Lines, Outgoing, Received, Share};
+use crate::transport::{self, Budget, Lines, Outgoing, Received, Share};
 
 /// The longest line: key and value with every byte escaped as `\u0000`, a version, and what
 /// surrounds them.
@@ -30,7 +31,7 @@ const PER_BYTE: usize = 4;
 const LISTING: usize = 8 << 20;
 /// A part of a listing that is sent at a time.
 const PART: usize = 64 << 10;
-/// Bytes of replies that may wait for a client, as long as there is plenty for others, before it is
+/// Bytes of replies that may wait for a client to take them, as long as there is plenty for others, before it is
 /// served no further: so one that sends a long pipeline before it reads anything is not stuck.
 const MOST_WAITING: usize = 4 << 20;
 /// What a client sends after the end of its session is thrown away for so long at the most.
@@ -38,33 +39,11 @@ const PARTING: Duration = Duration::from_secs(1);
 /// The same, in bytes.
 const MOST_AFTER_THE_END: usize = 64 << 20;
 
-/// What others than its session's thread have of a client.
-pub struct Client {
-    replies: Arc<Outgoing>,
-    turn: Turn,
-}
-
-impl Client {
-    /// `replies` is the sending side of its connection.
-    pub fn new(replies: Arc<Outgoing>) -> Arc<Client> {
-        let turn = Turn::default();
-        Arc::new(Client { replies, turn })
-    }
-
-    /// Lets what is under way be the last that is done for it.
-    pub fn end(&self) {
-        if self.turn.end() {
-            // Only where nothing comes: what comes later resets a connection that is shut down so.
-            self.replies.stop_receiving();
-        }
-    }
-}
-
-/// Serves one client until it leaves, or [`Client::end`].
+/// Serves one client until it leaves, or [`Pipeline::end`].
 pub fn run(
     node: &Arc<Node>,
     budget: &Arc<Budget>,
-    client: &Arc<Client>,
+    pipeline: &Arc<Pipeline>,
     stream: &TcpStream,
 ) -> io::Result<()> {
     let line_timeout = Duration::from_millis(node.config.line_timeout_ms);
@@ -73,8 +52,8 @@ pub fn run(
     let mut session = Session {
         node,
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
-        client,
-        replies: &client.replies,
+        pipeline,
+        replies: pipeline.replies(),
         first_line: true,
         line_began: Instant::now(),
         line_timeout,
@@ -82,19 +61,19 @@ pub fn run(
         share: Share::of(budget),
     };
     let ended = session.serve();
-    client.turn.wait();
+    pipeline.wait(Until::ALL);
     // What its lines took is not kept while it is waited for.
     drop(session);
-    client.replies.drain(0);
+    pipeline.replies().drain(0);
     let parted = part(stream, PARTING, MOST_AFTER_THE_END);
-    client.replies.close();
+    pipeline.replies().close();
     ended.and(parted)
 }
 
 struct Session<'a> {
     node: &'a Arc<Node>,
     lines: Lines<Telnet<&'a TcpStream>>,
-    client: &'a Arc<Client>,
+    pipeline: &'a Arc<Pipeline>,
     replies: &'a Arc<Outgoing>,
     /// Whether no whole line has come yet.
     first_line: bool,
@@ -106,6 +85,9 @@ struct Session<'a> {
     share: Share,
 }
 
+/// A line, understood or not.
+type Line = Result<Command, Failure>;
+
 /// Whether to go on with a connection.
 #[derive(PartialEq, Eq)]
 enum Next {
@@ -115,9 +97,9 @@ enum Next {
 
 impl Session<'_> {
     fn serve(&mut self) -> io::Result<()> {
-        while self.client.turn.listen() {
+        while self.pipeline.listen() {
             let received = self.lines.receive();
-            self.client.turn.heard();
+            self.pipeline.heard();
             let received = received?;
             if let Received::Bytes(_) = received {
                 self.replies.heard();
@@ -142,7 +124,7 @@ impl Session<'_> {
             }
             if self.share.holds_much() {
                 // What a long line asked for is in memory until it has ended.
-                self.client.turn.wait();
+                self.pipeline.wait(Until::ALL);
             }
             if !self.share.hold(PER_BYTE * partial) {
                 self.refuse(&busy("send long lines"));
@@ -154,64 +136,132 @@ impl Session<'_> {
 
     /// Tells of a line that was never whole, after the reply to the one before it.
     fn refuse(&self, failure: &Failure) {
-        self.client.turn.wait();
+        self.pipeline.wait(Until::ALL);
         self.fail(failure);
     }
 
     /// Serves all whole lines that have come.
     fn serve_lines(&mut self) -> Next {
         loop {
-            let command = match self.lines.next_line() {
+            // Nothing waits in a batch: it may hold back the very messages that are waited for.
+            match transport::batch(|| self.begin_requests()) {
+                Ok(None) => return Next::Serve,
                 Ok(Some(line)) => {
-                    let void = memrchr(VOID, line).map_or(0, |mark| mark + 1);
-                    let line = &line[void..];
-                    // A web page can make a browser send one, whose lines might be commands.
-                    if std::mem::take(&mut self.first_line) && begins_http(line) {
-                        Err(no_web_server())
-                    } else {
-                        Command::parse(line)
+                    if self.serve_line(line) == Next::Close {
+                        return Next::Close;
                     }
                 }
-                Ok(None) => return Next::Serve,
-                Err(_) => {
-                    let text = format!("the line has more than {MAX_LINE} bytes");
-                    self.refuse(&Failure::TooLarge(text));
+                Err(too_long) => {
+                    self.refuse(&too_long);
                     return Next::Close;
                 }
-            };
-            // Replies come in the order of the requests, and a request sees those before it. A
-            // client that does not take its replies is not served much further.
-            let more = self.client.turn.wait();
-            let plenty = self.budget.is_plentiful();
-            self.replies.drain(if plenty { MOST_WAITING } else { 0 });
-            if !more || self.replies.closed() {
-                // Nobody is there any more for what was sent ahead.
-                return Next::Close;
-            }
-            let next = match command {
-                Ok(command) => self.execute(command),
-                Err(failure) => self.fail(&failure),
-            };
-            if next == Next::Close {
-                return Next::Close;
             }
         }
     }
 
+    /// Begins the requests that have come, up to a line that may have to wait, which is returned.
+    ///
+    /// # Errors
+    /// A line is too long.
+    fn begin_requests(&mut self) -> Result<Option<Line>, Failure> {
+        while let Some(line) = self.next_line()? {
+            let Ok(Command::Request { key, change }) = line else {
+                return Ok(Some(line));
+            };
+            let length = value_length(change.as_ref());
+            let begun = if self.is_fluent() && length <= LARGE {
+                self.pipeline.begin(&key, length).ok()
+            } else {
+                None
+            };
+            match begun {
+                Some(number) => self.submit(number, key, change),
+                None => return Ok(Some(Ok(Command::Request { key, change }))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the client takes its replies, and there is plenty of memory for more.
+    fn is_fluent(&self) -> bool {
+        self.budget.is_plentiful()
+            && self.replies.waiting() <= MOST_WAITING
+            && !self.replies.closed()
+    }
+
+    fn next_line(&mut self) -> Result<Option<Line>, Failure> {
+        let next = self.lines.next_line().map_err(|_| {
+            let text = format!("the line has more than {MAX_LINE} bytes");
+            Failure::TooLarge(text)
+        })?;
+        Ok(next.map(|line| {
+            let void = memrchr(VOID, line).map_or(0, |mark| mark + 1);
+            let line = &line[void..];
+            // A web page can make a browser send one, whose lines might be commands.
+            if std::mem::take(&mut self.first_line) && begins_http(line) {
+                Err(no_web_server())
+            } else {
+                Command::parse(line)
+            }
+        }))
+    }
+
+    /// Serves one line, once it may be served.
+    fn serve_line(&mut self, line: Line) -> Next {
+        // What is not about one key sees all requests before it, and all after it see what it did.
+        let one_key = matches!(line, Ok(Command::Request { .. }));
+        if !one_key && !self.wait(Until::ALL) {
+            return Next::Close;
+        }
+        match line {
+            Ok(command) => self.execute(command),
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    /// Waits; false if the client is served no further. One that does not take its replies, is not
+    /// served much further than that.
+    fn wait(&self, until: Until) -> bool {
+        let plenty = self.budget.is_plentiful();
+        let more = self.pipeline.wait(if plenty { until } else { Until::ALL });
+        self.replies.drain(if plenty { MOST_WAITING } else { 0 });
+        // Or nobody is there any more for what was sent ahead.
+        more && !self.replies.closed()
+    }
+
+    /// Starts a request as soon as it may begin.
+    fn request(&self, key: Key, change: Option<Change>) -> Next {
+        let mut until = Until::Left(pipeline::MOST);
+        while self.wait(until) {
+            match self.pipeline.begin(&key, value_length(change.as_ref())) {
+                Ok(number) => {
+                    self.submit(number, key, change);
+                    return Next::Serve;
+                }
+                Err(other) => until = other,
+            }
+        }
+        Next::Close
+    }
+
+    /// Starts a request that has begun; whichever thread ends it answers it.
+    fn submit(&self, number: u64, key: Key, change: Option<Change>) {
+        self.node.stats.requests.add(1);
+        let print = match change {
+            Some(Change::Delete) => text::deletion,
+            _ => text::outcome,
+        };
+        let (node, pipeline) = (self.node.clone(), self.pipeline.clone());
+        let ended = move |result: Result<Outcome, Failure>| {
+            node.stats.failures.add(u64::from(result.is_err()));
+            pipeline.answer(number, print(&result));
+        };
+        self.node.submit(key, change, Box::new(ended));
+    }
+
     fn execute(&mut self, command: Command) -> Next {
         match command {
-            Command::Put { key, value } => self.change(key, Change::Put(value)),
-            Command::Get(key) => self.request(key, None, text::outcome),
-            Command::Delete(key) => {
-                self.request(key, Some(Change::Delete), text::deletion);
-            }
-            Command::CompareAndSet {
-                key,
-                expected,
-                value,
-            } => {
-                self.change(key, Change::CompareAndSet { expected, value });
-            }
+            Command::Request { key, change } => return self.request(key, change),
             Command::ListOwn => return self.list(|emit| self.node.list_own(emit)),
             Command::ListAll => return self.list(|emit| self.node.list_all(emit)),
             Command::DeleteOwn => return self.delete(|emit| self.node.list_own(emit)),
@@ -227,35 +277,6 @@ impl Session<'_> {
             }
         }
         Next::Serve
-    }
-
-    fn change(&self, key: Key, change: Change) {
-        self.request(key, Some(change), text::outcome);
-    }
-
-    /// Starts a request; whichever thread ends it prints the reply.
-    fn request(
-        &self,
-        key: Key,
-        change: Option<Change>,
-        print: fn(&Result<Outcome, Failure>) -> String,
-    ) {
-        self.client.turn.take();
-        self.node.stats.requests.add(1);
-        let (node, client) = (self.node.clone(), self.client.clone());
-        let ended = move |result: Result<Outcome, Failure>| {
-            node.stats.failures.add(u64::from(result.is_err()));
-            if !client.replies.send(print(&result).as_bytes()) {
-                // More of the kind would cost as much, and be told the same.
-                let busy = text::failure(&busy("are sent long replies"));
-                if !client.replies.send(busy.as_bytes()) {
-                    client.replies.close();
-                }
-                client.end();
-            }
-            client.turn.give();
-        };
-        self.node.submit(key, change, Box::new(ended));
     }
 
     fn reply(&self, text: &str) {
@@ -327,6 +348,7 @@ impl Session<'_> {
     }
 }
 
-fn busy(doing: &str) -> Failure {
-    Failure::Busy(format!("too many clients {doing} at once; try again later"))
+/// How many bytes the value has that a change writes; 0 if it writes none.
+fn value_length(change: Option<&Change>) -> usize {
+    change.and_then(Change::value).map_or(0, Bytes::len)
 }

@@ -56,6 +56,11 @@ pub fn failure(failure: &Failure) -> String {
     format!("ERROR {} {text}\n", failure.code())
 }
 
+/// What a client is told when all clients together do too much of something.
+pub fn busy(doing: &str) -> Failure {
+    Failure::Busy(format!("too many clients {doing} at once; try again later"))
+}
+
 /// One line of a listing.
 pub fn pair(pair: &Pair) -> String {
     format!(

@@ -97,8 +97,9 @@ impl Outgoing {
         queued.is_some()
     }
 
-    /// Returns how many bytes are queued now that nobody writes yet; none if these cannot be.
-    fn append(&self, bytes: &[u8]) -> Option<usize> {
+    /// Queues bytes, to be [flushed](Outgoing::flush). Returns how many are queued now; none if these
+    /// cannot be.
+    pub fn append(&self, bytes: &[u8]) -> Option<usize> {
         let mut queue = lock(&self.queue);
         let waiting = queue.waiting + bytes.len();
         if queue.closed || !queue.share.hold(waiting) {
@@ -110,7 +111,7 @@ impl Outgoing {
     }
 
     /// Has the bytes that are queued written, which are so many: now, or at the end of the batch.
-    fn flush(self: &Arc<Self>, queued: usize) {
+    pub fn flush(self: &Arc<Self>, queued: usize) {
         if !IN_BATCH.get() || queued >= MOST_HELD_BACK {
             return self.write_queue();
         }
