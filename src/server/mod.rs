@@ -179,3 +179,172 @@ pub fn listen(address: &str) -> io::Result<TcpListener> {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::thread;
+
+    use super::pipeline::{FIRST_REPLY, MOST, MOST_HELD, Pipeline, Until};
+    use super::*;
+    use crate::bytes::Key;
+    use crate::transport::Share;
+    use crate::transport::budget::FREE;
+
+    const PLENTY: usize = usize::MAX / 2;
+    const LONG: &str =
+        "ERROR BUSY too many clients are sent long replies at once; try again later\n";
+
+    /// A pipeline, and what its client receives.
+    fn pipeline(budget: &Arc<Budget>) -> (Arc<Pipeline>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        client.set_read_timeout(patience).unwrap();
+        let replies = Outgoing::new(listener.accept().unwrap().0, &Budget::new(PLENTY)).unwrap();
+        (Pipeline::new(replies, budget), client)
+    }
+
+    fn received(client: &mut TcpStream, length: usize) -> String {
+        let mut bytes = vec![0; length];
+        client.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Nothing more has come.
+    fn expect_nothing(client: &mut TcpStream) {
+        client.set_nonblocking(true).unwrap();
+        client.read_exact(&mut [0]).unwrap_err();
+        client.set_nonblocking(false).unwrap();
+    }
+
+    fn key(number: usize) -> Key {
+        number.to_string().as_str().into()
+    }
+
+    fn begin(pipeline: &Pipeline, number: usize) -> Result<u64, Until> {
+        pipeline.begin(&key(number), 0)
+    }
+
+    /// Has the connection's first reply be a short one, and the next ones be expected short.
+    fn expect_short(pipeline: &Pipeline, client: &mut TcpStream) {
+        for _ in 0..20 {
+            let number = begin(pipeline, 0).unwrap();
+            pipeline.answer(number, "-\n".to_owned());
+            received(client, 2);
+        }
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_in_which_their_requests_began() {
+        let (pipeline, mut client) = pipeline(&Budget::new(PLENTY));
+        let numbers = [0, 1, 2, 3].map(|number| begin(&pipeline, number).unwrap());
+        pipeline.answer(numbers[2], "two ".to_owned());
+        pipeline.answer(numbers[1], "one ".to_owned());
+        expect_nothing(&mut client);
+        pipeline.answer(numbers[0], "zero ".to_owned());
+        assert_eq!(received(&mut client, 13), "zero one two ");
+        pipeline.answer(numbers[3], "three".to_owned());
+        assert_eq!(received(&mut client, 5), "three");
+        assert!(pipeline.wait(Until::ALL));
+    }
+
+    #[test]
+    fn a_request_waits_for_one_for_the_same_key_until_that_is_answered() {
+        let (pipeline, mut client) = pipeline(&Budget::new(PLENTY));
+        let (first, second) = (begin(&pipeline, 1).unwrap(), begin(&pipeline, 2).unwrap());
+        let until = Until::Answered(second);
+        assert_eq!(begin(&pipeline, 2), Err(until));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| pipeline.wait(until));
+            pipeline.answer(second, "second ".to_owned());
+            assert!(waiting.join().unwrap());
+        });
+        // Its reply has not left, and yet it is over.
+        expect_nothing(&mut client);
+        let third = begin(&pipeline, 2).unwrap();
+        pipeline.answer(third, "third".to_owned());
+        pipeline.answer(first, "first ".to_owned());
+        assert_eq!(received(&mut client, 18), "first second third");
+    }
+
+    #[test]
+    fn no_more_run_at_a_time_than_may_and_half_of_them_leave_before_more_begin() {
+        let (pipeline, mut client) = pipeline(&Budget::new(PLENTY));
+        expect_short(&pipeline, &mut client);
+        let numbers: Vec<_> = (0..MOST).map(|it| begin(&pipeline, it).unwrap()).collect();
+        let until = Until::Left(MOST / 2);
+        assert_eq!(begin(&pipeline, MOST), Err(until));
+        let answer = |number: &u64| pipeline.answer(*number, "-".to_owned());
+        // What is answered and has not left counts, too.
+        numbers[1..].iter().for_each(answer);
+        assert_eq!(begin(&pipeline, MOST), Err(until));
+        answer(&numbers[0]);
+        assert!(pipeline.wait(Until::ALL) && begin(&pipeline, MOST).is_ok());
+    }
+
+    #[test]
+    fn what_is_under_way_at_the_end_is_answered_and_nothing_else_begins() {
+        let (pipeline, mut client) = pipeline(&Budget::new(PLENTY));
+        let numbers = [1, 2].map(|number| begin(&pipeline, number).unwrap());
+        assert!(pipeline.listen());
+        pipeline.heard();
+        pipeline.end();
+        assert!(!pipeline.listen());
+        assert_eq!(begin(&pipeline, 3), Err(Until::ALL));
+        for (number, reply) in numbers.into_iter().zip(["one ", "two "]).rev() {
+            pipeline.answer(number, reply.to_owned());
+        }
+        assert!(!pipeline.wait(Until::ALL));
+        assert_eq!(received(&mut client, 8), "one two ");
+    }
+
+    #[test]
+    fn long_replies_are_asked_for_a_few_at_a_time_until_short_ones_come() {
+        let (pipeline, mut client) = pipeline(&Budget::new(PLENTY));
+        let first: Vec<_> = (0..).map_while(|it| begin(&pipeline, it).ok()).collect();
+        assert_eq!(first.len(), MOST_HELD / FIRST_REPLY);
+        let reply = "x".repeat(FIRST_REPLY);
+        for number in first.into_iter().rev() {
+            pipeline.answer(number, reply.clone());
+        }
+        received(&mut client, MOST_HELD);
+        let again: Vec<_> = (0..).map_while(|it| begin(&pipeline, it).ok()).collect();
+        assert_eq!(again.len(), MOST_HELD / FIRST_REPLY);
+        for number in again {
+            pipeline.answer(number, "-".to_owned());
+        }
+        expect_short(&pipeline, &mut client);
+        assert!((0..MOST).all(|number| begin(&pipeline, number).is_ok()));
+    }
+
+    #[test]
+    fn replies_that_wait_for_earlier_ones_are_held_in_the_budget_or_told_busy() {
+        let budget = Budget::new(2 * FIRST_REPLY);
+        let (pipeline, mut client) = pipeline(&budget);
+        expect_short(&pipeline, &mut client);
+        let numbers = [1, 2, 3, 4].map(|number| begin(&pipeline, number).unwrap());
+        let reply = "x".repeat(FIRST_REPLY);
+        pipeline.answer(numbers[1], reply.clone());
+        pipeline.answer(numbers[2], reply.clone());
+        pipeline.answer(numbers[3], reply.clone());
+        assert!(begin(&pipeline, 5).is_err(), "that was the last");
+        pipeline.answer(numbers[0], reply.clone());
+        assert_eq!(received(&mut client, 3 * FIRST_REPLY), reply.repeat(3));
+        assert_eq!(received(&mut client, LONG.len()), LONG);
+        assert!(!pipeline.wait(Until::ALL));
+        let mut other = Share::of(&budget);
+        assert!(other.hold(FREE + 2 * FIRST_REPLY), "nothing is held");
+    }
+
+    #[test]
+    fn without_room_in_the_budget_requests_run_one_at_a_time() {
+        let (pipeline, mut client) = pipeline(&Budget::new(0));
+        let first = begin(&pipeline, 1).unwrap();
+        assert_eq!(begin(&pipeline, 2), Err(Until::ALL));
+        let reply = "x".repeat(FIRST_REPLY);
+        pipeline.answer(first, reply.clone());
+        assert_eq!(received(&mut client, FIRST_REPLY), reply);
+        assert!(begin(&pipeline, 2).is_ok());
+    }
+}

@@ -17,10 +17,10 @@ use crate::{lock, wait};
 pub const MOST: usize = 64;
 /// The bytes that such requests may take together, replies that wait for earlier ones included. One
 /// request alone may take more.
-const MOST_HELD: usize = 4 << 20;
+pub const MOST_HELD: usize = 4 << 20;
 /// The length that is expected of a connection's first reply, in bytes: what a long value takes. So
 /// a client that asks for many long values ahead is not given all of them at once.
-const FIRST_REPLY: usize = 1 << 20;
+pub const FIRST_REPLY: usize = 1 << 20;
 
 /// The requests of one connection, oldest first.
 pub struct Pipeline {

@@ -1,7 +1,7 @@
 //! The parts of the store whose correctness hangs on how threads interleave, under a model checker.
 //!
-//! The sources of the group commit, of a connection's sending side and of the link are compiled
-//! here once more, as they are, upon another `sync` and another socket. Below them is shuttle: it
+//! The sources of the group commit, of a connection's sending side, of a client's requests and of the
+//! link are compiled here once more, as they are, upon another `sync` and another socket. Below them is shuttle: it
 //! runs one thread at a time, and at each lock, wait and wake-up it decides who goes on. What
 //! else may happen, such as how many bytes a socket takes or how much time passes, is drawn by
 //! the scenarios. A thread that waits for ever ends the run as a deadlock.
@@ -17,14 +17,18 @@ mod group_commit;
 mod links;
 #[path = "../../src/storage/log.rs"]
 mod log;
+#[path = "../../src/server/pipeline.rs"]
+mod pipeline;
+mod pipelines;
 mod sync;
 mod transport;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 // What the sources above find around them, below and beside what is replaced.
+use simple_dynamo::server::text;
 use simple_dynamo::storage::{disk, frame};
-use simple_dynamo::{logging, protocol, storage, testing};
+use simple_dynamo::{bytes, logging, protocol, storage, testing};
 use sync::{lock, wait};
 
 /// Schedules of the usual run of each scenario; `DYNAMO_SCHEDULES` asks for more.
