@@ -18,6 +18,7 @@ mod negative_controls;
 mod network;
 mod order;
 mod peers;
+mod pipelines;
 mod rebuild;
 mod recovery;
 mod room;

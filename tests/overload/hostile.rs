@@ -21,14 +21,20 @@ use crate::support::workload::StopWhenDone;
 fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     let (cluster, _alone) = start(plan());
     let clients = 40;
-    // The node attacked is its coordinator: else the link that brings it is a bottleneck.
-    let mut keys = cluster.keys_of(VICTIM);
-    let big = keys.find(|key| !KEYS.contains(&key.as_str())).unwrap();
-    let (put, get) = (format!("PUT {big}"), format!("GET {big}"));
-    cluster.done(VICTIM, &format!("{put} {}", control_characters(MIB / 2)));
+    // The node attacked is their coordinator: else the link that brings them is a bottleneck.
+    let keys = cluster.keys_of(VICTIM);
+    let big: Vec<_> = keys
+        .filter(|key| !KEYS.contains(&key.as_str()))
+        .take(6)
+        .collect();
+    let value = control_characters(MIB / 2);
+    big.iter().for_each(|key| {
+        cluster.done(VICTIM, &format!("PUT {key} {value}"));
+    });
+    let gets: String = big.iter().map(|key| format!("GET {key}\n")).collect();
     let greedy = besiege(&cluster, |progress| {
         let greedy = at_once(&cluster, clients, |_, mut client| {
-            let pipeline = format!("{get}\n").repeat(1000);
+            let pipeline = gets.repeat(200);
             client.set_patience(Duration::from_millis(300));
             client.take_little();
             // Until nothing more is taken: it has long stopped to be served then.
@@ -42,10 +48,29 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     drop(greedy);
     // What they held is there for others.
     let reply = eventually("a long reply is sent again", || {
-        let reply = cluster.call(VICTIM, &get);
+        let reply = cluster.call(VICTIM, &format!("GET {}", big[0]));
         reply.starts_with("VALUE ").then_some(reply)
     });
     assert!(reply.len() > 3 * MIB);
+}
+
+/// Its replies are short: they wait for it, and it for none of them.
+#[test]
+fn a_client_that_sends_a_hundred_thousand_requests_before_it_reads_is_served() {
+    let (cluster, _alone) = start(plan());
+    let (requests, keys) = (100_000, 1000);
+    let put = |number| format!("PUT key{} {number}\n", number % keys);
+    let puts: String = (0..requests).map(put).collect();
+    let mut client = Raw::connect(&cluster.address(VICTIM));
+    client.set_patience(Duration::from_secs(120));
+    client.send(puts + "QUIT\n");
+    let replies = text(&client.rest());
+    let done = replies.lines().filter(|line| line.starts_with("OK "));
+    assert_eq!(done.count(), requests);
+    assert!(replies.ends_with("\nBYE\n"));
+    let last = cluster.get(THREE[1], "key7");
+    assert_eq!(last, Some((requests - keys + 7).to_string()));
+    assert_memory_bounded(&cluster, 1);
 }
 
 #[test]

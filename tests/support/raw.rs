@@ -19,6 +19,11 @@ impl Raw {
         Raw(stream)
     }
 
+    /// The same connection, for another thread.
+    pub fn share(&self) -> Raw {
+        Raw(self.0.try_clone().unwrap())
+    }
+
     /// Sends; an error says that the other side has closed, which the next read shows.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref());
