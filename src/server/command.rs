@@ -56,7 +56,7 @@ pub const HELP: [&str; 15] = [
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 names the last write of the key that came through each node, by its number there.",
     "OK ? means done, but overwritten since; CONFLICT ? means refused in an earlier try. The version is not known any more.",
-    "ERROR UNAVAILABLE and BUSY mean certainly not done. UNKNOWN means it may or may not have been done: read the key to see.",
+    "An ERROR UNAVAILABLE or BUSY means certainly not done. UNKNOWN means it may or may not have been done: read the key to see.",
 ];
 
 /// Whether a line is how an HTTP request begins (RFC 9112): a method, a target and a version.
