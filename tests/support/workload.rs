@@ -18,6 +18,10 @@ const STAY: u32 = 20;
 /// Of so many requests one goes to any key, while the others crowd around one: see
 /// [`Progress::crowd`].
 const STRAY: u32 = 3;
+/// Of so many times that a client asks, it once sends several requests ahead,
+const HASTE: u32 = 8;
+/// and so many.
+const AHEAD: usize = 4;
 /// Of so many compare-and-sets one expects that there is no such key, whatever the client saw last.
 const CREATE: u32 = 3;
 
@@ -170,7 +174,7 @@ impl Workload<'_> {
         for id in self.cluster.ids() {
             for key in self.keys {
                 last.connection = last.connection.take().filter(|(node, _)| *node == id);
-                last.ask(id, key, Request::Get);
+                last.ask(id, vec![(key, Request::Get)]);
             }
         }
         let mut observed = board.observed.into_inner().unwrap();
@@ -209,8 +213,13 @@ impl<'a> Asker<'a> {
         if !settled && self.rng.u32(..STAY) == 0 {
             self.connection = None;
         }
-        let key = self.choose_key();
-        let request = self.choose_request(key);
+        let hasty = self.rng.u32(..HASTE) == 0;
+        let requests = (0..if hasty { AHEAD } else { 1 })
+            .map(|_| {
+                let key = self.choose_key();
+                (key, self.choose_request(key))
+            })
+            .collect();
         let id = match &self.connection {
             Some((id, _)) => *id,
             None => {
@@ -222,7 +231,7 @@ impl<'a> Asker<'a> {
                 }
             }
         };
-        self.ask(id, key, request);
+        self.ask(id, requests);
     }
 
     fn choose_key(&mut self) -> &'a str {
@@ -257,7 +266,8 @@ impl<'a> Asker<'a> {
         format!("{}-{}", self.number, self.writes)
     }
 
-    fn ask(&mut self, id: u32, key: &str, request: Request) {
+    /// Sends requests, and only then waits for their replies.
+    fn ask(&mut self, id: u32, requests: Vec<(&str, Request)>) {
         if self.connection.is_none() {
             // A node that is down gets no request.
             let Ok(client) = self.workload.cluster.try_client(id) else {
@@ -265,28 +275,44 @@ impl<'a> Asker<'a> {
             };
             self.connection = Some((id, client));
         }
-        let Some((_, client)) = &mut self.connection else {
+        let Some((_, mut client)) = self.connection.take() else {
             return;
         };
+        let lines = requests.iter().map(|(key, request)| line(key, request));
         let called = self.board.began.elapsed();
-        let reply = client.call(&line(key, &request));
+        let mut lost = client.send(lines.collect::<String>().as_bytes()).is_err();
+        for (key, request) in requests {
+            let waiting = self.board.began.elapsed();
+            let reply = if lost { None } else { client.receive().ok() };
+            lost = reply.is_none();
+            self.note(key, request, called, waiting, reply);
+        }
+        self.connection = Some((id, client)).filter(|_| !lost);
+    }
+
+    /// Notes a request that was sent at `called`, and whose reply was waited for since `waiting`.
+    fn note(
+        &mut self,
+        key: &str,
+        request: Request,
+        called: Duration,
+        waiting: Duration,
+        reply: Option<String>,
+    ) {
         let returned = self.board.began.elapsed();
         let end = match &reply {
-            Ok(text) => understand(text, &request, returned),
-            Err(_) => {
-                // Whatever it was sent may yet be done.
-                self.connection = None;
-                End::Unknown
-            }
+            Some(text) => understand(text, &request, returned),
+            // Whatever the node was sent may yet be done.
+            None => End::Unknown,
         };
         if let End::Returned { reply, .. } = &end {
             self.board.answered.fetch_add(1, Ordering::Relaxed);
             self.note_version(key, reply);
         }
         let mut observed = self.board.observed.lock().unwrap();
-        observed.longest = observed.longest.max(returned - called);
-        observed.lost += usize::from(reply.is_err());
-        if let Ok(text) = reply
+        observed.longest = observed.longest.max(returned - waiting);
+        observed.lost += usize::from(reply.is_none());
+        if let Some(text) = reply
             && let Some(error) = text.strip_prefix("ERROR ")
         {
             observed.refused += 1;
@@ -319,11 +345,11 @@ impl<'a> Asker<'a> {
 
 fn line(key: &str, request: &Request) -> String {
     match request {
-        Request::Get => format!("GET {key}"),
-        Request::Put { value } => format!("PUT {key} {value}"),
-        Request::Delete => format!("DEL {key}"),
+        Request::Get => format!("GET {key}\n"),
+        Request::Put { value } => format!("PUT {key} {value}\n"),
+        Request::Delete => format!("DEL {key}\n"),
         Request::CompareAndSet { expected, value } => {
-            format!("CAS {key} {} {value}", expected.as_deref().unwrap_or("-"))
+            format!("CAS {key} {} {value}\n", expected.as_deref().unwrap_or("-"))
         }
     }
 }
