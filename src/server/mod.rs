@@ -323,15 +323,19 @@ mod tests {
         let budget = Budget::new(2 * FIRST_REPLY);
         let (pipeline, mut client) = pipeline(&budget);
         expect_short(&pipeline, &mut client);
-        let numbers = [1, 2, 3, 4].map(|number| begin(&pipeline, number).unwrap());
+        let numbers = [1, 2, 3, 4, 5].map(|number| begin(&pipeline, number).unwrap());
         let reply = "x".repeat(FIRST_REPLY);
         pipeline.answer(numbers[1], reply.clone());
         pipeline.answer(numbers[2], reply.clone());
         pipeline.answer(numbers[3], reply.clone());
-        assert!(begin(&pipeline, 5).is_err(), "that was the last");
+        assert!(begin(&pipeline, 6).is_err(), "that was the last");
+        // Of a write: it was done, and must not be told that it was not.
+        let done = "OK 5554:1".to_owned() + &",5556:1".repeat(200) + "\n";
+        pipeline.answer(numbers[4], done.clone());
         pipeline.answer(numbers[0], reply.clone());
         assert_eq!(received(&mut client, 3 * FIRST_REPLY), reply.repeat(3));
         assert_eq!(received(&mut client, LONG.len()), LONG);
+        assert_eq!(received(&mut client, done.len()), done);
         assert!(!pipeline.wait(Until::ALL));
         let mut other = Share::of(&budget);
         assert!(other.hold(FREE + 2 * FIRST_REPLY), "nothing is held");

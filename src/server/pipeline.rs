@@ -22,6 +22,10 @@ pub const MOST_HELD: usize = 4 << 20;
 /// a client that asks for many long values ahead is not given all of them at once.
 pub const FIRST_REPLY: usize = 1 << 20;
 
+/// No reply to a write is longer than this, in bytes. Only longer ones may be replaced by `BUSY`, which says
+/// that nothing was done.
+const LONGEST_OF_WRITE: usize = 8 << 10;
+
 /// The requests of one connection, oldest first.
 pub struct Pipeline {
     replies: Arc<Outgoing>,
@@ -152,7 +156,8 @@ impl Pipeline {
         }
         // More of the kind would cost as much, and be told the same.
         state.last = true;
-        let queued = self.replies.append(no_room().as_bytes());
+        let busy = (reply.len() > LONGEST_OF_WRITE).then(no_room);
+        let queued = busy.and_then(|busy| self.replies.append(busy.as_bytes()));
         if queued.is_none() {
             self.replies.close();
         }
@@ -209,7 +214,8 @@ impl State {
         };
         self.held = self.held - bytes + length;
         // The first leaves at once.
-        if place > 0 && !self.share.hold(self.held) {
+        let stays = place > 0;
+        if stays && !self.share.hold(self.held) && length > LONGEST_OF_WRITE {
             let told = no_room();
             self.held = self.held - length + told.len();
             self.slots[place] = Slot::Answered(told);

@@ -1,6 +1,8 @@
 //! One client's connection: requests for different keys run at the same time, others alone, and the
 //! replies come in the order of the requests.
 
+mod listing;
+
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use super::text::{self, busy};
 use crate::bytes::{Bytes, Key, LARGE, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
 use crate::node::Node;
-use crate::node::listing::{Emit, Pair};
 use crate::protocol::ring::Position;
 use crate::protocol::{Change, Outcome};
 use crate::transport::socket::{notice_vanished, part};
@@ -27,10 +28,6 @@ const MAX_LINE: usize = 6 * (MAX_KEY + MAX_VALUE) + MAX_VERSION + 1024;
 /// Bytes that each byte of a line takes until its request has ended: twice for the buffer, which
 /// grows by doubling, once for the text and once for the value.
 const PER_BYTE: usize = 4;
-/// Bytes that a listing takes: a page of each replica, and the part that waits for the client.
-const LISTING: usize = 8 << 20;
-/// A part of a listing that is sent at a time.
-const PART: usize = 64 << 10;
 /// Bytes of replies that may wait for a client to take them, as long as there is plenty for others, before it is
 /// served no further: so one that sends a long pipeline before it reads anything is not stuck.
 const MOST_WAITING: usize = 4 << 20;
@@ -169,12 +166,9 @@ impl Session<'_> {
                 return Ok(Some(line));
             };
             let length = value_length(change.as_ref());
-            let begun = if self.is_fluent() && length <= LARGE {
-                self.pipeline.begin(&key, length).ok()
-            } else {
-                None
-            };
-            match begun {
+            let may_begin = self.is_fluent() && length <= LARGE;
+            let begun = may_begin.then(|| self.pipeline.begin(&key, length).ok());
+            match begun.flatten() {
                 Some(number) => self.submit(number, key, change),
                 None => return Ok(Some(Ok(Command::Request { key, change }))),
             }
@@ -219,8 +213,8 @@ impl Session<'_> {
         }
     }
 
-    /// Waits; false if the client is served no further. One that does not take its replies, is not
-    /// served much further than that.
+    /// Waits; false if the client is served no further. A client that does not take its replies waits
+    /// until it has, and so it does not fill the memory.
     fn wait(&self, until: Until) -> bool {
         let plenty = self.budget.is_plentiful();
         let more = self.pipeline.wait(if plenty { until } else { Until::ALL });
@@ -297,54 +291,6 @@ impl Session<'_> {
         let replicas = self.node.ring.preference_list(key);
         let ids: Vec<_> = replicas.iter().map(|node| node.to_string()).collect();
         format!("WHERE {} {}\n", Position::of(key.as_slice()), ids.join(" "))
-    }
-
-    /// Prints pairs as they are found, at the pace of the client.
-    fn list(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
-        let mut share = Share::of(self.budget);
-        if !share.hold(LISTING) {
-            return self.fail(&busy("list pairs"));
-        }
-        let mut part = String::new();
-        let mut count = 0;
-        let found = find(&mut |pair: Pair| {
-            part += &text::pair(&pair);
-            count += 1;
-            if part.len() < PART {
-                return Ok(());
-            }
-            self.send_part(&std::mem::take(&mut part))
-        });
-        match found.and_then(|()| self.send_part(&part)) {
-            Ok(()) => self.reply(&text::end(count)),
-            Err(failure) => return self.fail(&failure),
-        }
-        Next::Serve
-    }
-
-    fn send_part(&self, lines: &str) -> Result<(), Failure> {
-        let sent = self.replies.send(lines.as_bytes());
-        self.replies.drain(0);
-        if self.replies.closed() {
-            return Err(Failure::Unavailable("the client has gone".to_owned()));
-        }
-        if sent {
-            Ok(())
-        } else {
-            Err(busy("are sent long replies"))
-        }
-    }
-
-    fn delete(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
-        let mut share = Share::of(self.budget);
-        if !share.hold(LISTING) {
-            return self.fail(&busy("delete pairs"));
-        }
-        match self.node.delete_found(find) {
-            Ok(count) => self.reply(&format!("OK {count}\n")),
-            Err(failure) => return self.fail(&failure),
-        }
-        Next::Serve
     }
 }
 

@@ -7,7 +7,9 @@ pub mod outgoing;
 pub mod socket;
 
 pub use outgoing::{Outgoing, batch};
-pub use simple_dynamo::transport::{Budget, Lines, Received, acquaintance, budget, suspicion};
+pub use simple_dynamo::transport::{
+    Budget, Lines, Received, Share, acquaintance, budget, suspicion,
+};
 
 pub mod message {
     use std::sync::Arc;

@@ -51,7 +51,7 @@ pub fn usage(cluster: &Cluster, id: u32) -> Usage {
 /// each has free, and what a node takes anyway. Replies on their way into the budget are in no
 /// more hands than there are threads that bring them.
 pub fn assert_memory_bounded(cluster: &Cluster, clients: usize) {
-    let bound = (CLIENT_MEMORY + 32) * MIB + clients * 320 * 1024;
+    let bound = (CLIENT_MEMORY + 32) * MIB + clients * 448 * 1024;
     for id in cluster.ids() {
         let peak = usage(cluster, id).peak as usize;
         assert!(
