@@ -1,4 +1,7 @@
-//! A blocking client of the text protocol, for the command line, the benchmark and the tests.
+//! A blocking client of the text protocol, for the command line, the benchmark and the tests: [`Client`]
+//! talks to one node, and a [`routed`] one to the coordinator of each key.
+
+pub mod routed;
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
