@@ -43,6 +43,7 @@ impl Node {
                 operation,
             } => {
                 if to != self.id {
+                    self.stats.forwarded.add(1);
                     return self.forward(to, ticket, key, operation);
                 }
                 events.push_back(Event::Forwarded {

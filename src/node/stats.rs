@@ -28,6 +28,8 @@ pub struct Stats {
     pub requests: Counter,
     /// Of these, how many ended with an error.
     pub failures: Counter,
+    /// How often this node sent a request of its clients to another node, its coordinator or who takes over.
+    pub forwarded: Counter,
     /// Laggards that reads brought up to date.
     pub read_repairs: Counter,
     /// Keys that anti-entropy found newer elsewhere and pulled.
@@ -81,7 +83,7 @@ impl Node {
         };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 25] = [
+        let lines: [(&str, &dyn Display); 26] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("cluster_id", &cluster_id),
@@ -106,6 +108,7 @@ impl Node {
             ("read_repairs", &stats.read_repairs.get()),
             ("requests", &stats.requests.get()),
             ("requests_failed", &stats.failures.get()),
+            ("requests_forwarded", &stats.forwarded.get()),
             ("requests_in_flight", &self.in_flight()),
         ];
         lines
