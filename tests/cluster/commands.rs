@@ -175,6 +175,7 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
             "--connections must be from 1 to 10000",
         ),
         ("--ahead", "65", "--ahead must be from 1 to 64, not 65"),
+        ("--ahead", "65", "--ahead must be from 1 to 64, not 65"),
         ("--value", "1048577", "--value must be from 0 to 1048576"),
         ("--value", "many", "--value many: invalid digit"),
         ("--secs", "-1", "--secs must be from 0 to 86400 seconds"),

@@ -22,6 +22,7 @@ mod pipelines;
 mod rebuild;
 mod recovery;
 mod room;
+mod routed;
 mod sizes;
 mod slow_disks;
 mod slow_replicas;

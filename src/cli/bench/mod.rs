@@ -5,6 +5,8 @@ mod fill;
 mod tally;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -12,9 +14,10 @@ use std::time::{Duration, Instant};
 use super::arguments::{Argument, Arguments, UsageError};
 use crate::bytes::MAX_VALUE;
 use crate::client::Client;
+use crate::client::routed::RoutedClient;
 use crate::lock;
 use crate::server::descriptors;
-use drive::drive;
+use drive::{Connection, drive};
 use tally::Tally;
 
 pub const HELP: &str = "\
@@ -29,6 +32,8 @@ usage: dynamo bench [options]
   --reads PERCENT      how many of the requests are GET, the others PUT; 50 by default
   --connections N      32 by default, at most 10000
   --ahead N            requests that each connection keeps in flight; 1 by default, at most 64
+  --route WHERE        any: through the client's node, as telnet does, by default; coordinator: each request straight
+                       to the coordinator of its key
   --keys N             keys are drawn evenly from so many; 10000 by default
   --value BYTES        length of the values, from 0; 100 by default
   --secs SECONDS       5 by default
@@ -39,6 +44,7 @@ usage: dynamo bench [options]
 examples:
   dynamo bench --reads 100
   dynamo bench --reads 0 --connections 1 --secs 10
+  dynamo bench --route coordinator --ahead 16
 ";
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,7 +56,7 @@ const MOST_AHEAD: usize = 64;
 /// node stops reading from a client that does not take its replies, and these clients take none
 /// while they send.
 const MOST_IN_FLIGHT: usize = 1 << 20;
-/// Of a client of ours: to send and to receive.
+/// Of a client's connection to one node: to send and to receive.
 const FILES_PER_CONNECTION: u64 = 2;
 /// Of all else.
 const OTHER_FILES: u64 = 32;
@@ -61,6 +67,7 @@ struct Load {
     connections: usize,
     /// Requests that each connection keeps in flight.
     ahead: usize,
+    route: Route,
     keys: u64,
     value: usize,
     duration: Duration,
@@ -69,7 +76,37 @@ struct Load {
     addresses: Vec<String>,
 }
 
+/// Which node a request is sent to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// The client's.
+    Any,
+    /// The coordinator of its key.
+    Coordinator,
+}
+
+impl FromStr for Route {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Route, Self::Err> {
+        match word {
+            "any" => Ok(Route::Any),
+            "coordinator" => Ok(Route::Coordinator),
+            _ => Err("it is any or coordinator"),
+        }
+    }
+}
+
 impl Load {
+    /// Open files that all clients take.
+    fn files(&self) -> u64 {
+        let nodes = match self.route {
+            Route::Any => 1,
+            Route::Coordinator => self.addresses.len(),
+        };
+        OTHER_FILES + FILES_PER_CONNECTION * (self.connections * nodes) as u64
+    }
+
     /// A value as it is written on a line.
     fn written_value(&self) -> String {
         match self.value {
@@ -85,7 +122,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         print!("{HELP}");
         return Ok(());
     };
-    let files = OTHER_FILES + FILES_PER_CONNECTION * load.connections as u64;
+    let files = load.files();
     if descriptors::allow(files)? < files {
         let text = "--connections takes more open files than the system allows (ulimit -n)";
         return Err(text.into());
@@ -112,8 +149,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Runs all clients to their end, adds up what they have seen, and tells how long that took.
 fn measure(load: &Load) -> Result<(Tally, Duration), Box<dyn Error>> {
-    let clients: Vec<Client> = (0..load.connections)
-        .map(|client| connect(load, client))
+    let clients: Vec<Connection> = (0..load.connections)
+        .map(|client| match load.route {
+            Route::Any => connect(load, client).map(Connection::Any),
+            Route::Coordinator => connect_routed(load).map(Connection::Coordinator),
+        })
         .collect::<Result<_, _>>()?;
     let done = AtomicU64::new(0);
     let total = Mutex::new(Tally::new()?);
@@ -153,6 +193,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
         reads: 50,
         connections: 32,
         ahead: 1,
+        route: Route::Any,
         keys: 10_000,
         value: 100,
         duration: Duration::from_secs(5),
@@ -168,6 +209,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             "reads" => load.reads = arguments.value("reads")?,
             "connections" => load.connections = arguments.value("connections")?,
             "ahead" => load.ahead = arguments.value("ahead")?,
+            "route" => load.route = arguments.value("route")?,
             "keys" => load.keys = arguments.value("keys")?,
             "value" => load.value = arguments.value("value")?,
             "secs" => {
@@ -222,9 +264,16 @@ fn connect(load: &Load, client: usize) -> Result<Client, String> {
             Err(error) => trouble = format!("{address}: {error}"),
         }
     }
-    Err(format!(
-        "no node can be reached, the last: {trouble}; is the cluster up?"
-    ))
+    Err(unreachable(trouble))
+}
+
+/// Learns the ring from the first node that answers.
+fn connect_routed(load: &Load) -> Result<RoutedClient, String> {
+    RoutedClient::connect(&load.addresses, PATIENCE).map_err(unreachable)
+}
+
+fn unreachable(last: impl Display) -> String {
+    format!("no node can be reached, the last: {last}; is the cluster up?")
 }
 
 /// One line a second.
