@@ -167,7 +167,7 @@ impl RoutedClient {
                 })
             }
             Err(error) => {
-                let text = format!("node {node} cannot be reached: {error}");
+                let text = format!("node {node} cannot be reached: {}", why(&error));
                 let refusal = format!("ERROR {}", Failure::Unavailable(text));
                 for attempt in &mut group {
                     attempt.refusal.clone_from(&refusal);
@@ -253,7 +253,7 @@ impl Attempt<'_> {
 
     /// The node may have received the request, and its reply will never come.
     fn lost(&mut self, node: NodeId, error: &io::Error) {
-        let text = format!("node {node} did not reply: {error}; read to see");
+        let text = format!("node {node} did not reply: {}; read to see", why(error));
         let unknown = format!("ERROR {}", Failure::Unknown(text));
         let word = self.request.line.split_whitespace().next();
         if word.is_some_and(|word| word.eq_ignore_ascii_case("GET")) {
@@ -261,6 +261,14 @@ impl Attempt<'_> {
         } else {
             self.reply = Some(unknown);
         }
+    }
+}
+
+/// An error of a connection, for people: that of a wait in vain says little.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it takes too long".to_owned(),
+        _ => error.to_string(),
     }
 }
 
