@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts three nodes of etcd and five of this store on this machine, measures both in turn with the
 # same load generator, prints the medians and their ratios, and ends what it started.
+# This store is asked through any node, and straight at each key's coordinator.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,20 +19,27 @@ SCHEDULE=()
 rounds=3
 seconds=5
 sessions=one
+connections=32,1
+ahead=1,16
 pids=()
 
 usage() {
     cat <<'END'
 usage: report/peers/compare.sh [--rounds COUNT] [--seconds SECONDS] [--sessions one|etcd|all]
+                               [--connections COUNT,...] [--ahead COUNT,...]
 
   --rounds COUNT     how often each store is measured: 3
-  --seconds SECONDS  how long each of the four measurements of a round takes: 5
+  --seconds SECONDS  how long each measurement takes: 5. A round has six for each number of connections
+                     and of requests ahead: writes and reads of this store through any node, of this
+                     store straight to the coordinators, and of etcd
+  --connections COUNT,...  how many connections: 32,1
+  --ahead COUNT,...  how many requests each keeps in flight: 1,16
   --sessions WHICH   which servers are in sessions of their own: Linux shares the processors out among
                      sessions before processes. none: one (all in that of the clients); those of etcd,
                      as if services beside a cluster of ./run.sh: etcd; each of both stores: all
 
 Needs cargo, etcd and protoc. Uses the ports 23700 to 23709 and 23791 to 23806 of 127.0.0.1, and the
-folder report/peers/target. With the defaults it takes about three minutes, once it is built.
+folder report/peers/target. With the defaults it takes about seven minutes, once it is built.
 END
 }
 
@@ -66,6 +74,16 @@ options() {
             sessions=$2
             shift 2
             ;;
+        --connections)
+            check_list "$@"
+            connections=$2
+            shift 2
+            ;;
+        --ahead)
+            check_list "$@"
+            ahead=$2
+            shift 2
+            ;;
         -h | --help)
             usage
             exit
@@ -76,6 +94,10 @@ options() {
             ;;
         esac
     done
+}
+
+check_list() {
+    [[ ${2:-} =~ ^[1-9][0-9]{0,2}(,[1-9][0-9]{0,2})*$ ]] || fail "$1 takes numbers with commas between them"
 }
 
 check_sessions() {
@@ -160,6 +182,13 @@ comma() {
     echo "$*"
 }
 
+# How many there are in a list with commas.
+count() {
+    local list
+    IFS=, read -ra list <<<"$1"
+    echo ${#list[@]}
+}
+
 options "$@"
 check
 build
@@ -171,11 +200,12 @@ mkdir -p "$STATE"
 etcd_pids=() etcd_urls=() store_pids=() store_addresses=()
 start_etcd
 start_store
-# Eight measurements a round, and some time for what comes before them. In the background, since
-# bash heeds a signal only between commands, and while it waits.
-timeout $((rounds * 8 * (seconds + 2) + 180)) "$PEERS" \
+measurements=$((rounds * 6 * $(count "$connections") * $(count "$ahead")))
+# Some time for what comes before them. In the background, since bash heeds a signal only between
+# commands, and while it waits.
+timeout $((measurements * (seconds + 2) + 180)) "$PEERS" \
     --store "$(comma "${store_addresses[@]}")" --store-pids "$(comma "${store_pids[@]}")" \
     --etcd "$(comma "${etcd_urls[@]}")" --etcd-pids "$(comma "${etcd_pids[@]}")" \
-    --rounds "$rounds" --seconds "$seconds" &
+    --rounds "$rounds" --seconds "$seconds" --connections "$connections" --ahead "$ahead" &
 pids+=($!)
 wait $! || fail "the comparison did not come to its end; the servers' logs are in report/peers/$STATE"

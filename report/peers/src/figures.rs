@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::load::Kind;
+use crate::load::Work;
 use crate::options::{Options, Target};
 
 /// Longer than any request may take, in microseconds.
@@ -110,13 +110,15 @@ fn cpu_time_of(pid: u32) -> Result<Duration, String> {
 /// All measurements, printed as medians.
 pub struct Table {
     heading: String,
-    names: [&'static str; 2],
-    rows: Vec<(usize, Kind)>,
-    rounds: BTreeMap<(&'static str, usize, bool), Vec<Figures>>,
+    /// This store, in each way to ask it.
+    own: [&'static str; 2],
+    other: &'static str,
+    rows: Vec<Work>,
+    rounds: BTreeMap<(&'static str, Work), Vec<Figures>>,
 }
 
 impl Table {
-    pub fn new(options: &Options) -> Table {
+    pub fn new(options: &Options, rows: Vec<Work>) -> Table {
         let heading = format!(
             "Medians of {} rounds of {} s; {} keys, values of {} bytes.",
             options.rounds,
@@ -124,32 +126,34 @@ impl Table {
             options.keys,
             options.value
         );
-        let connections = options.connections.iter();
-        let rows =
-            connections.flat_map(|&count| [Kind::Write, Kind::Read].map(|kind| (count, kind)));
         Table {
             heading,
-            names: [options.store.name, options.etcd.name],
-            rows: rows.collect(),
+            own: [options.store.name, options.straight.name],
+            other: options.etcd.name,
+            rows,
             rounds: BTreeMap::new(),
         }
     }
 
-    pub fn add(&mut self, target: &Target, kind: Kind, connections: usize, figures: Figures) {
-        let cell = (target.name, connections, kind == Kind::Read);
-        self.rounds.entry(cell).or_default().push(figures);
+    pub fn add(&mut self, target: &Target, work: Work, figures: Figures) {
+        self.rounds
+            .entry((target.name, work))
+            .or_default()
+            .push(figures);
     }
 
-    fn medians(&self, name: &'static str, (connections, kind): (usize, Kind)) -> Figures {
-        let cell = (name, connections, kind == Kind::Read);
-        let rounds = self.rounds.get(&cell).map_or(&[][..], |rounds| rounds);
-        let median_of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure).collect());
-        Figures {
-            per_second: median_of(|figures| figures.per_second),
-            p50: median_of(|figures| figures.p50),
-            p99: median_of(|figures| figures.p99),
-            cpu: median_of(|figures| figures.cpu),
-        }
+    fn medians(&self, name: &'static str, work: Work) -> [f64; 4] {
+        let rounds = self
+            .rounds
+            .get(&(name, work))
+            .map_or(&[][..], |rounds| rounds);
+        let figures: [fn(&Figures) -> f64; 4] = [
+            |one| one.per_second,
+            |one| one.p50,
+            |one| one.p99,
+            |one| one.cpu,
+        ];
+        figures.map(|figure| median(rounds.iter().map(figure).collect()))
     }
 }
 
@@ -175,37 +179,27 @@ impl fmt::Display for Table {
             .iter()
             .try_for_each(|column| write!(f, "{column:>12}"))?;
         writeln!(f)?;
-        for row in &self.rows {
-            let [own, other] = self.names.map(|name| self.medians(name, *row));
-            let (connections, kind) = row;
-            let plural = if *connections == 1 { "" } else { "s" };
-            writeln!(f, "{connections} connection{plural}, {kind}")?;
-            for (name, figures) in self.names.iter().zip([own, other]) {
-                let Figures {
-                    per_second,
-                    p50,
-                    p99,
-                    cpu,
-                } = figures;
-                writeln!(
-                    f,
-                    "  {name:<22}{per_second:>12.0}{p50:>12.0}{p99:>12.0}{cpu:>12.1}"
-                )?;
+        for &work in &self.rows {
+            writeln!(f, "{work}")?;
+            let other = self.medians(self.other, work);
+            line(f, self.other, other, 1)?;
+            for name in self.own {
+                let own = self.medians(name, work);
+                line(f, name, own, 1)?;
+                let ratios = std::array::from_fn(|place| own[place] / other[place]);
+                line(f, "  ratio", ratios, 2)?;
             }
-            let ratios = [
-                own.per_second / other.per_second,
-                own.p50 / other.p50,
-                own.p99 / other.p99,
-                own.cpu / other.cpu,
-            ];
-            write!(f, "  {:<22}", "ratio")?;
-            ratios
-                .iter()
-                .try_for_each(|ratio| write!(f, "{ratio:>12.2}"))?;
-            writeln!(f)?;
         }
         Ok(())
     }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, values: [f64; 4], digits: usize) -> fmt::Result {
+    write!(f, "  {name:<22}")?;
+    for value in values {
+        write!(f, "{value:>12.digits$}")?;
+    }
+    writeln!(f)
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
-//! The load: clients that each keep one request under way.
+//! The load: clients that each keep so many requests in flight.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use simple_dynamo::client::routed::{Request, RoutedClient};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::figures::{Figures, Seen, cpu_time};
 use crate::options::{Options, Target};
-use crate::stores::Connection;
+use crate::stores::{Connection, Lines, done, read, write};
 
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +22,7 @@ const FILLING: usize = 32;
 /// A client that has seen so many failures gives up.
 const MOST_FAILURES: u64 = 100;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     Write,
     Read,
@@ -75,31 +77,58 @@ async fn connected(target: &Target, place: usize) -> Result<Connection, String> 
     }
 }
 
+/// How many clients there are, and what they do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Work {
+    pub connections: usize,
+    /// Requests in flight per connection.
+    pub ahead: usize,
+    pub kind: Kind,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.connections == 1 { "" } else { "s" };
+        write!(f, "{} connection{plural}, ", self.connections)?;
+        if self.ahead > 1 {
+            write!(f, "{} ahead, ", self.ahead)?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
 /// One measurement.
-pub async fn run(
-    target: &Target,
-    kind: Kind,
-    connections: usize,
-    options: &Options,
-) -> Result<Figures, String> {
+pub async fn run(target: &Target, work: Work, options: &Options) -> Result<Figures, String> {
     let mut open = Vec::new();
-    for place in 0..connections {
+    for place in 0..work.connections {
         open.push(connected(target, place).await?);
     }
     let value = Arc::new("x".repeat(options.value));
     let cpu_before = cpu_time(&target.pids)?;
     let began = Instant::now();
-    let until = began + options.time;
     let mut clients = JoinSet::new();
     for (place, connection) in open.into_iter().enumerate() {
-        clients.spawn(client(Client {
-            connection,
-            kind,
+        let client = |number| Client {
+            work,
             keys: options.keys,
             value: value.clone(),
-            chance: Chance::of(place),
-            until,
-        }));
+            chance: Chance::of(number),
+            until: began + options.time,
+            seen: Seen::new(),
+        };
+        match connection {
+            Connection::Text(lines) => drop(clients.spawn(client(place).pipeline(lines))),
+            Connection::Routed(routed) => {
+                let client = client(place);
+                clients.spawn_blocking(|| client.straight(*routed));
+            }
+            Connection::Etcd(etcd) => {
+                // The requests of one connection run at the same time: gRPC over HTTP/2.
+                for slot in place * work.ahead..(place + 1) * work.ahead {
+                    clients.spawn(client(slot).one_by_one(*etcd.clone()));
+                }
+            }
+        }
     }
     let mut seen = Seen::new();
     while let Some(ended) = clients.join_next().await {
@@ -112,29 +141,99 @@ pub async fn run(
 }
 
 struct Client {
-    connection: Connection,
-    kind: Kind,
+    work: Work,
     keys: u64,
     value: Arc<String>,
     chance: Chance,
     until: Instant,
+    seen: Seen,
 }
 
-async fn client(mut client: Client) -> Seen {
-    let mut seen = Seen::new();
-    while Instant::now() < client.until && seen.failures < MOST_FAILURES {
-        let key = name(client.chance.next() % client.keys);
-        let began = Instant::now();
-        let done = match client.kind {
-            Kind::Write => within(client.connection.write(&key, &client.value)).await,
-            Kind::Read => within(client.connection.read(&key)).await,
-        };
-        match done {
-            Ok(()) => seen.record(began.elapsed()),
-            Err(error) => seen.failed(error),
+impl Client {
+    /// Keeps requests in flight on one connection; what has come is taken before more is sent.
+    async fn pipeline(mut self, mut connection: Lines) -> Seen {
+        let mut in_flight = VecDeque::new();
+        while self.goes_on() || !in_flight.is_empty() {
+            let mut lines = String::new();
+            while self.goes_on() && in_flight.len() < self.work.ahead {
+                let key = self.key();
+                lines += &(self.line(&key) + "\n");
+                in_flight.push_back(Instant::now());
+            }
+            let mut done = within(connection.send(lines)).await;
+            while let Some(began) = in_flight.pop_front() {
+                if done.is_ok() {
+                    done = within(connection.receive()).await;
+                }
+                let broken = done.is_err();
+                self.record(began, std::mem::replace(&mut done, Ok(())));
+                if broken {
+                    return self.seen;
+                }
+                if !connection.has_reply() {
+                    break;
+                }
+            }
+        }
+        self.seen
+    }
+
+    /// Sends as many requests together as may be in flight, each to its coordinator, and waits for all replies.
+    fn straight(mut self, mut client: RoutedClient) -> Seen {
+        while self.goes_on() {
+            let requests: Vec<_> = (0..self.work.ahead)
+                .map(|_| {
+                    let key = self.key();
+                    let line = self.line(&key);
+                    Request {
+                        key: key.into(),
+                        line,
+                    }
+                })
+                .collect();
+            let began = Instant::now();
+            for reply in client.call_all(&requests) {
+                self.record(began, done(&reply));
+            }
+        }
+        self.seen
+    }
+
+    /// Sends one request after the other.
+    async fn one_by_one(mut self, mut client: etcd_client::Client) -> Seen {
+        while self.goes_on() {
+            let key = self.key();
+            let began = Instant::now();
+            let done = match self.work.kind {
+                Kind::Write => within(write(&mut client, &key, &self.value)).await,
+                Kind::Read => within(read(&mut client, &key)).await,
+            };
+            self.record(began, done);
+        }
+        self.seen
+    }
+
+    fn goes_on(&self) -> bool {
+        Instant::now() < self.until && self.seen.failures < MOST_FAILURES
+    }
+
+    fn key(&mut self) -> String {
+        name(self.chance.next() % self.keys)
+    }
+
+    fn line(&self, key: &str) -> String {
+        match self.work.kind {
+            Kind::Write => format!("PUT {key} {}", self.value),
+            Kind::Read => format!("GET {key}"),
         }
     }
-    seen
+
+    fn record(&mut self, began: Instant, done: Result<(), String>) {
+        match done {
+            Ok(()) => self.seen.record(began.elapsed()),
+            Err(error) => self.seen.failed(error),
+        }
+    }
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {

@@ -11,7 +11,7 @@ mod stores;
 use std::process::ExitCode;
 
 use figures::{Figures, Table};
-use load::Kind;
+use load::{Kind, Work};
 use options::{HELP, Options, Target};
 
 fn main() -> ExitCode {
@@ -38,27 +38,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Both stores in each round, and the other one first each time: what the machine does besides
-/// then hits both alike.
+/// All targets in each round, and in the other order each time: what the machine does besides then
+/// hits all alike.
 fn compare(options: &Options) -> Result<Table, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let mut table = Table::new(options);
-    let mut targets = [&options.store, &options.etcd];
-    for target in targets {
+    let all = works(options);
+    let mut table = Table::new(options, all.clone());
+    let mut targets = [&options.store, &options.straight, &options.etcd];
+    for target in [&options.store, &options.etcd] {
         runtime.block_on(load::fill(target, options))?;
     }
     for round in 1..=options.rounds {
         for target in targets {
-            for &connections in &options.connections {
-                for kind in [Kind::Write, Kind::Read] {
-                    let seen = runtime.block_on(load::run(target, kind, connections, options))?;
-                    progress(round, target, kind, connections, &seen);
-                    table.add(target, kind, connections, seen);
-                }
+            for &work in &all {
+                let seen = runtime.block_on(load::run(target, work, options))?;
+                progress(round, target, work, &seen);
+                table.add(target, work, seen);
             }
         }
         targets.reverse();
@@ -66,8 +65,25 @@ fn compare(options: &Options) -> Result<Table, String> {
     Ok(table)
 }
 
-fn progress(round: usize, target: &Target, kind: Kind, connections: usize, seen: &Figures) {
+/// The rows of the table.
+fn works(options: &Options) -> Vec<Work> {
+    let mut works = Vec::new();
+    for &connections in &options.connections {
+        for &ahead in &options.ahead {
+            for kind in [Kind::Write, Kind::Read] {
+                works.push(Work {
+                    connections,
+                    ahead,
+                    kind,
+                });
+            }
+        }
+    }
+    works
+}
+
+fn progress(round: usize, target: &Target, work: Work, seen: &Figures) {
     let name = target.name;
     let rate = seen.per_second;
-    eprintln!("round {round}: {name}, {connections} at a time, {kind}: {rate:.0} a second");
+    eprintln!("round {round}: {name}, {work}: {rate:.0} a second");
 }

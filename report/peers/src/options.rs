@@ -8,9 +8,10 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 pub const HELP: &str = "\
-Measures this store and etcd in turn with the same closed loop: each connection sends a request,
-waits for the reply, and sends the next. Prints the medians of all rounds and their ratios.
-compare.sh starts both and calls this.
+Measures this store and etcd in turn with the same closed loop: each connection keeps so many
+requests in flight, and sends another when a reply has come. This store is measured twice: through
+any node, and by clients that know the ring and go straight to the coordinator of each key. Prints
+the medians of all rounds and their ratios. compare.sh starts both and calls this.
 
 usage: peers --store ADDRESSES --store-pids PIDS --etcd URLS --etcd-pids PIDS [options]
 
@@ -21,24 +22,31 @@ usage: peers --store ADDRESSES --store-pids PIDS --etcd URLS --etcd-pids PIDS [o
   --rounds COUNT          how often each is measured; 3 by default
   --seconds SECONDS       how long each measurement takes; 5 by default
   --connections COUNT,... 32,1 by default
+  --ahead COUNT,...       requests in flight per connection: 1,16 by default
   --keys COUNT            how many keys there are; 10000 by default
   --value BYTES           how long a value is; 100 by default
 ";
 
 /// What to measure.
 pub struct Options {
+    /// This store through any node.
     pub store: Target,
+    /// The same straight to the coordinator.
+    pub straight: Target,
     pub etcd: Target,
     pub rounds: usize,
     /// How long one measurement takes.
     pub time: Duration,
     pub connections: Vec<usize>,
+    /// Requests in flight per connection.
+    pub ahead: Vec<usize>,
     pub keys: u64,
     /// In bytes.
     pub value: usize,
 }
 
-/// One of the two stores.
+/// One of the two stores, or a way to ask it.
+#[derive(Clone)]
 pub struct Target {
     pub name: &'static str,
     pub protocol: Protocol,
@@ -51,6 +59,8 @@ pub struct Target {
 pub enum Protocol {
     /// This store's lines of text.
     Text,
+    /// The same, from clients that know the ring.
+    Routed,
     Etcd,
 }
 
@@ -69,10 +79,12 @@ impl Target {
 pub fn parse() -> Result<Option<Options>, String> {
     let mut options = Options {
         store: Target::new("this store", Protocol::Text),
+        straight: Target::new("to the coordinator", Protocol::Routed),
         etcd: Target::new("etcd", Protocol::Etcd),
         rounds: 3,
         time: Duration::from_secs(5),
         connections: vec![32, 1],
+        ahead: vec![1, 16],
         keys: 10_000,
         value: 100,
     };
@@ -87,6 +99,8 @@ pub fn parse() -> Result<Option<Options>, String> {
         set(&mut options, &name, value).map_err(|error| format!("--{name}: {error}"))?;
     }
     check(&options)?;
+    options.straight.addresses = options.store.addresses.clone();
+    options.straight.pids = options.store.pids.clone();
     Ok(Some(options))
 }
 
@@ -100,6 +114,7 @@ fn set(options: &mut Options, name: &str, value: OsString) -> Result<(), String>
         "rounds" => options.rounds = number(&text, 1..=100)?,
         "seconds" => options.time = Duration::from_secs(number(&text, 1..=600)?),
         "connections" => options.connections = list(&text)?,
+        "ahead" => options.ahead = list(&text)?,
         "keys" => options.keys = number(&text, 1..=10_000_000)?,
         "value" => options.value = number(&text, 1..=1_000_000)?,
         _ => return Err("there is no such option".to_owned()),
@@ -113,9 +128,14 @@ fn check(options: &Options) -> Result<(), String> {
             return Err(format!("--{option} and --{option}-pids are needed"));
         }
     }
-    let possible = |count: &usize| (1..=1000).contains(count);
-    if options.connections.is_empty() || !options.connections.iter().all(possible) {
-        return Err("--connections: between 1 and 1000 each".to_owned());
+    // A node runs 64 requests of a connection at a time.
+    for (name, counts, most) in [
+        ("connections", &options.connections, 1000),
+        ("ahead", &options.ahead, 64),
+    ] {
+        if counts.is_empty() || !counts.iter().all(|count| (1..=most).contains(count)) {
+            return Err(format!("--{name}: between 1 and {most} each"));
+        }
     }
     Ok(())
 }
