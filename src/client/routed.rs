@@ -92,6 +92,11 @@ impl RoutedClient {
         Err(last)
     }
 
+    /// Where the coordinator of a key serves clients, as far as this client knows: `host:port`.
+    pub fn coordinator(&self, key: &Key) -> &str {
+        &self.addresses[&self.ring.preference_list(key)[0]]
+    }
+
     /// Sends one request and waits for its reply, see [`RoutedClient::call_all`].
     pub fn call(&mut self, key: &str, line: &str) -> String {
         let (key, line) = (key.into(), line.to_owned());

@@ -5,13 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use simple_dynamo::client::routed::{Request, RoutedClient};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::figures::{Figures, Seen, cpu_time};
 use crate::options::{Options, Target};
-use crate::stores::{Connection, Lines, done, read, write};
+use crate::stores::{Connection, Lines, Nodes, read, write};
 
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,10 +117,7 @@ pub async fn run(target: &Target, work: Work, options: &Options) -> Result<Figur
         };
         match connection {
             Connection::Text(lines) => drop(clients.spawn(client(place).pipeline(lines))),
-            Connection::Routed(routed) => {
-                let client = client(place);
-                clients.spawn_blocking(|| client.straight(*routed));
-            }
+            Connection::Routed(nodes) => drop(clients.spawn(client(place).straight(nodes))),
             Connection::Etcd(etcd) => {
                 // The requests of one connection run at the same time: gRPC over HTTP/2.
                 for slot in place * work.ahead..(place + 1) * work.ahead {
@@ -179,24 +175,35 @@ impl Client {
     }
 
     /// Sends as many requests together as may be in flight, each to its coordinator, and waits for all replies.
-    fn straight(mut self, mut client: RoutedClient) -> Seen {
+    async fn straight(mut self, mut nodes: Nodes) -> Seen {
         while self.goes_on() {
-            let requests: Vec<_> = (0..self.work.ahead)
-                .map(|_| {
-                    let key = self.key();
-                    let line = self.line(&key);
-                    Request {
-                        key: key.into(),
-                        line,
-                    }
-                })
-                .collect();
             let began = Instant::now();
-            for reply in client.call_all(&requests) {
-                self.record(began, done(&reply));
+            if let Err(error) = within(self.batch(&mut nodes)).await {
+                self.seen.failed(error);
+                break;
+            }
+            for _ in 0..self.work.ahead {
+                self.seen.record(began.elapsed());
             }
         }
         self.seen
+    }
+
+    async fn batch(&mut self, nodes: &mut Nodes) -> Result<(), String> {
+        for _ in 0..self.work.ahead {
+            let key = self.key();
+            nodes.of(&key)?.queue(&self.line(&key));
+        }
+        let mut expected = Vec::new();
+        for node in nodes.all() {
+            expected.push(node.flush().await?);
+        }
+        for (node, count) in nodes.all().zip(expected) {
+            for _ in 0..count {
+                node.receive().await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends one request after the other.
