@@ -1,47 +1,47 @@
-//! The origin's part: sends a client's request to the key's coordinator, and to its successor
-//! when the coordinator is silent.
+//! The origin's part: sends a client's request to the key's coordinator, and to the next replicas of
+//! the key while no coordinator decides.
 //!
-//! A write is named by a dot, minted here once. Every retry carries the same dot, so that it is
-//! applied at most once however many coordinators see it. For that test to be sound this node has
-//! at most one write of a key in flight, and numbers its writes upwards for ever: the numbers are
-//! reserved durably, in blocks, before they are used.
+//! A dot names a write. It is minted here once, and every attempt carries it, so that the write is
+//! applied at most once however many coordinators see it. This is sound only if an origin has at most
+//! one write of a key in flight (`write_queues.rs`), and never uses a number twice (`sequences.rs`).
 
+mod attempt;
 mod failure;
+mod request;
+mod sequences;
 mod slow;
-mod turns;
+mod write_queues;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use failure::Trouble;
-use slow::Slow;
-use turns::Turns;
+use request::ClientRequest;
+use sequences::Sequences;
+use slow::SlowCoordinators;
+use write_queues::WriteQueues;
 
 use crate::bytes::Key;
 use crate::error::Failure;
 use crate::protocol::ring::{NodeId, Position, Ring};
-use crate::protocol::version::Dot;
-use crate::protocol::{Change, Operation, Outcome, Why};
+use crate::protocol::{Change, Operation, Outcome};
 
-/// A coordinator that has not answered after this part of the deadline is passed over: what is left of
-/// it must do for the next one.
-const PASSED_OVER_AFTER: u32 = 2;
-/// After so many deadlines one request tries it again at first choice.
-const TRIED_AGAIN_AFTER: u32 = 5;
+/// A request waits for one coordinator for the deadline divided by this. The next one has what is left.
+const PATIENCE: u32 = 2;
 
-/// What came back from a coordinator.
+/// What a coordinator made of one attempt. The shell reports it with [`Origin::answer`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
+    /// The coordinator sent this.
     Outcome(Outcome),
-    /// Nothing in time: whatever it was sent may yet be done.
+    /// The coordinator was sent the request and answered nothing in time. It may yet carry it out.
     Silent,
-    /// It was sent nothing.
+    /// The coordinator could not be sent the request.
     Unreached,
 }
 
 impl Answer {
-    /// Whether it tells what became of the request, and not only of the try.
+    /// Whether it settles the request itself, and not only the attempt.
     fn decides(&self) -> bool {
         matches!(
             self,
@@ -50,24 +50,24 @@ impl Answer {
     }
 }
 
-/// Names one try of a request: a late answer to an earlier try is dropped.
+/// Names one attempt of a request, so that a late answer is not taken for that of a later attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ticket {
     pub request: u64,
     attempt: u32,
 }
 
-/// What is to be done outside.
+/// What the origin wants the shell to do.
 #[derive(Debug)]
 pub enum Effect<H> {
-    /// Hand the operation to a coordinator, which may be this node, and bring its answer back.
+    /// Send the operation to a coordinator, which may be this node, and bring back its answer.
     Forward {
         to: NodeId,
         ticket: Ticket,
         key: Key,
         operation: Operation,
     },
-    /// The request has ended.
+    /// Answer the client: its request has ended.
     Answer {
         handle: H,
         result: Result<Outcome, Failure>,
@@ -82,61 +82,30 @@ pub struct Origin<H> {
     ring: Arc<Ring>,
     /// How long a request may take in all.
     deadline: Duration,
-    requests: HashMap<u64, Request<H>>,
+    /// Ordered by age. A simulation replays only if loops over it have a fixed order.
+    requests: BTreeMap<u64, ClientRequest<H>>,
     last_request: u64,
-    turns: Turns,
-    slow: Slow,
-    /// The time at which it was told the time last.
+    queues: WriteQueues,
+    slow: SlowCoordinators,
+    sequences: Sequences,
+    /// The time of the last [`Origin::submit`] or [`Origin::expire`], on the caller's clock.
     now: Duration,
-    last_sequence: u64,
-    reserved: u64,
-}
-
-struct Request<H> {
-    key: Key,
-    range: usize,
-    /// What a write changes; none for a read.
-    change: Option<Change>,
-    handle: H,
-    dot: Option<Dot>,
-    ends: Duration,
-    attempt: u32,
-    /// Who was tried in this pass over the preference list.
-    tried: Vec<NodeId>,
-    /// Whether a try is under way, and may have sent an accept.
-    outstanding: bool,
-    /// When that began.
-    tried_at: Duration,
-    /// The try whose coordinator was passed over last: what it decides counts all the same.
-    passed_over: Option<u32>,
-    /// Whether any earlier try may have sent an accept.
-    doubtful: bool,
-    /// What became of the last tries, for people: one entry per node.
-    story: Vec<(NodeId, Trouble)>,
-}
-
-impl<H> Request<H> {
-    /// Notes how the last try at a replica ended.
-    fn tell_story(&mut self, replica: NodeId, trouble: Trouble) {
-        self.story.retain(|(node, _)| *node != replica);
-        self.story.push((replica, trouble));
-    }
 }
 
 impl<H> Origin<H> {
-    /// A router whose writes are numbered from `first_sequence` on.
+    /// An origin whose requests end after `deadline`, and whose writes are numbered from
+    /// `first_sequence` on.
     pub fn new(node: NodeId, ring: Arc<Ring>, deadline: Duration, first_sequence: u64) -> Self {
         Origin {
             node,
             ring,
             deadline,
-            requests: HashMap::new(),
+            requests: BTreeMap::new(),
             last_request: 0,
-            turns: Turns::default(),
-            slow: Slow::default(),
+            queues: WriteQueues::default(),
+            slow: SlowCoordinators::new(deadline),
+            sequences: Sequences::new(node, first_sequence),
             now: Duration::ZERO,
-            last_sequence: first_sequence - 1,
-            reserved: first_sequence - 1,
         }
     }
 
@@ -147,16 +116,16 @@ impl<H> Origin<H> {
 
     /// How many sequence numbers are left before more must be reserved.
     pub fn sequences_left(&self) -> u64 {
-        self.reserved - self.last_sequence
+        self.sequences.left()
     }
 
-    /// All numbers above `used` and up to `upto` are this node's, durably.
+    /// Allows the numbers above `used` and up to `upto`: they are reserved for this node on disk.
     pub fn reserved(&mut self, used: u64, upto: u64) {
-        self.reserved = self.reserved.max(upto);
-        self.last_sequence = self.last_sequence.max(used);
+        self.sequences.reserved(used, upto);
     }
 
-    /// A client's request: a write if it has a `change`, else a read. `now` is the time since any fixed moment, for deadlines alone.
+    /// A client's request: a write if it has a `change`, else a read. `now` is the time since any
+    /// fixed moment, for deadlines alone.
     pub fn submit(
         &mut self,
         handle: H,
@@ -169,29 +138,17 @@ impl<H> Origin<H> {
         self.now = now;
         self.last_request += 1;
         let id = self.last_request;
-        let writes = change.is_some();
-        let request = Request {
-            range: self.ring.range_at(Position::of(key.as_slice())),
-            key: key.clone(),
-            change,
-            handle,
-            dot: None,
-            ends: now + self.deadline,
-            attempt: 0,
-            tried: Vec::new(),
-            outstanding: false,
-            tried_at: now,
-            passed_over: None,
-            doubtful: false,
-            story: Vec::new(),
-        };
+        let range = self.ring.range_at(Position::of(key.as_slice()));
+        let starts = change.is_none() || self.queues.enter(key.clone(), id);
+        let ends = now + self.deadline;
+        let request = ClientRequest::new(handle, key, range, change, ends);
         self.requests.insert(id, request);
-        if !writes || self.turns.enter(key, id) {
-            self.start(id, suspects, effects);
+        if starts {
+            effects.push(self.attempt(id, suspects));
         }
     }
 
-    /// A coordinator's answer to a try, or its silence.
+    /// A coordinator's answer to an attempt, or its silence.
     pub fn answer(
         &mut self,
         ticket: Ticket,
@@ -201,163 +158,52 @@ impl<H> Origin<H> {
         effects: &mut Vec<Effect<H>>,
     ) {
         if answer.decides() {
-            self.slow.answered(from);
+            self.slow.remove(from);
         }
         let Some(request) = self.requests.get_mut(&ticket.request) else {
-            return;
+            return; // The request has ended meanwhile.
         };
+        let current = request.attempt == ticket.attempt && request.waits_for.is_some();
         let late = request.passed_over == Some(ticket.attempt) && answer.decides();
-        let current = request.attempt == ticket.attempt && request.outstanding;
-        if !late && !current {
-            return;
+        if !current && !late {
+            return; // A later attempt has taken the place of this one.
         }
-        request.outstanding = false;
-        let trouble = match answer {
-            Answer::Outcome(Outcome::Failed {
-                why: why @ (Why::Congested | Why::Full(_)),
-                accept_sent: false,
-            }) if !request.doubtful => {
-                // To try on would add to the load, and make no room.
-                let failure = Failure::Busy(failure::no_room(from, why));
-                return self.end(ticket.request, Err(failure), suspects, effects);
-            }
-            Answer::Outcome(Outcome::Failed { accept_sent, why }) => {
-                request.doubtful |= accept_sent;
-                Trouble::Failed(why)
-            }
-            // This origin makes no later write of the key while this one is under way. But a
-            // tombstone may have absorbed an earlier try, and be dropped since.
-            Answer::Outcome(Outcome::Superseded) => {
-                request.doubtful = true;
-                Trouble::Superseded
-            }
-            Answer::Outcome(outcome) => {
-                return self.end(ticket.request, Ok(outcome), suspects, effects);
-            }
-            Answer::Silent => {
-                request.doubtful = true;
-                Trouble::Silent
-            }
-            Answer::Unreached => Trouble::Unreached,
-        };
-        request.tell_story(from, trouble);
-        self.try_next(ticket.request, suspects, effects);
+        match request.take(from, answer) {
+            Some(result) => self.end(ticket.request, result, suspects, effects),
+            None => effects.push(self.attempt(ticket.request, suspects)),
+        }
     }
 
-    /// The moment of an [`Effect::WakeLater`] has passed: another pass over the replicas.
+    /// The moment of an [`Effect::WakeLater`] has passed. If the request has not ended meanwhile, all
+    /// replicas are tried once more.
     pub fn wake(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         if let Some(request) = self.requests.get_mut(&id) {
             request.tried.clear();
-            self.start(id, suspects, effects);
+            effects.push(self.attempt(id, suspects));
         }
     }
 
-    /// Ends every request whose deadline has passed, and has the next replica try those that have
-    /// waited for one coordinator for long.
+    /// Ends every request whose deadline has passed, and sends each that has waited for one coordinator
+    /// for long to the next replica.
     pub fn expire(&mut self, now: Duration, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
         self.now = now;
-        let over = |request: &Request<H>| request.ends <= now;
-        let mut ids: Vec<u64> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| over(request))
-            .map(|(&id, _)| id)
-            .collect();
-        // The newest first: the end of a write starts the next one of its key, which must not be
-        // sent to anybody if it is over, too.
-        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
-        for id in ids {
+        // The newest first: the end of a write starts the next one of its key. If that one has expired
+        // too, it must have ended by then, or it would be sent to a coordinator.
+        let expired = self.requests_where(|request| request.ends <= now);
+        for id in expired.into_iter().rev() {
             let failure = self.failure(&self.requests[&id]);
             self.end(id, Err(failure), suspects, effects);
         }
-        self.pass_over(suspects, effects);
+        let patience = self.deadline / PATIENCE;
+        for id in self.requests_where(|request| request.has_waited(patience, now)) {
+            self.pass_over(id, suspects, effects);
+        }
     }
 
-    /// Passes over the coordinators that let requests wait. Such a one is there, and may yet decide.
-    fn pass_over(&mut self, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
-        let patience = self.deadline / PASSED_OVER_AFTER;
-        let waits =
-            |request: &Request<H>| request.outstanding && self.now >= request.tried_at + patience;
+    fn requests_where(&self, holds: impl Fn(&ClientRequest<H>) -> bool) -> Vec<u64> {
         let requests = self.requests.iter();
-        let mut ids: Vec<u64> = requests
-            .filter(|(_, request)| waits(request))
-            .map(|(&id, _)| id)
-            .collect();
-        // In a fixed order: a simulation must replay.
-        ids.sort_unstable();
-        for id in ids {
-            let Some(request) = self.requests.get_mut(&id) else {
-                continue;
-            };
-            let Some(&coordinator) = request.tried.last() else {
-                continue;
-            };
-            request.outstanding = false;
-            request.doubtful = true;
-            request.passed_over = Some(request.attempt);
-            request.tell_story(coordinator, Trouble::Slow);
-            let until = self.now + TRIED_AGAIN_AFTER * self.deadline;
-            self.slow.passed_over(coordinator, until);
-            self.try_next(id, suspects, effects);
-        }
-    }
-
-    /// A pass over the replicas. A write is numbered first, as soon as there are numbers.
-    fn start(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
-        if request.change.is_some() && request.dot.is_none() {
-            if self.last_sequence == self.reserved {
-                return effects.push(Effect::WakeLater { request: id });
-            }
-            self.last_sequence += 1;
-            request.dot = Some(Dot {
-                origin: self.node,
-                sequence: self.last_sequence,
-            });
-        }
-        self.try_next(id, suspects, effects);
-    }
-
-    /// Tries the next replica of the preference list: those that answer first, suspects and slow ones
-    /// last.
-    fn try_next(&mut self, id: u64, suspects: &[NodeId], effects: &mut Vec<Effect<H>>) {
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
-        let replicas = self.ring.replicas_of_range(request.range);
-        let untried = || replicas.iter().filter(|node| !request.tried.contains(node));
-        let pause = TRIED_AGAIN_AFTER * self.deadline;
-        let next = untried()
-            .find(|node| {
-                !suspects.contains(node) && !self.slow.passes_over(**node, self.now, pause)
-            })
-            .or_else(|| untried().next());
-        let Some(&to) = next else {
-            return effects.push(Effect::WakeLater { request: id });
-        };
-        request.attempt += 1;
-        request.tried.push(to);
-        request.outstanding = true;
-        request.tried_at = self.now;
-        let operation = match (&request.change, request.dot) {
-            (Some(change), Some(dot)) => Operation::Write {
-                dot,
-                change: change.clone(),
-            },
-            _ => Operation::Get,
-        };
-        let ticket = Ticket {
-            request: id,
-            attempt: request.attempt,
-        };
-        effects.push(Effect::Forward {
-            to,
-            ticket,
-            key: request.key.clone(),
-            operation,
-        });
+        let those = requests.filter(|(_, request)| holds(request));
+        those.map(|(&id, _)| id).collect()
     }
 
     fn end(
@@ -367,18 +213,13 @@ impl<H> Origin<H> {
         suspects: &[NodeId],
         effects: &mut Vec<Effect<H>>,
     ) {
-        let Some(request) = self.requests.remove(&id) else {
-            return;
-        };
-        effects.push(Effect::Answer {
-            handle: request.handle,
-            result,
-        });
-        if request.change.is_none() {
-            return;
-        }
-        if let Some(next) = self.turns.leave(&request.key, id) {
-            self.start(next, suspects, effects);
+        let request = self.requests.remove(&id).expect("a request ends once");
+        let handle = request.handle;
+        effects.push(Effect::Answer { handle, result });
+        if request.change.is_some()
+            && let Some(next) = self.queues.leave(&request.key, id)
+        {
+            effects.push(self.attempt(next, suspects));
         }
     }
 }
@@ -386,6 +227,7 @@ impl<H> Origin<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::version::Dot;
     use crate::protocol::{Verdict, Why};
 
     const NO_ONE: &[NodeId] = &[];
@@ -418,7 +260,7 @@ mod tests {
         effects
     }
 
-    fn tell(
+    fn reply(
         origin: &mut Origin<&'static str>,
         to: &Effect<&'static str>,
         answer: Answer,
@@ -470,13 +312,13 @@ mod tests {
             sequence: 1,
         });
         assert_eq!(forwarded(&first), (5562, dot));
-        let second = tell(&mut origin, &first[0], Answer::Silent);
+        let second = reply(&mut origin, &first[0], Answer::Silent);
         assert_eq!(forwarded(&second), (5556, dot));
         assert!(
-            tell(&mut origin, &first[0], applied()).is_empty(),
+            reply(&mut origin, &first[0], applied()).is_empty(),
             "a late answer is dropped"
         );
-        let end = tell(&mut origin, &second[0], applied());
+        let end = reply(&mut origin, &second[0], applied());
         assert!(matches!(
             end[..],
             [Effect::Answer {
@@ -512,7 +354,7 @@ mod tests {
         assert_eq!(forwarded(&effects), (5562, None));
     }
 
-    /// What is done after so many milliseconds.
+    /// What the origin does when so many milliseconds have passed.
     fn after(origin: &mut Origin<&'static str>, millis: u64) -> Vec<Effect<&'static str>> {
         let mut effects = Vec::new();
         origin.expire(Duration::from_millis(millis), NO_ONE, &mut effects);
@@ -520,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_lets_a_request_wait_is_passed_over_by_it_and_by_later_ones() {
+    fn a_coordinator_that_lets_a_request_wait_is_passed_over_by_it_and_skipped_by_later_ones() {
         let mut origin = origin();
         let first = submit(&mut origin, "x", put("1"));
         assert!(after(&mut origin, 999).is_empty());
@@ -535,7 +377,7 @@ mod tests {
         let third = read(&mut origin, 1001);
         assert_eq!(forwarded(&third).0, 5556);
         // It carries out the request that it let wait, and serves again.
-        let end = tell(&mut origin, &first[0], applied());
+        let end = reply(&mut origin, &first[0], applied());
         assert!(matches!(
             end[..],
             [Effect::Answer {
@@ -544,8 +386,8 @@ mod tests {
             }]
         ));
         assert!(
-            tell(&mut origin, &second[0], applied()).is_empty(),
-            "told once"
+            reply(&mut origin, &second[0], applied()).is_empty(),
+            "answered once"
         );
         assert_eq!(forwarded(&read(&mut origin, 1002)).0, 5562);
     }
@@ -556,8 +398,8 @@ mod tests {
         let first = submit(&mut origin, "x", put("1"));
         let second = after(&mut origin, 1000);
         let nothing = Answer::Outcome(Outcome::not_done(Why::Contended));
-        assert!(tell(&mut origin, &first[0], nothing).is_empty());
-        assert!(!tell(&mut origin, &second[0], applied()).is_empty());
+        assert!(reply(&mut origin, &first[0], nothing).is_empty());
+        assert!(!reply(&mut origin, &second[0], applied()).is_empty());
         let choices = [1001, 10_999, 11_000, 11_001, 21_000].map(|at| {
             let mut effects = Vec::new();
             let at = Duration::from_millis(at);
@@ -574,7 +416,7 @@ mod tests {
         let mut effects = after(&mut origin, 1000);
         for _ in 0..2 {
             let failed = Answer::Outcome(Outcome::not_done(Why::Contended));
-            effects = tell(&mut origin, &effects[0], failed);
+            effects = reply(&mut origin, &effects[0], failed);
         }
         assert_eq!(code_at_the_deadline(&mut origin), "UNKNOWN");
     }
@@ -584,7 +426,7 @@ mod tests {
         let mut origin = origin();
         let first = submit(&mut origin, "x", put("1"));
         assert!(submit(&mut origin, "y", put("2")).is_empty());
-        let end = tell(&mut origin, &first[0], applied());
+        let end = reply(&mut origin, &first[0], applied());
         assert!(matches!(end[0], Effect::Answer { handle: "x", .. }));
         assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(2));
     }
@@ -620,7 +462,7 @@ mod tests {
             let mut origin = origin();
             let mut effects = submit(&mut origin, "x", put("1"));
             for answer in answers {
-                effects = tell(&mut origin, &effects[0], answer);
+                effects = reply(&mut origin, &effects[0], answer);
             }
             assert!(matches!(effects[..], [Effect::WakeLater { .. }]));
             assert_eq!(code_at_the_deadline(&mut origin), expected);
@@ -628,11 +470,11 @@ mod tests {
     }
 
     #[test]
-    fn a_write_for_which_there_is_no_room_is_busy_unless_it_may_have_been_done() {
+    fn a_write_for_which_there_is_no_capacity_is_busy_unless_it_may_have_been_done() {
         let full = Answer::Outcome(Outcome::not_done(Why::Full(NodeId(3))));
         let mut origin = origin();
         let sent = submit(&mut origin, "x", put("1"));
-        let ended = tell(&mut origin, &sent[0], full.clone());
+        let ended = reply(&mut origin, &sent[0], full.clone());
         let [
             Effect::Answer {
                 result: Err(failure),
@@ -645,8 +487,8 @@ mod tests {
         assert_eq!(failure.code(), "BUSY");
         assert!(failure.text().contains("node 3, "), "{failure}");
         let sent = submit(&mut origin, "x", put("2"));
-        let again = tell(&mut origin, &sent[0], Answer::Silent);
-        tell(&mut origin, &again[0], full);
+        let again = reply(&mut origin, &sent[0], Answer::Silent);
+        reply(&mut origin, &again[0], full);
         assert_eq!(code_at_the_deadline(&mut origin), "UNKNOWN");
     }
 
@@ -660,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_writes_of_a_key_that_are_over_at_once_the_one_that_waited_is_sent_to_nobody() {
+    fn of_two_writes_of_a_key_that_expire_at_once_the_one_that_waited_is_sent_to_nobody() {
         let mut origin = origin();
         submit(&mut origin, "sent", put("1"));
         submit(&mut origin, "waits", put("2"));
@@ -694,7 +536,7 @@ mod tests {
         origin.reserved(20, 30);
         let next = submit(&mut origin, "y", Some(Change::Delete));
         assert!(next.is_empty(), "one at a time");
-        let end = tell(&mut origin, &effects[0], applied());
+        let end = reply(&mut origin, &effects[0], applied());
         assert_eq!(forwarded(&end[1..]).1.map(|dot| dot.sequence), Some(21));
     }
 }

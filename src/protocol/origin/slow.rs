@@ -1,35 +1,48 @@
-//! Coordinators that are there and let requests wait.
+//! Coordinators that are there, and still let requests wait.
 //!
-//! Silence tells nothing of them: they answer whoever asks whether they are there. One that has let a
-//! request wait for long is passed over at first choice, as a suspect is, until it has carried a
-//! request out. Whoever never does is tried again by one request now and then, and not by all.
+//! They are no suspects, since they answer pings. A coordinator that has let a request wait for long is
+//! skipped at first choice, as a suspect is, until it has carried out a request. While it carries out
+//! none, one request now and then tries it again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::protocol::ring::NodeId;
 
-/// When each of them is tried again, on the clock of the caller.
-#[derive(Default)]
-pub struct Slow(BTreeMap<NodeId, Duration>);
+/// After so many deadlines one request tries a slow coordinator again.
+const TRIED_AGAIN_AFTER: u32 = 5;
 
-impl Slow {
-    /// A request has waited for this coordinator for long; it is to be passed over until then.
-    pub fn passed_over(&mut self, coordinator: NodeId, until: Duration) {
-        self.0.insert(coordinator, until);
+pub(super) struct SlowCoordinators {
+    /// How long each of them is skipped before one request tries it again.
+    pause: Duration,
+    /// When that is, on the caller's clock.
+    skipped_until: BTreeMap<NodeId, Duration>,
+}
+
+impl SlowCoordinators {
+    pub fn new(deadline: Duration) -> SlowCoordinators {
+        SlowCoordinators {
+            pause: TRIED_AGAIN_AFTER * deadline,
+            skipped_until: BTreeMap::new(),
+        }
     }
 
-    /// It has carried a request out.
-    pub fn answered(&mut self, coordinator: NodeId) {
-        self.0.remove(&coordinator);
+    /// A request has waited for this coordinator for long.
+    pub fn add(&mut self, coordinator: NodeId, now: Duration) {
+        self.skipped_until.insert(coordinator, now + self.pause);
     }
 
-    /// Whether a request passes it over. The first one for which its time has come does not, and the
-    /// others do for another `pause`.
-    pub fn passes_over(&mut self, coordinator: NodeId, now: Duration, pause: Duration) -> bool {
-        match self.0.get_mut(&coordinator) {
+    /// The coordinator has carried out a request.
+    pub fn remove(&mut self, coordinator: NodeId) {
+        self.skipped_until.remove(&coordinator);
+    }
+
+    /// Whether a request skips this coordinator at first choice. The first request that asks once the
+    /// pause has passed does not, and begins another pause for all others.
+    pub fn skips(&mut self, coordinator: NodeId, now: Duration) -> bool {
+        match self.skipped_until.get_mut(&coordinator) {
             Some(until) if *until <= now => {
-                *until = now + pause;
+                *until = now + self.pause;
                 false
             }
             Some(_) => true,
@@ -45,15 +58,15 @@ mod tests {
     #[test]
     fn one_request_tries_a_slow_coordinator_again_once_its_time_has_come() {
         let (node, second) = (NodeId(1), Duration::from_secs(1));
-        let mut slow = Slow::default();
-        assert!(!slow.passes_over(node, second, 10 * second));
-        slow.passed_over(node, 11 * second);
-        let mut passes_over = |at: u32| slow.passes_over(node, at * second, 10 * second);
-        assert!(passes_over(10));
-        assert!(!passes_over(11), "the one");
-        assert!(passes_over(11) && passes_over(20));
-        assert!(!passes_over(21));
-        slow.answered(node);
-        assert!(!slow.passes_over(node, 22 * second, 10 * second));
+        let mut slow = SlowCoordinators::new(2 * second);
+        assert!(!slow.skips(node, second));
+        slow.add(node, second);
+        let mut skips = |at: u32| slow.skips(node, at * second);
+        assert!(skips(10));
+        assert!(!skips(11), "the one");
+        assert!(skips(11) && skips(20));
+        assert!(!skips(21));
+        slow.remove(node);
+        assert!(!slow.skips(node, 22 * second));
     }
 }
