@@ -17,7 +17,7 @@ pub struct Accepted {
     pub state: Arc<State>,
 }
 
-/// Reads a state to its place, which serde's own way for an [`Arc`] copies there from another one.
+/// Reads a state. The way of serde itself would copy it once more, into the [`Arc`].
 fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<State>, D::Error> {
     State::deserialize(deserializer).map(Arc::new)
 }
@@ -28,7 +28,9 @@ fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<State>, D::E
 /// - `promised` is at least the accepted ballot.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
+    /// The replica rejects everything below this ballot.
     pub promised: Ballot,
+    /// The last state that it accepted.
     pub accepted: Option<Accepted>,
 }
 
@@ -36,12 +38,12 @@ pub struct Record {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoteRequest {
+    /// A proposer starts a round: promise this ballot, and report the last state accepted.
     Prepare(Ballot),
+    /// A proposer or a reader gets this state chosen, or a repair brings it: accept it.
     Accept(Accepted),
-    /// Asks what was accepted: its ballot, and the state on request.
-    Read {
-        state: bool,
-    },
+    /// A reader asks for the accepted ballot, and for the state too if `state` is true.
+    Read { state: bool },
 }
 
 impl VoteRequest {
@@ -49,11 +51,11 @@ impl VoteRequest {
     pub fn proposed(&self) -> Option<Ballot> {
         match self {
             VoteRequest::Accept(accepted) => Some(accepted.ballot),
-            _ => None,
+            VoteRequest::Prepare(_) | VoteRequest::Read { .. } => None,
         }
     }
 
-    /// The same question to the own replica: it hands out its state at once, since that costs nothing.
+    /// The same question to the own replica. It always hands out its state, since that costs nothing.
     pub fn of_own_replica(&self) -> VoteRequest {
         match self {
             VoteRequest::Read { .. } => VoteRequest::Read { state: true },
@@ -62,7 +64,7 @@ impl VoteRequest {
     }
 }
 
-/// What a replica answers.
+/// What a replica answers the coordinator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoteReply {
@@ -70,17 +72,18 @@ pub enum VoteReply {
     Promised(Promise),
     /// The state is accepted.
     Taken,
-    /// Neither: this ballot was promised, which forbids it.
+    /// The prepare or accept is refused, since this ballot was promised.
     Rejected(Ballot),
+    /// The answer to a read.
     Seen(Seen),
 }
 
-/// What a replica tells with its promise.
+/// What a replica reports with its promise, so that the proposal contains what may be chosen.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Promise {
-    /// What it accepted last.
+    /// The last state that it accepted.
     pub accepted: Option<Accepted>,
-    /// If that is nothing, the floor of its [`Fence`] for the key's first state.
+    /// If that is nothing, the floor of its [`Fence`]: it becomes the floor of the key's first state.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
     pub floor: VectorClock,
 }
@@ -88,37 +91,40 @@ pub struct Promise {
 /// What a replica has accepted, as a read sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// Stands for the accepted state: no ballot is ever used for two. [`Ballot::ZERO`] if this
-    /// replica never accepted anything.
+    /// The ballot of the accepted state, [`Ballot::ZERO`] if there is none. It stands for the state,
+    /// since no ballot is ever used for two.
     pub ballot: Ballot,
-    /// There when it was asked for and anything was accepted.
+    /// The accepted state, if there is one and the read asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Arc<State>>,
 }
 
 impl Seen {
-    /// What was accepted, if the state was asked for.
+    /// The accepted state with its ballot, if the read asked for it.
     pub fn accepted(self) -> Option<Accepted> {
         let ballot = self.ballot;
         self.state.map(|state| Accepted { ballot, state })
     }
 }
 
-/// What must be durable before the reply goes out.
+/// How a vote changes the record. It must be durable before the reply goes out.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
+    /// A prepare was granted.
     Promise(Ballot),
+    /// A state was accepted.
     Accept(Accepted),
 }
 
-/// The ballot of what is accepted, [`Ballot::ZERO`] if that is nothing.
+/// The ballot of an accepted state, [`Ballot::ZERO`] if there is none.
 pub fn ballot_of(accepted: &Option<Accepted>) -> Ballot {
     accepted.as_ref().map_or(Ballot::ZERO, |own| own.ballot)
 }
 
 impl Record {
-    /// Votes. The update, if any, is to be applied and made durable before the reply is sent.
+    /// Votes. The caller applies the update, if there is one, and makes it durable before it sends the
+    /// reply.
     pub fn vote(&self, request: &VoteRequest, fence: &Fence) -> (Option<Update>, VoteReply) {
         match request {
             VoteRequest::Prepare(ballot) => self.prepare(*ballot, fence),
@@ -127,46 +133,44 @@ impl Record {
         }
     }
 
-    /// Grants only a strictly higher ballot: one that is granted twice could carry two states.
+    /// Grants only a ballot that is strictly above the promise. A ballot that was granted twice could
+    /// carry two states.
     fn prepare(&self, ballot: Ballot, fence: &Fence) -> (Option<Update>, VoteReply) {
-        let again = ballot == self.promised && !rules::holds(Rule::StrictPrepare);
-        if ballot > self.promised || again {
-            let promise = match &self.accepted {
-                Some(own) => Promise {
-                    accepted: Some(own.clone()),
-                    floor: VectorClock::default(),
-                },
-                None => Promise {
-                    accepted: None,
-                    floor: fence.floor.clone(),
-                },
-            };
-            (Some(Update::Promise(ballot)), VoteReply::Promised(promise))
-        } else {
-            (None, VoteReply::Rejected(self.promised))
+        let again = ballot == self.promised && rules::holds(Rule::StrictPrepare);
+        let stale = ballot < self.promised || again;
+        if stale {
+            return (None, VoteReply::Rejected(self.promised));
         }
+        let accepted = self.accepted.clone();
+        let floor = match accepted {
+            Some(_) => VectorClock::default(),
+            None => fence.floor.clone(),
+        };
+        let promise = Promise { accepted, floor };
+        (Some(Update::Promise(ballot)), VoteReply::Promised(promise))
     }
 
-    /// Takes a state at the promised ballot or above; the same one again is answered as taken.
+    /// Takes a state at the promise or above. The same state again is answered as taken, so that an
+    /// accept may come twice.
     fn accept(&self, proposal: &Accepted) -> (Option<Update>, VoteReply) {
-        if proposal.ballot < self.promised && rules::holds(Rule::PromiseKept) {
+        let stale = proposal.ballot < self.promised && rules::holds(Rule::PromiseKept);
+        if stale || self.contradicts(proposal) {
             return (None, VoteReply::Rejected(self.promised));
         }
         match &self.accepted {
-            Some(_) if self.contradicts(proposal) => (None, VoteReply::Rejected(self.promised)),
             Some(own) if own.ballot == proposal.ballot => (None, VoteReply::Taken),
             _ => (Some(Update::Accept(proposal.clone())), VoteReply::Taken),
         }
     }
 
-    /// Whether another state was accepted at the very ballot of this one, which no proposer that
-    /// keeps the rules ever proposes.
+    /// Whether another state was accepted at the very ballot of this one. That breaks invariant 2: no
+    /// proposer that keeps the rules does it.
     pub fn contradicts(&self, proposal: &Accepted) -> bool {
         let own = self.accepted.as_ref();
         own.is_some_and(|own| own.ballot == proposal.ballot && own.state != proposal.state)
     }
 
-    /// What a read sees: the accepted ballot, and the state on request.
+    /// What a read sees.
     pub fn seen(&self, state: bool) -> Seen {
         let own = self.accepted.as_ref().filter(|_| state);
         Seen {
@@ -175,28 +179,29 @@ impl Record {
         }
     }
 
-    /// Applies what a vote decided, or what the log tells of it after a restart. Idempotent, and
-    /// never lowers a ballot.
+    /// Applies the update of a vote, or replays it from the log after a restart. It may come again and
+    /// in any order, and never lowers a ballot.
     pub fn apply(&mut self, update: Update) {
         match update {
             Update::Promise(ballot) => self.promised = self.promised.max(ballot),
             Update::Accept(accepted) => {
-                if rules::holds(Rule::PromiseKept) {
+                let kept = rules::holds(Rule::PromiseKept);
+                if kept {
                     self.promised = self.promised.max(accepted.ballot);
                 }
-                if self.accepted_ballot() <= accepted.ballot || !rules::holds(Rule::PromiseKept) {
+                if self.accepted_ballot() <= accepted.ballot || !kept {
                     self.accepted = Some(accepted);
                 }
             }
         }
     }
 
-    /// Whether a value was accepted last: else it is a tombstone, or nothing at all.
+    /// Whether the accepted state has a value: else it is a tombstone, or there is none.
     pub fn has_value(&self) -> bool {
         self.value().is_some()
     }
 
-    /// How long the value is that was accepted last, in bytes; 0 without one.
+    /// The length of the accepted value in bytes, 0 without one.
     pub fn value_size(&self) -> usize {
         self.value().map_or(0, Bytes::len)
     }
@@ -205,7 +210,7 @@ impl Record {
         self.accepted.as_ref()?.state.value.as_ref()
     }
 
-    /// Whether this replica holds just this tombstone, or has no state and is past it: takes
+    /// Whether this replica holds this very tombstone, or has dropped it. In that case it accepts
     /// nothing older, and lets nobody apply again what the tombstone had absorbed.
     pub fn holds(&self, tombstone: &Accepted, fence: &Fence) -> bool {
         match &self.accepted {
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_without_a_state_tells_which_requests_are_over() {
+    fn a_promise_without_a_state_reports_the_floor() {
         let fence = Fence {
             promised: ballot(4, 1),
             floor: "1:7".parse().unwrap(),
@@ -340,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_tells_the_ballot_and_the_state_when_asked() {
+    fn a_read_reports_the_ballot_and_the_state_when_asked() {
         let mut record = Record::default();
         let read = |state| VoteRequest::Read { state };
         let nothing = Seen {

@@ -1,12 +1,14 @@
 //! The first strategy: a register per key, which its replicas agree on by quorums.
 //!
-//! [`acceptor`] is a replica's vote, [`proposer`] gets one write chosen, [`reader`] finds out what is
-//! chosen, and [`coordinator`] drives all requests of a node's keys through them.
+//! [`acceptor`] is a replica's vote. [`proposer`] gets one change chosen, and [`reader`] finds out what
+//! is chosen; both count replies with [`tally`]. [`coordinator`] drives all requests of a node's keys
+//! through them.
 
 pub mod acceptor;
 pub mod coordinator;
 pub mod proposer;
 pub mod reader;
+pub mod tally;
 
 /// N, R and W of the assignment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,85 +4,82 @@ use std::sync::Arc;
 
 use super::Quorums;
 use super::acceptor::ballot_of;
+use super::tally::{Count, Tally};
 use crate::protocol::ring::NodeId;
 use crate::protocol::state::Absorbed;
-use crate::protocol::version::VectorClock;
-use crate::protocol::{Accepted, Ballot, Operation, State, Verdict, VoteReply, VoteRequest};
+use crate::protocol::{
+    Accepted, Ballot, Operation, Outcome, Promise, State, VoteReply, VoteRequest,
+};
 use crate::testing::rules::{self, Rule};
 
-/// What to do next.
+/// What the coordinator has to do next for a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum ProposalStep {
     /// Wait for more replies.
     Wait,
     /// Ask every replica.
     Ask(VoteRequest),
-    /// Another proposer was faster: wait a jittered moment, then [`Proposer::retry`].
+    /// Another proposer was faster: wait a jittered moment, then call [`Proposer::retry`].
     Backoff,
-    /// Enough replicas hold this state. It is chosen and may be told.
-    Chosen(Accepted, Verdict),
-    /// The request has been superseded, and was perhaps done before: see [`Absorbed::Superseded`].
+    /// Remember this state, which W replicas have accepted, and answer the request.
+    Chosen(Accepted, Outcome),
+    /// Answer that the request has ended already: see [`Absorbed::Superseded`].
     Superseded,
-    /// Too few replicas answered.
+    /// Give up: too few replicas answered.
     NoQuorum { needed: usize, got: usize },
 }
 
-/// One attempt after another to get the new state of a key chosen.
+/// One round after another to get the new state of a key chosen.
 ///
 /// - No ballot is used twice: each retry takes a round above all that was seen.
-/// - Nothing is chosen before enough replicas have accepted it at one ballot.
+/// - Nothing is chosen before W replicas have accepted it at one ballot.
 #[derive(Debug)]
 pub struct Proposer {
     node: NodeId,
     quorums: Quorums,
     operation: Operation,
     ballot: Ballot,
-    phase: Phase,
-    /// The highest round that any reply told of.
+    phase: ProposalPhase,
+    /// The replies to the last question.
+    tally: Tally,
+    /// The highest round in any promise that the caller or a rejection reported.
     highest_round: u64,
     accept_sent: bool,
-    heard: Vec<NodeId>,
-    rejections: usize,
 }
 
 #[derive(Debug)]
-enum Phase {
-    Preparing {
-        promises: usize,
-        highest: Option<Accepted>,
-        /// If there is none, which requests the new state refuses: see [`State::floor`].
-        floor: VectorClock,
-    },
+enum ProposalPhase {
+    /// Collects promises. They are merged into one: the highest accepted state and the highest floor that
+    /// any of them reports.
+    Preparing(Promise),
+    /// Collects accepts.
     Accepting {
         proposal: Accepted,
-        verdict: Verdict,
-        taken: usize,
+        /// The answer once it is chosen.
+        outcome: Outcome,
     },
-    /// It is chosen: further replies change nothing.
-    Over,
 }
 
 impl Proposer {
-    /// Starts a proposal. With a `memory` of what this node got chosen last for the key it goes
-    /// straight to the next step of that round; otherwise it prepares a round above `promised`,
-    /// the highest promise that the caller knows of.
+    /// Starts a proposal. If `memory` has what this node got chosen last for the key, it goes straight
+    /// to the next step of that round. Otherwise it prepares a round above `promised`, the highest
+    /// promise that the caller knows of.
     pub fn start(
         node: NodeId,
         quorums: Quorums,
         operation: Operation,
         memory: Option<Accepted>,
         promised: Ballot,
-    ) -> (Proposer, Step) {
+    ) -> (Proposer, ProposalStep) {
         let mut proposer = Proposer {
             node,
             quorums,
             operation,
             ballot: Ballot::ZERO,
-            phase: Phase::preparing(),
+            phase: ProposalPhase::Preparing(Promise::default()),
+            tally: Tally::new(quorums),
             highest_round: promised.round,
             accept_sent: false,
-            heard: Vec::with_capacity(quorums.replicas),
-            rejections: 0,
         };
         let step = match memory {
             Some(chosen) => proposer.propose(chosen.ballot.next_step(), &chosen.state),
@@ -92,116 +89,90 @@ impl Proposer {
     }
 
     /// Starts a new round, above any that was seen.
-    pub fn retry(&mut self) -> Step {
+    pub fn retry(&mut self) -> ProposalStep {
         let round = self.highest_round.max(self.ballot.round) + 1;
         self.ballot = Ballot::first(round, self.node);
-        self.phase = Phase::preparing();
-        self.expect_replies();
-        Step::Ask(VoteRequest::Prepare(self.ballot))
+        self.phase = ProposalPhase::Preparing(Promise::default());
+        self.ask(VoteRequest::Prepare(self.ballot))
     }
 
-    /// Whether any replica may have accepted something of this proposer: if so, the outcome of a
-    /// request that was not decided is unknown.
+    /// Whether any replica may have accepted something of this proposer. If so, and nothing was
+    /// chosen, the outcome of the request is unknown.
     pub fn accept_sent(&self) -> bool {
         self.accept_sent
     }
 
-    /// The ballot that it proposed or prepared last.
+    /// The ballot that it prepared or proposed last.
     pub fn ballot(&self) -> Ballot {
         self.ballot
     }
 
-    /// Whether it gets the state chosen again as it is.
-    pub fn refreshes(&self) -> bool {
-        self.operation == Operation::Refresh
-    }
-
-    /// Takes the answer of one replica to the last question; `None` is its silence. A second
-    /// answer of the same replica to one question changes nothing.
-    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
-        if self.heard.contains(&from) {
-            return Step::Wait;
+    /// Takes the answer of one replica to the last question; `None` is its silence. A second answer of
+    /// the same replica to one question changes nothing.
+    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> ProposalStep {
+        if !self.tally.hear(from) {
+            return ProposalStep::Wait;
         }
-        self.heard.push(from);
         match (&mut self.phase, reply) {
-            (
-                Phase::Preparing {
-                    promises,
-                    highest,
-                    floor,
-                },
-                Some(VoteReply::Promised(promise)),
-            ) => {
-                *promises += 1;
-                floor.merge(&promise.floor);
-                let newer = ballot_of(&promise.accepted) > ballot_of(highest);
-                if newer == rules::holds(Rule::HighestAccepted) {
-                    *highest = promise.accepted;
+            (ProposalPhase::Preparing(merged), Some(VoteReply::Promised(promise))) => {
+                self.tally.granted += 1;
+                merged.floor.merge(&promise.floor);
+                let higher = ballot_of(&promise.accepted) > ballot_of(&merged.accepted);
+                // A test that leaves the rule out goes on from the lowest.
+                let goes_on_from = higher == rules::holds(Rule::HighestAccepted);
+                if goes_on_from {
+                    merged.accepted = promise.accepted;
                 }
             }
-            (Phase::Accepting { taken, .. }, Some(VoteReply::Taken)) => *taken += 1,
+            (ProposalPhase::Accepting { .. }, Some(VoteReply::Taken)) => self.tally.granted += 1,
             (_, Some(VoteReply::Rejected(promised))) => {
-                self.rejections += 1;
+                self.tally.rejected += 1;
                 self.highest_round = self.highest_round.max(promised.round);
             }
+            // Silence, or a reply that does not fit the question: it grants nothing.
             _ => {}
         }
         self.advance()
     }
 
-    fn advance(&mut self) -> Step {
+    fn advance(&mut self) -> ProposalStep {
+        let needed = match self.phase {
+            ProposalPhase::Preparing(_) => self.quorums.read,
+            ProposalPhase::Accepting { .. } => self.quorums.write,
+        };
+        match self.tally.count(needed) {
+            Count::Enough => self.granted(),
+            Count::Open => ProposalStep::Wait,
+            Count::Outrun => ProposalStep::Backoff,
+            Count::NoQuorum { needed, got } => ProposalStep::NoQuorum { needed, got },
+        }
+    }
+
+    /// Enough replicas have granted the last question.
+    fn granted(&mut self) -> ProposalStep {
         match &mut self.phase {
-            Phase::Preparing {
-                promises,
-                highest,
-                floor,
-            } => {
-                if *promises >= self.quorums.read {
-                    let state = match highest.take() {
-                        Some(accepted) => accepted.state,
-                        None => Arc::new(State {
-                            floor: std::mem::take(floor),
-                            ..State::default()
-                        }),
-                    };
-                    return self.propose(self.ballot, &state);
-                }
-                let got = *promises;
-                self.unless_possible(got, self.quorums.read)
+            ProposalPhase::Preparing(merged) => {
+                let Promise { accepted, floor } = std::mem::take(merged);
+                let new = State {
+                    floor,
+                    ..State::default()
+                };
+                let current = accepted.map_or(Arc::new(new), |accepted| accepted.state);
+                self.propose(self.ballot, &current)
             }
-            Phase::Accepting { taken, .. } => {
-                let got = *taken;
-                if got < self.quorums.write {
-                    return self.unless_possible(got, self.quorums.write);
-                }
-                match std::mem::replace(&mut self.phase, Phase::Over) {
-                    Phase::Accepting {
-                        proposal, verdict, ..
-                    } => Step::Chosen(proposal, verdict),
-                    _ => Step::Wait,
-                }
+            ProposalPhase::Accepting { proposal, outcome } => {
+                ProposalStep::Chosen(proposal.clone(), outcome.clone())
             }
-            Phase::Over => Step::Wait,
         }
     }
 
-    /// Waits while those that are still to be heard could make up the number.
-    fn unless_possible(&self, got: usize, needed: usize) -> Step {
-        let outstanding = self.quorums.replicas - self.heard.len();
-        match self.rejections {
-            _ if got + outstanding >= needed => Step::Wait,
-            0 => Step::NoQuorum { needed, got },
-            _ => Step::Backoff,
-        }
-    }
-
-    fn propose(&mut self, ballot: Ballot, current: &State) -> Step {
-        let (state, verdict) = match &self.operation {
+    fn propose(&mut self, ballot: Ballot, current: &State) -> ProposalStep {
+        let (state, outcome) = match &self.operation {
             Operation::Get => unreachable!("a read proposes nothing"),
-            Operation::Refresh => (current.clone(), Verdict::Applied(current.version())),
+            Operation::Refresh => (current.clone(), Outcome::of_read(Some(current))),
             Operation::Write { dot, change } => match current.absorb(*dot, change) {
-                Absorbed::Into(state, verdict) => (state, verdict),
-                Absorbed::Superseded => return Step::Superseded,
+                Absorbed::Into(state, verdict) => (state, Outcome::Decided(verdict)),
+                Absorbed::Superseded => return ProposalStep::Superseded,
             },
         };
         assert!(
@@ -214,42 +185,28 @@ impl Proposer {
                 || !rules::holds(Rule::DotLookup),
             "a changed value has a new version"
         );
-        let proposal = Accepted {
-            ballot,
-            state: Arc::new(state),
-        };
+        let state = Arc::new(state);
+        let proposal = Accepted { ballot, state };
         self.ballot = ballot;
-        self.phase = Phase::Accepting {
-            proposal: proposal.clone(),
-            verdict,
-            taken: 0,
-        };
         self.accept_sent = true;
-        self.expect_replies();
-        Step::Ask(VoteRequest::Accept(proposal))
+        self.phase = ProposalPhase::Accepting {
+            proposal: proposal.clone(),
+            outcome,
+        };
+        self.ask(VoteRequest::Accept(proposal))
     }
 
-    fn expect_replies(&mut self) {
-        self.heard.clear();
-        self.rejections = 0;
-    }
-}
-
-impl Phase {
-    fn preparing() -> Phase {
-        Phase::Preparing {
-            promises: 0,
-            highest: None,
-            floor: VectorClock::default(),
-        }
+    fn ask(&mut self, question: VoteRequest) -> ProposalStep {
+        self.tally = Tally::new(self.quorums);
+        ProposalStep::Ask(question)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::version::Dot;
-    use crate::protocol::{Change, Promise};
+    use crate::protocol::version::{Dot, VectorClock};
+    use crate::protocol::{Change, Verdict};
 
     const QUORUMS: Quorums = Quorums {
         replicas: 3,
@@ -271,8 +228,8 @@ mod tests {
         }
     }
 
-    fn start(intent: Operation, memory: Option<Accepted>) -> (Proposer, Step) {
-        Proposer::start(A, QUORUMS, intent, memory, Ballot::ZERO)
+    fn start(operation: Operation, memory: Option<Accepted>) -> (Proposer, ProposalStep) {
+        Proposer::start(A, QUORUMS, operation, memory, Ballot::ZERO)
     }
 
     fn accepted(round: u64, node: NodeId, value: &str) -> Accepted {
@@ -286,9 +243,9 @@ mod tests {
         }
     }
 
-    fn proposal(step: Step) -> Accepted {
+    fn proposal(step: ProposalStep) -> Accepted {
         match step {
-            Step::Ask(VoteRequest::Accept(proposal)) => proposal,
+            ProposalStep::Ask(VoteRequest::Accept(proposal)) => proposal,
             other => panic!("no proposal but {other:?}"),
         }
     }
@@ -303,21 +260,27 @@ mod tests {
     #[test]
     fn two_promises_and_two_votes_make_a_write_chosen() {
         let (mut proposer, step) = start(write(1, "x"), None);
-        assert_eq!(step, Step::Ask(VoteRequest::Prepare(Ballot::first(1, A))));
-        assert_eq!(proposer.reply(A, promised(None)), Step::Wait);
+        assert_eq!(
+            step,
+            ProposalStep::Ask(VoteRequest::Prepare(Ballot::first(1, A)))
+        );
+        assert_eq!(proposer.reply(A, promised(None)), ProposalStep::Wait);
         assert!(!proposer.accept_sent());
         let proposal = proposal(proposer.reply(B, promised(None)));
         assert!(proposer.accept_sent());
-        assert_eq!(proposer.reply(A, Some(VoteReply::Taken)), Step::Wait);
         assert_eq!(
             proposer.reply(A, Some(VoteReply::Taken)),
-            Step::Wait,
+            ProposalStep::Wait
+        );
+        assert_eq!(
+            proposer.reply(A, Some(VoteReply::Taken)),
+            ProposalStep::Wait,
             "one vote each"
         );
         let version: VectorClock = "1:1".parse().unwrap();
         assert_eq!(
             proposer.reply(C, Some(VoteReply::Taken)),
-            Step::Chosen(proposal, Verdict::Applied(Some(version)))
+            ProposalStep::Chosen(proposal, Outcome::Decided(Verdict::Applied(Some(version))))
         );
     }
 
@@ -330,16 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_life_of_a_key_knows_which_requests_are_over() {
-        let dropped = |before: &str| {
+    fn the_new_state_of_a_dropped_key_refuses_requests_up_to_the_floor() {
+        let dropped = |floor: &str| {
             Some(VoteReply::Promised(Promise {
                 accepted: None,
-                floor: before.parse().unwrap(),
+                floor: floor.parse().unwrap(),
             }))
         };
         let (mut late, _) = start(write(5, "late"), None);
         late.reply(A, dropped("1:5"));
-        assert_eq!(late.reply(B, promised(None)), Step::Superseded);
+        assert_eq!(late.reply(B, promised(None)), ProposalStep::Superseded);
         let (mut next, _) = start(write(6, "next"), None);
         next.reply(A, dropped("1:5,2:2"));
         let next = proposal(next.reply(B, dropped("1:4,3:3")));
@@ -354,27 +317,30 @@ mod tests {
         assert_eq!(proposal(step).ballot, memory.ballot.next_step());
         proposer.reply(A, Some(VoteReply::Taken));
         let chosen = proposer.reply(B, Some(VoteReply::Taken));
-        assert!(matches!(chosen, Step::Chosen(..)));
+        assert!(matches!(chosen, ProposalStep::Chosen(..)));
     }
 
     #[test]
     fn a_rejected_proposal_starts_again_above_the_ballot_that_fenced_it() {
         let (mut proposer, _) = start(write(1, "x"), Some(accepted(4, A, "x")));
         let rejected = Some(VoteReply::Rejected(Ballot::first(7, C)));
-        assert_eq!(proposer.reply(B, rejected.clone()), Step::Wait);
-        assert_eq!(proposer.reply(C, rejected), Step::Backoff);
+        assert_eq!(proposer.reply(B, rejected.clone()), ProposalStep::Wait);
+        assert_eq!(proposer.reply(C, rejected), ProposalStep::Backoff);
         assert_eq!(
             proposer.retry(),
-            Step::Ask(VoteRequest::Prepare(Ballot::first(8, A)))
+            ProposalStep::Ask(VoteRequest::Prepare(Ballot::first(8, A)))
         );
     }
 
     #[test]
     fn silence_of_two_replicas_ends_a_proposal() {
         let (mut proposer, _) = start(write(1, "x"), None);
-        assert_eq!(proposer.reply(B, None), Step::Wait);
+        assert_eq!(proposer.reply(B, None), ProposalStep::Wait);
         let (needed, got) = (2, 0);
-        assert_eq!(proposer.reply(C, None), Step::NoQuorum { needed, got });
+        assert_eq!(
+            proposer.reply(C, None),
+            ProposalStep::NoQuorum { needed, got }
+        );
     }
 
     #[test]
@@ -384,6 +350,6 @@ mod tests {
         let current = proposal(newer.reply(B, promised(None)));
         let (mut older, _) = start(write(8, "y"), None);
         older.reply(A, promised(Some(current)));
-        assert_eq!(older.reply(B, promised(None)), Step::Superseded);
+        assert_eq!(older.reply(B, promised(None)), ProposalStep::Superseded);
     }
 }

@@ -3,24 +3,26 @@
 use std::sync::Arc;
 
 use super::Quorums;
+use super::tally::{Count, Tally};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot, Seen, State, VoteReply};
 use crate::testing::rules::{self, Rule};
 
-/// What to do next.
+/// What the coordinator has to do next for a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum ReadStep {
     /// Wait for more replies.
     Wait,
-    /// Ask every replica again, this time for whole states.
+    /// Ask every replica again, this time for its state too.
     AskStates,
-    /// Send this state to these replicas, again as it was accepted, and tell of their votes.
+    /// Ask these replicas to accept this state at its old ballot.
     WriteBack(Accepted, Vec<NodeId>),
-    /// This state is chosen; `None`: nothing was ever written. Further replies are still of use.
+    /// Answer this state, which is chosen; `None` if nothing was ever written. Replies that come later
+    /// still show which replicas lag.
     Answer(Option<Arc<State>>),
-    /// A replica promised a higher ballot: only a full round can tell what is chosen.
+    /// Start a full round: a replica has promised a higher ballot, so nothing less tells what is chosen.
     Refresh,
-    /// Too few replicas answered.
+    /// Give up: too few replicas answered.
     NoQuorum { needed: usize, got: usize },
 }
 
@@ -28,88 +30,87 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Reader {
     quorums: Quorums,
-    phase: Phase,
-    /// Who answered the last question; `None` for silence.
+    phase: ReadPhase,
+    /// The replicas that have answered the last question, and what each has accepted: `None` if it was
+    /// silent, or if its repair has begun.
     heard: Vec<(NodeId, Option<Seen>)>,
 }
 
 #[derive(Debug)]
-enum Phase {
-    /// The own replica is asked for its state, the others for the ballot alone.
+enum ReadPhase {
+    /// The own replica is asked for its state, the others for their ballots alone.
     Ballots,
     /// Every replica is asked for its state.
     States,
-    WritingBack {
-        highest: Accepted,
-        holders: usize,
-        waiting: Vec<NodeId>,
-        rejected: bool,
-    },
+    /// The laggards are asked to accept the highest state.
+    WritingBack { highest: Accepted, tally: Tally },
+    /// This is chosen.
     Answered(Option<Accepted>),
 }
 
 impl Reader {
-    /// A new read. Ask every replica for its ballot, and for the state where that costs nothing.
+    /// Starts a read. The caller asks every replica for its ballot, and its own for the state too.
     pub fn start(quorums: Quorums) -> Reader {
         Reader {
             quorums,
-            phase: Phase::Ballots,
+            phase: ReadPhase::Ballots,
             heard: Vec::with_capacity(quorums.replicas),
         }
     }
 
-    /// Whether what is chosen is known: further replies are of use for repairs alone.
+    /// Whether the read is answered. Then further replies only serve repairs.
     pub fn answered(&self) -> bool {
-        matches!(self.phase, Phase::Answered(_))
+        matches!(self.phase, ReadPhase::Answered(_))
     }
 
-    /// Whether every replica has been heard and nothing is left to do.
+    /// Whether the read is answered and every replica has been heard, so that nothing is left to do.
     pub fn finished(&self) -> bool {
         self.answered() && self.heard.len() == self.quorums.replicas
     }
 
-    /// Takes the answer of one replica to the last question; `None` is its silence. A second
-    /// answer of the same replica to one question changes nothing.
-    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
-        if let Phase::WritingBack { .. } = self.phase {
+    /// Takes the answer of one replica to the last question; `None` is its silence. A second answer of
+    /// the same replica to one question changes nothing.
+    pub fn reply(&mut self, from: NodeId, reply: Option<VoteReply>) -> ReadStep {
+        if let ReadPhase::WritingBack { .. } = self.phase {
             return self.written_back(from, reply);
         }
         if self.heard.iter().any(|(node, _)| *node == from) {
-            return Step::Wait;
+            return ReadStep::Wait;
         }
         let seen = match reply {
             Some(VoteReply::Seen(seen)) => Some(seen),
+            // Silence, or a reply that does not fit the question.
             _ => None,
         };
         self.heard.push((from, seen));
         if self.answered() {
-            return Step::Wait;
+            return ReadStep::Wait;
         }
         self.advance()
     }
 
-    fn advance(&mut self) -> Step {
+    fn advance(&mut self) -> ReadStep {
         let needed = self.quorums.agreeing();
-        let held_by_enough = |seen: &&Seen| self.holders(seen.ballot) >= needed;
+        let held_by_enough = |seen: &&Seen| self.holders(seen.ballot).count() >= needed;
         let agreed = self.replies().find(held_by_enough).map(|seen| seen.ballot);
         if let Some(ballot) = agreed {
             return self.agreed(ballot);
         }
         if self.heard.len() < self.quorums.replicas {
-            return Step::Wait;
+            return ReadStep::Wait;
         }
         let got = self.replies().count();
         match self.replies().map(|seen| seen.ballot).max() {
             Some(highest) if got >= needed => self.disagreed(highest),
-            _ => Step::NoQuorum { needed, got },
+            _ => ReadStep::NoQuorum { needed, got },
         }
     }
 
-    /// Enough replicas report the same ballot, so its state is chosen.
-    fn agreed(&mut self, ballot: Ballot) -> Step {
+    /// Enough replicas report this ballot, so its state is chosen.
+    fn agreed(&mut self, ballot: Ballot) -> ReadStep {
         if ballot == Ballot::ZERO {
-            self.phase = Phase::Answered(None);
-            return Step::Answer(None);
+            self.phase = ReadPhase::Answered(None);
+            return ReadStep::Answer(None);
         }
         match self.state_of(ballot) {
             Some(state) => self.answer(Accepted { ballot, state }),
@@ -117,9 +118,10 @@ impl Reader {
         }
     }
 
-    /// Nobody is left to hear, and no ballot has enough holders: the highest state may or may not
-    /// be chosen. Held by enough replicas it is.
-    fn disagreed(&mut self, ballot: Ballot) -> Step {
+    /// All replicas are heard, and no ballot has enough holders. The highest state may be chosen or
+    /// not, so it must not be answered yet: a later read could miss it. Once enough replicas hold it,
+    /// it is chosen.
+    fn disagreed(&mut self, ballot: Ballot) -> ReadStep {
         let Some(state) = self.state_of(ballot) else {
             return self.ask_states();
         };
@@ -127,96 +129,93 @@ impl Reader {
         if !rules::holds(Rule::WriteBackOnRead) {
             return self.answer(highest);
         }
-        let holders = self.holders(ballot);
-        let mut laggards = Vec::new();
-        for (node, seen) in &mut self.heard {
-            if seen.take_if(|seen| seen.ballot != ballot).is_some() {
-                laggards.push(*node);
+        let mut tally = Tally::new(self.quorums);
+        tally.granted = self.holders(ballot).count();
+        let laggards = self.take_laggards(ballot);
+        for (node, _) in &self.heard {
+            if !laggards.contains(node) {
+                tally.hear(*node); // It holds the state, or was silent.
             }
         }
-        let waiting = laggards.clone();
-        self.phase = Phase::WritingBack {
+        self.phase = ReadPhase::WritingBack {
             highest: highest.clone(),
-            holders,
-            waiting,
-            rejected: false,
+            tally,
         };
-        Step::WriteBack(highest, laggards)
+        ReadStep::WriteBack(highest, laggards)
     }
 
-    fn written_back(&mut self, from: NodeId, reply: Option<VoteReply>) -> Step {
-        let Phase::WritingBack {
-            highest,
-            holders,
-            waiting,
-            rejected,
-        } = &mut self.phase
-        else {
-            return Step::Wait;
+    fn written_back(&mut self, from: NodeId, reply: Option<VoteReply>) -> ReadStep {
+        let ReadPhase::WritingBack { highest, tally } = &mut self.phase else {
+            unreachable!("only a write-back is answered so");
         };
-        let Some(place) = waiting.iter().position(|node| *node == from) else {
-            return Step::Wait;
-        };
-        waiting.swap_remove(place);
+        if !tally.hear(from) {
+            return ReadStep::Wait;
+        }
         match reply {
-            Some(VoteReply::Taken) => *holders += 1,
-            Some(VoteReply::Rejected(_)) => *rejected = true,
+            Some(VoteReply::Taken) => tally.granted += 1,
+            Some(VoteReply::Rejected(_)) => tally.rejected += 1,
+            // Silence, or a reply that does not fit the question.
             _ => {}
         }
-        let (needed, got) = (self.quorums.agreeing(), *holders);
-        if got >= needed {
-            let highest = highest.clone();
-            return self.answer(highest);
-        }
-        match (waiting.is_empty(), *rejected) {
-            (false, _) => Step::Wait,
-            (true, true) => Step::Refresh,
-            (true, false) => Step::NoQuorum { needed, got },
+        match tally.count(self.quorums.agreeing()) {
+            Count::Enough => {
+                let highest = highest.clone();
+                self.answer(highest)
+            }
+            Count::Open => ReadStep::Wait,
+            Count::Outrun => ReadStep::Refresh,
+            Count::NoQuorum { needed, got } => ReadStep::NoQuorum { needed, got },
         }
     }
 
-    fn answer(&mut self, chosen: Accepted) -> Step {
+    fn answer(&mut self, chosen: Accepted) -> ReadStep {
         let state = chosen.state.clone();
-        self.phase = Phase::Answered(Some(chosen));
-        Step::Answer(Some(state))
+        self.phase = ReadPhase::Answered(Some(chosen));
+        ReadStep::Answer(Some(state))
     }
 
-    /// The replies differ in a way that needs a state which is not at hand.
-    fn ask_states(&mut self) -> Step {
-        if let Phase::States = self.phase {
-            // The replicas moved on between two questions of one round; only a write does that.
-            return Step::Refresh;
+    /// The replicas report a ballot whose state is not at hand.
+    fn ask_states(&mut self) -> ReadStep {
+        if let ReadPhase::States = self.phase {
+            // A replica that was asked for its state sends it. A full round does without one that fails to.
+            return ReadStep::Refresh;
         }
-        self.phase = Phase::States;
+        self.phase = ReadPhase::States;
         self.heard.clear();
-        Step::AskStates
+        ReadStep::AskStates
     }
 
     fn replies(&self) -> impl Iterator<Item = &Seen> {
         self.heard.iter().filter_map(|(_, seen)| seen.as_ref())
     }
 
-    /// How many replicas hold the state of this ballot.
-    fn holders(&self, ballot: Ballot) -> usize {
-        self.replies().filter(|seen| seen.ballot == ballot).count()
+    /// The replies of the replicas that hold the state of this ballot.
+    fn holders(&self, ballot: Ballot) -> impl Iterator<Item = &Seen> {
+        self.replies().filter(move |seen| seen.ballot == ballot)
     }
 
-    /// The state of this ballot, if any replica has told it.
+    /// The state of this ballot, if any replica has sent it.
     fn state_of(&self, ballot: Ballot) -> Option<Arc<State>> {
-        let mut holders = self.replies().filter(|seen| seen.ballot == ballot);
-        holders.find_map(|seen| seen.state.clone())
+        self.holders(ballot).find_map(|seen| seen.state.clone())
     }
 
-    /// Read repair: what was answered, for each replica that has been heard and lags behind it. Tells
-    /// of each once.
-    pub fn take_laggards(&mut self) -> Vec<(Accepted, NodeId)> {
-        let Phase::Answered(Some(newest)) = &self.phase else {
+    /// Read repair: the answered state, for each replica that has been heard and lags behind it. Each
+    /// replica is returned once.
+    pub fn take_repairs(&mut self) -> Vec<(Accepted, NodeId)> {
+        let ReadPhase::Answered(Some(chosen)) = &self.phase else {
             return Vec::new();
         };
+        let chosen = chosen.clone();
+        let laggards = self.take_laggards(chosen.ballot).into_iter();
+        laggards.map(|node| (chosen.clone(), node)).collect()
+    }
+
+    /// The replicas below this ballot. Each is returned once, since its reply is taken out.
+    fn take_laggards(&mut self, ballot: Ballot) -> Vec<NodeId> {
         let mut laggards = Vec::new();
         for (node, seen) in &mut self.heard {
-            if seen.take_if(|seen| seen.ballot < newest.ballot).is_some() {
-                laggards.push((newest.clone(), *node));
+            if seen.take_if(|seen| seen.ballot < ballot).is_some() {
+                laggards.push(*node);
             }
         }
         laggards
@@ -256,46 +255,46 @@ mod tests {
         }))
     }
 
-    fn answer(round: u64) -> Step {
-        Step::Answer(Some(accepted(round).state))
+    fn answer(round: u64) -> ReadStep {
+        ReadStep::Answer(Some(accepted(round).state))
     }
 
     #[test]
     fn two_equal_ballots_answer_a_read_and_the_third_replica_is_repaired() {
         let mut reader = Reader::start(QUORUMS);
-        assert_eq!(reader.reply(A, seen(2, true)), Step::Wait);
+        assert_eq!(reader.reply(A, seen(2, true)), ReadStep::Wait);
         assert_eq!(
             reader.reply(A, seen(2, true)),
-            Step::Wait,
+            ReadStep::Wait,
             "one answer each"
         );
         assert_eq!(reader.reply(B, seen(2, false)), answer(2));
         assert!(!reader.finished());
-        assert_eq!(reader.take_laggards(), []);
-        assert_eq!(reader.reply(C, seen(1, false)), Step::Wait);
-        assert_eq!(reader.take_laggards(), [(accepted(2), C)]);
-        assert_eq!(reader.take_laggards(), [], "once is enough");
+        assert_eq!(reader.take_repairs(), []);
+        assert_eq!(reader.reply(C, seen(1, false)), ReadStep::Wait);
+        assert_eq!(reader.take_repairs(), [(accepted(2), C)]);
+        assert_eq!(reader.take_repairs(), [], "once is enough");
         assert!(reader.finished());
     }
 
     #[test]
     fn not_found_needs_two_replicas_too() {
         let mut reader = Reader::start(QUORUMS);
-        assert_eq!(reader.reply(A, seen(0, true)), Step::Wait);
-        assert_eq!(reader.reply(B, seen(1, false)), Step::Wait);
-        assert_eq!(reader.reply(C, seen(0, false)), Step::Answer(None));
+        assert_eq!(reader.reply(A, seen(0, true)), ReadStep::Wait);
+        assert_eq!(reader.reply(B, seen(1, false)), ReadStep::Wait);
+        assert_eq!(reader.reply(C, seen(0, false)), ReadStep::Answer(None));
     }
 
     #[test]
     fn a_coordinator_that_lags_asks_for_the_state_and_is_repaired() {
         let mut reader = Reader::start(QUORUMS);
         reader.reply(A, seen(1, true));
-        assert_eq!(reader.reply(B, seen(2, false)), Step::Wait);
-        assert_eq!(reader.reply(C, seen(2, false)), Step::AskStates);
+        assert_eq!(reader.reply(B, seen(2, false)), ReadStep::Wait);
+        assert_eq!(reader.reply(C, seen(2, false)), ReadStep::AskStates);
         reader.reply(A, seen(1, true));
         reader.reply(B, seen(2, true));
         assert_eq!(reader.reply(C, seen(2, true)), answer(2));
-        assert_eq!(reader.take_laggards(), [(accepted(2), A)]);
+        assert_eq!(reader.take_repairs(), [(accepted(2), A)]);
     }
 
     #[test]
@@ -305,11 +304,11 @@ mod tests {
         reader.reply(B, seen(2, false));
         assert_eq!(
             reader.reply(C, seen(1, false)),
-            Step::WriteBack(accepted(3), vec![B, C])
+            ReadStep::WriteBack(accepted(3), vec![B, C])
         );
         assert_eq!(reader.reply(B, Some(VoteReply::Taken)), answer(3));
         assert!(reader.finished());
-        assert_eq!(reader.take_laggards(), []);
+        assert_eq!(reader.take_repairs(), []);
     }
 
     #[test]
@@ -317,8 +316,14 @@ mod tests {
         let mut reader = Reader::start(QUORUMS);
         reader.reply(A, seen(3, true));
         reader.reply(B, seen(2, false));
-        assert_eq!(reader.reply(C, None), Step::WriteBack(accepted(3), vec![B]));
-        assert_eq!(reader.reply(B, None), Step::NoQuorum { needed: 2, got: 1 });
+        assert_eq!(
+            reader.reply(C, None),
+            ReadStep::WriteBack(accepted(3), vec![B])
+        );
+        assert_eq!(
+            reader.reply(B, None),
+            ReadStep::NoQuorum { needed: 2, got: 1 }
+        );
     }
 
     #[test]
@@ -328,7 +333,7 @@ mod tests {
         reader.reply(B, seen(2, false));
         reader.reply(C, None);
         let rejected = Some(VoteReply::Rejected(Ballot::first(9, C)));
-        assert_eq!(reader.reply(B, rejected), Step::Refresh);
+        assert_eq!(reader.reply(B, rejected), ReadStep::Refresh);
     }
 
     #[test]
@@ -336,6 +341,9 @@ mod tests {
         let mut reader = Reader::start(QUORUMS);
         reader.reply(A, seen(3, true));
         reader.reply(B, None);
-        assert_eq!(reader.reply(C, None), Step::NoQuorum { needed: 2, got: 1 });
+        assert_eq!(
+            reader.reply(C, None),
+            ReadStep::NoQuorum { needed: 2, got: 1 }
+        );
     }
 }

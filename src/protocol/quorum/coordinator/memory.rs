@@ -1,4 +1,7 @@
 //! What a coordinator remembers of its keys: the state that it got chosen last.
+//!
+//! Two generations of entries are kept. When the young one is full it becomes the old one, and the old
+//! one is forgotten.
 
 use std::collections::HashMap;
 
@@ -6,25 +9,26 @@ use crate::bytes::Key;
 use crate::protocol::Accepted;
 use crate::testing::rules::{self, Rule};
 
-/// How many keys a generation holds, at the most; two generations are kept.
+/// How many keys a generation holds at most.
 const GENERATION: usize = 4096;
-/// How many bytes of keys and values a generation holds, at the most.
+/// How many bytes of keys and values a generation holds before it is full.
 const GENERATION_BYTES: usize = 16 << 20;
 
-/// Per key the last state that this coordinator got chosen, for as many keys as were written
-/// last. It lets the next write skip the prepare.
+/// Per key the last state that this coordinator got chosen, for the keys that were written last. It
+/// lets the next write skip the prepare.
 ///
-/// An entry is taken out as soon as a proposal for its key starts, and only a chosen state is
-/// put in: so whatever goes wrong with the proposal, nothing is remembered.
+/// An entry is taken out as soon as a proposal for its key starts, and only a chosen state is put in.
+/// So a proposal that fails in any way leaves nothing behind.
 #[derive(Default)]
 pub struct Memory {
     young: HashMap<Key, Accepted>,
-    /// Of the keys and values in it.
+    /// How many bytes the keys and values in `young` have.
     young_bytes: usize,
     old: HashMap<Key, Accepted>,
 }
 
 impl Memory {
+    /// Takes out what was chosen last for this key, if that is remembered.
     pub fn take(&mut self, key: &Key) -> Option<Accepted> {
         if !rules::holds(Rule::MemoryDropped) {
             return self.young.get(key).or(self.old.get(key)).cloned();
@@ -37,6 +41,7 @@ impl Memory {
         young.or(old)
     }
 
+    /// Remembers what was chosen just now.
     pub fn put(&mut self, key: Key, chosen: Accepted) {
         if self.young.len() >= GENERATION || self.young_bytes >= GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);

@@ -1,13 +1,13 @@
 //! The coordinator's reads: carries out what a [`Reader`](crate::protocol::quorum::reader::Reader) wants.
 
-use super::{Coordinator, Effect, Request, Task};
-use crate::protocol::quorum::reader::Step;
+use super::{Coordinator, Effect, Task};
+use crate::protocol::quorum::reader::ReadStep;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome, Seen, VoteReply, VoteRequest, Why};
 
 impl<H> Coordinator<H> {
-    /// Asks for the ballots that the replicas have accepted. A replica that sent its vote along with the
-    /// request is not asked again.
+    /// Asks the replicas for the ballots that they have accepted. A replica that sent its vote along
+    /// with the request is not asked again.
     pub(super) fn start_read(
         &mut self,
         id: u64,
@@ -15,67 +15,56 @@ impl<H> Coordinator<H> {
         effects: &mut Vec<Effect<H>>,
     ) {
         let replicas = self.ring.replicas_of_range(self.requests[&id].range);
-        let seen = seen.filter(|(teller, _)| replicas.contains(teller));
-        let voted = seen.as_ref().map(|(teller, _)| *teller);
-        self.ask(id, None, voted, VoteRequest::Read { state: false }, effects);
-        if let Some((teller, seen)) = seen
-            && let Some(Request {
-                task: Task::Read(reader),
-                ..
-            }) = self.requests.get_mut(&id)
-        {
-            let step = reader.reply(teller, Some(VoteReply::Seen(seen)));
+        let vote = seen.filter(|(voter, _)| replicas.contains(voter));
+        let mut to = self.replicas(id);
+        to.retain(|replica| vote.as_ref().is_none_or(|(voter, _)| voter != replica));
+        self.ask(id, to, VoteRequest::Read { state: false }, effects);
+        if let Some((voter, seen)) = vote {
+            let reader = self.request_mut(id).reader();
+            let step = reader.reply(voter, Some(VoteReply::Seen(seen)));
             self.read_step(id, step, effects);
         }
     }
 
-    pub(super) fn read_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
+    pub(super) fn read_step(&mut self, id: u64, step: ReadStep, effects: &mut Vec<Effect<H>>) {
         match step {
-            Step::Wait => {}
-            Step::AskStates => self.ask(id, None, None, VoteRequest::Read { state: true }, effects),
-            Step::WriteBack(accepted, laggards) => {
-                self.ask(
-                    id,
-                    Some(&laggards),
-                    None,
-                    VoteRequest::Accept(accepted),
-                    effects,
-                );
+            ReadStep::Wait => self.repair(id, effects),
+            ReadStep::AskStates => {
+                let to = self.replicas(id);
+                self.ask(id, to, VoteRequest::Read { state: true }, effects);
             }
-            Step::Answer(state) => {
-                self.answer(id, Outcome::of_read(state.as_deref()), effects);
+            ReadStep::WriteBack(accepted, laggards) => {
+                self.ask(id, laggards, VoteRequest::Accept(accepted), effects);
             }
-            Step::Refresh => {
-                let request = self
-                    .requests
-                    .get_mut(&id)
-                    .expect("a read that steps is known");
-                request.task = Task::Queued(Operation::Refresh);
-                return self.queue(id, effects);
+            ReadStep::Answer(state) => {
+                let outcome = Outcome::of_read(state.as_deref());
+                self.request_mut(id).answer(outcome, effects);
+                self.repair(id, effects);
             }
-            Step::NoQuorum { needed, got } => {
+            ReadStep::Refresh => {
+                self.request_mut(id).task = Task::Queued(Operation::Refresh);
+                self.queue(id, effects);
+            }
+            ReadStep::NoQuorum { needed, got } => {
                 let outcome = Outcome::not_done(Why::NoQuorum { needed, got });
-                self.answer(id, outcome, effects);
-                self.requests.remove(&id);
+                self.end(id, outcome, effects);
             }
         }
-        // What is answered takes no place that others need: what would be repaired once the last
-        // replica has been heard, anti-entropy finds.
+    }
+
+    /// Sends the answered state to the replicas that lag behind it, and forgets the read once all
+    /// replicas have been heard.
+    fn repair(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
         let crowded = self.requests.len() > self.capacity / 2;
-        let Some(Request {
-            task: Task::Read(reader),
-            key,
-            ..
-        }) = self.requests.get_mut(&id)
-        else {
-            return;
-        };
-        let laggards = reader.take_laggards().into_iter();
-        effects.extend(laggards.map(|(accepted, to)| Effect::Repair {
-            to,
-            key: key.clone(),
-            accepted,
-        }));
+        let request = self.request_mut(id);
+        let key = request.key.clone();
+        let reader = request.reader();
+        for (accepted, to) in reader.take_repairs() {
+            let key = key.clone();
+            effects.push(Effect::Repair { to, key, accepted });
+        }
+        // An answered read must not take the place of a new request: what it would still repair,
+        // anti-entropy finds.
         if reader.finished() || reader.answered() && crowded {
             self.requests.remove(&id);
         }
@@ -112,12 +101,12 @@ mod tests {
         }
     }
 
-    /// Whom the read of a replica or another node asks, and whether the coordinator's own vote
-    /// then answers it.
-    fn read(teller: NodeId, vote: Seen) -> (Vec<NodeId>, bool) {
+    /// Whom the coordinator asks for a read that came with the vote of this node, and whether its own
+    /// vote then answers the read.
+    fn read(voter: NodeId, vote: Seen) -> (Vec<NodeId>, bool) {
         let (mut coordinator, mut effects) = (coordinator(), Vec::new());
         let key = Key::from("foo");
-        let vote = Some((teller, vote));
+        let vote = Some((voter, vote));
         coordinator.request((), key, Operation::Get, Ballot::ZERO, vote, &mut effects);
         let mut asked = Vec::new();
         let mut answered = Vec::new();
@@ -136,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_tells_what_it_has_seen_is_not_asked_and_its_vote_counts() {
+    fn a_replica_that_sends_its_vote_along_is_not_asked_and_its_vote_counts() {
         let [next, last] = OTHERS;
         assert_eq!(read(next, seen(3, false)), (vec![NODE, last], true));
         assert_eq!(read(last, seen(3, false)), (vec![NODE, next], true));
     }
 
     #[test]
-    fn what_is_told_decides_nothing_alone() {
+    fn a_vote_that_was_sent_along_decides_nothing_alone() {
         let [next, last] = OTHERS;
         assert_eq!(read(next, seen(2, false)), (vec![NODE, last], false));
         let nothing = Seen {
@@ -154,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_takes_no_place_that_others_need() {
+    fn an_answered_read_takes_no_place_that_a_new_one_needs() {
         let mut coordinator = coordinator();
         for number in 0..20 {
             let mut effects = Vec::new();
@@ -174,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_node_tells_does_not_count() {
+    fn the_vote_of_another_node_does_not_count() {
         let all = vec![NODE, OTHERS[0], OTHERS[1]];
         assert_eq!(read(NodeId(5558), seen(3, false)), (all, false));
     }

@@ -1,144 +1,118 @@
 //! The coordinator's proposals: carries out what a [`Proposer`] wants, one per key at a time.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 
 use super::{Coordinator, Effect, Task};
-use crate::protocol::quorum::proposer::{Proposer, Step};
-use crate::protocol::{Outcome, Why};
+use crate::protocol::quorum::proposer::{ProposalStep, Proposer};
+use crate::protocol::{Operation, Outcome, Why};
 
-/// How often a proposal is tried that is outrun each time, before it is given up.
+/// How many rounds of a proposal may be outrun before it is given up.
 const MOST_ATTEMPTS: u32 = 10;
 
 impl<H> Coordinator<H> {
-    pub(super) fn proposal_step(&mut self, id: u64, step: Step, effects: &mut Vec<Effect<H>>) {
+    pub(super) fn proposal_step(
+        &mut self,
+        id: u64,
+        step: ProposalStep,
+        effects: &mut Vec<Effect<H>>,
+    ) {
         match step {
-            Step::Wait => {}
-            Step::Ask(question) => self.ask(id, None, None, question, effects),
-            Step::Backoff => {
-                let request = self
-                    .requests
-                    .get_mut(&id)
-                    .expect("a proposal that steps is known");
-                request.attempt += 1;
-                // Replies to the question that failed are of no use any more.
-                request.question += 1;
-                if request.attempt < MOST_ATTEMPTS {
-                    let attempt = request.attempt;
-                    effects.push(Effect::WakeLater {
-                        request: id,
-                        attempt,
-                    });
-                } else {
-                    self.fail_proposal(id, Why::Contended, effects);
-                }
+            ProposalStep::Wait => {}
+            ProposalStep::Ask(question) => {
+                let to = self.replicas(id);
+                self.ask(id, to, question, effects);
             }
-            Step::Chosen(accepted, verdict) => {
-                let request = &self.requests[&id];
-                let outcome = match &request.task {
-                    Task::Propose(proposer) if proposer.refreshes() => {
-                        Outcome::of_read(Some(&accepted.state))
-                    }
-                    _ => Outcome::Decided(verdict),
-                };
-                self.memory.put(request.key.clone(), accepted);
+            ProposalStep::Backoff => self.back_off(id, effects),
+            ProposalStep::Chosen(accepted, outcome) => {
+                self.memory.put(self.requests[&id].key.clone(), accepted);
                 self.end_proposal(id, outcome, effects);
             }
-            Step::Superseded => self.end_proposal(id, Outcome::Superseded, effects),
-            Step::NoQuorum { needed, got } => {
+            ProposalStep::Superseded => self.end_proposal(id, Outcome::Superseded, effects),
+            ProposalStep::NoQuorum { needed, got } => {
                 self.fail_proposal(id, Why::NoQuorum { needed, got }, effects);
             }
         }
     }
 
+    fn back_off(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
+        let request = self.request_mut(id);
+        request.attempt += 1;
+        // Late replies to the question that failed must not be counted.
+        request.question += 1;
+        let attempt = request.attempt;
+        if attempt < MOST_ATTEMPTS {
+            let request = id;
+            effects.push(Effect::WakeLater { request, attempt });
+        } else {
+            self.fail_proposal(id, Why::Contended, effects);
+        }
+    }
+
     fn fail_proposal(&mut self, id: u64, why: Why, effects: &mut Vec<Effect<H>>) {
-        let accept_sent = match &self.requests[&id].task {
-            Task::Propose(proposer) => proposer.accept_sent(),
-            _ => false,
-        };
+        let accept_sent = self.request_mut(id).proposer().accept_sent();
         self.end_proposal(id, Outcome::Failed { accept_sent, why }, effects);
     }
 
+    /// Ends the proposal in flight for a key, and starts the next one that waits.
     fn end_proposal(&mut self, id: u64, outcome: Outcome, effects: &mut Vec<Effect<H>>) {
-        self.answer(id, outcome, effects);
-        let Some(request) = self.requests.remove(&id) else {
+        let mut ended = self.end(id, outcome, effects);
+        let waiting = self.proposing.get_mut(&ended.key);
+        let waiting = waiting.expect("its key has a proposal in flight");
+        let Some(next) = waiting.pop_front() else {
+            self.proposing.remove(&ended.key);
             return;
         };
-        let Some(queue) = self.proposing.get_mut(&request.key) else {
-            return;
-        };
-        let Some(next) = queue.pop_front() else {
-            self.proposing.remove(&request.key);
-            return;
-        };
-        if let (Some(next), Task::Propose(ended)) = (self.requests.get_mut(&next), &request.task) {
-            // The ballots of the one that ended are used up.
-            next.promised = next.promised.max(ended.ballot());
-        }
+        // The ballots of the proposal that has ended are used up.
+        let used = ended.proposer().ballot();
+        let request = self.request_mut(next);
+        request.promised = request.promised.max(used);
         self.propose(next, effects);
     }
 
-    /// At most one proposal per key is in flight: starts this one, or lets it wait its turn. For each
-    /// origin one write of a key waits, and for all reads together one full round.
+    /// Starts a proposal, or lets it wait while another one for its key is in flight.
     pub(super) fn queue(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
-        let request = &self.requests[&id];
-        let key = request.key.clone();
-        let dot = request.task.queued_dot();
-        let waiting = match self.proposing.entry(key) {
-            Entry::Occupied(waiting) => waiting.into_mut(),
-            Entry::Vacant(free) => {
-                free.insert(VecDeque::new());
-                return self.propose(id, effects);
-            }
-        };
-        if request.task.waits_to_refresh() {
-            let same = |old: &&u64| self.requests[*old].task.waits_to_refresh();
-            match waiting.iter().find(same).copied() {
-                Some(same) => self.share(id, same),
-                None => waiting.push_back(id),
-            }
-            return;
-        }
-        // An origin has one write of a key in flight at a time: of two that wait here of the same
-        // origin the one with the lower number is given up, or an earlier try of the other.
         let requests = &self.requests;
-        let rival = dot.and_then(|new| {
-            waiting.iter().find_map(|&old| {
-                let queued = requests[&old].task.queued_dot()?;
-                (queued.origin == new.origin).then_some((old, queued.sequence > new.sequence))
-            })
-        });
-        let outdated = rival.map(|(old, is_newer)| if is_newer { id } else { old });
-        if outdated != Some(id) {
-            waiting.push_back(id);
+        let request = &requests[&id];
+        let Some(waiting) = self.proposing.get_mut(&request.key) else {
+            self.proposing.insert(request.key.clone(), VecDeque::new());
+            return self.propose(id, effects);
+        };
+        let mut superseded = None;
+        for &other in &*waiting {
+            match (request.queued(), requests[&other].queued()) {
+                (Operation::Refresh, Operation::Refresh) => return self.share(id, other),
+                // An origin has one write of a key in flight at a time. So of two that wait, the one with
+                // the lower number has ended. Equal numbers are two attempts of one write.
+                (Operation::Write { dot: new, .. }, Operation::Write { dot: old, .. })
+                    if new.origin == old.origin =>
+                {
+                    let is_older = new.sequence < old.sequence;
+                    superseded = Some(if is_older { id } else { other });
+                }
+                _ => {}
+            }
         }
-        if let Some(outdated) = outdated {
-            waiting.retain(|waiting| *waiting != outdated);
-            self.answer(outdated, Outcome::Superseded, effects);
-            self.requests.remove(&outdated);
+        waiting.push_back(id);
+        if let Some(superseded) = superseded {
+            waiting.retain(|waiting| *waiting != superseded);
+            self.end(superseded, Outcome::Superseded, effects);
         }
     }
 
-    /// Lets a request that has not begun be answered with another one.
-    fn share(&mut self, id: u64, with: u64) {
-        let shared = self.requests.remove(&id);
-        if let (Some(mut shared), Some(with)) = (shared, self.requests.get_mut(&with)) {
-            with.sharing.extend(shared.take_handles());
-        }
+    /// Lets the full round that waits already answer this request too.
+    fn share(&mut self, id: u64, full_round: u64) {
+        let request = self.requests.remove(&id).expect("it has not ended");
+        self.request_mut(full_round).handles.extend(request.handles);
     }
 
     fn propose(&mut self, id: u64, effects: &mut Vec<Effect<H>>) {
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
-        let Task::Queued(intent) = &request.task else {
-            return;
-        };
+        let request = &self.requests[&id];
+        let operation = request.queued().clone();
         let memory = self.memory.take(&request.key);
-        let intent = intent.clone();
-        let promised = request.promised.max(self.refused);
-        let (proposer, step) = Proposer::start(self.node, self.quorums, intent, memory, promised);
-        request.task = Task::Propose(proposer);
+        let promised = request.promised.max(self.rejected);
+        let (proposer, step) =
+            Proposer::start(self.node, self.quorums, operation, memory, promised);
+        self.request_mut(id).task = Task::Propose(proposer);
         self.proposal_step(id, step, effects);
     }
 }
@@ -151,7 +125,7 @@ mod tests {
     use crate::protocol::quorum::coordinator::Ticket;
     use crate::protocol::ring::{NodeId, Ring};
     use crate::protocol::version::Dot;
-    use crate::protocol::{Ballot, Change, Operation, Promise, Quorums, VoteReply, VoteRequest};
+    use crate::protocol::{Ballot, Change, Promise, Quorums, VoteReply, VoteRequest};
 
     fn coordinator<H>() -> Coordinator<H> {
         let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
@@ -236,8 +210,8 @@ mod tests {
         let mut begun = None;
         for handle in 1..=4 {
             let mut effects = Vec::new();
-            let (restore, zero) = (Operation::Refresh, Ballot::ZERO);
-            coordinator.request(handle, "k".into(), restore, zero, None, &mut effects);
+            let (refresh, zero) = (Operation::Refresh, Ballot::ZERO);
+            coordinator.request(handle, "k".into(), refresh, zero, None, &mut effects);
             begun = begun.or(sort(effects));
         }
         // The first goes through both its phases, and then the next.
@@ -257,10 +231,10 @@ mod tests {
         assert_eq!(asked.len(), 3, "{asked:?}");
     }
 
-    /// A replica with a higher fence refuses every new key: it must not be left behind with each
-    /// of them, or cost each of them another round.
+    /// A replica with a higher fence rejects low ballots for every new key. Without this each new key
+    /// would leave that replica behind, or cost another round.
     #[test]
-    fn a_refusal_tells_where_the_proposals_for_all_keys_start() {
+    fn a_rejection_tells_where_the_proposals_for_all_keys_start() {
         let mut coordinator = coordinator();
         let (ballot, ticket) = prepared(&mut coordinator, "one");
         assert_eq!(ballot.round, 1);
