@@ -1,4 +1,4 @@
-//! Ballots: the order in which states of one key supersede each other.
+//! Ballots: the order of the proposals for one key.
 
 use std::fmt;
 
@@ -8,14 +8,15 @@ use crate::protocol::ring::NodeId;
 
 /// The name of one proposal for one key, ordered by round, then node, then step.
 ///
-/// - A ballot carries one state and no other.
+/// - No ballot is ever used for two states.
 /// - A node uses only ballots with its own id.
 /// - Between two steps of one round there is no ballot of another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(into = "(u64, NodeId, u64)", from = "(u64, NodeId, u64)")]
 pub struct Ballot {
-    /// Starts at 1; a proposer picks one above any that it has seen.
+    /// Starts at 1. A proposer picks one above any that it has seen.
     pub round: u64,
+    /// The proposer's node.
     pub node: NodeId,
     /// Counts the writes that follow each other under one round, without a prepare between them.
     pub step: u64,

@@ -8,59 +8,75 @@
 //! # The way of a request
 //!
 //! A client talks to any node, which becomes the *origin* of the request. The origin sends it to the
-//! key's *coordinator*, and when that one is silent to the next replica of the key ([`origin`]). The
-//! coordinator asks all *replicas* of the key to vote ([`quorum`]), and the first two votes decide.
+//! key's *coordinator*. If that is silent or slow, the origin tries the next replica of the key
+//! ([`origin`]). The coordinator asks all *replicas* of the key to vote ([`quorum`]), and decides as soon
+//! as enough have answered: two of three.
 //!
 //! # The algorithm on one screen
 //!
 //! ```text
-//! write(key, f, dot):                                 at the coordinator, one at a time per key
-//!   if the state that was chosen last is remembered:                                    memory.rs
-//!       ballot = the next step of its ballot           nobody else can own a ballot between the two
+//! write(key, f, dot):                                  at the coordinator, one at a time per key
+//!   if the state that this node got chosen last is remembered, take it out:             memory.rs
+//!       ballot = the next step of its ballot           no other node has a ballot between the two
 //!   else:
-//!       ballot = (a round above all seen, this node)
+//!       ballot = (a round above all seen, this node, step 0)
 //!       ask all replicas: prepare(ballot)
-//!       wait for R promises                            refused: try again with a higher round
-//!       state = the highest accepted state among them
-//!   state' = state.absorb(dot, f)                      unchanged if an earlier try was absorbed
+//!       wait for R promises
+//!       state = the highest accepted state among them, or a new one with their highest floor
+//!   state' = state.absorb(dot, f)                      unchanged if an earlier attempt was decided
 //!   ask all replicas: accept(ballot, state')
-//!   wait for W                                         refused: try again with a higher round
-//!   remember and answer                                the state is chosen
+//!   wait for W                                         now state' is chosen
+//!   remember (ballot, state'), and answer
+//!
+//!   whenever too few can still grant what was asked:
+//!       if any has rejected it: wait a jittered moment, and prepare a higher round
+//!       if the others are silent: give up; the outcome is unknown if an accept was sent
 //!
 //! prepare(ballot):                                     at a replica
-//!   refuse unless ballot > promised
-//!   promised = ballot; answer (accepted ballot, accepted state), once that is durable
+//!   reject unless ballot > promised
+//!   promised = ballot
+//!   once that is durable: answer with the accepted ballot and state, or with the floor if there is none
 //!
 //! accept(ballot, state):                               at a replica
-//!   refuse if ballot < promised
-//!   promised = accepted ballot = ballot; accepted state = state; answer, once that is durable
+//!   reject if ballot < promised
+//!   promised = accepted ballot = ballot; accepted state = state
+//!   once that is durable: answer
 //!
 //! read(key):                                           at the coordinator, any number at a time
 //!   ask all replicas for the ballot that they have accepted
-//!   if max(R, W) tell the same one: answer its state
-//!   else send the highest state to those that lack it, and answer once W hold it
+//!   if max(R, W) report the same one: answer its state
+//!   if all have answered and differ: ask those that lack the highest state to accept it as it is
+//!       once max(R, W) hold it: answer it
+//!       if too many reject it: write the present state back unchanged, and answer that (Refresh)
 //! ```
 //!
 //! # Invariants
 //!
-//! Asserted in the code where it can see them, and at every step of a simulation:
+//! The code asserts them where it can see them, and the simulator checks them at every step:
 //!
 //! 1. Neither the promise nor the accepted ballot of a record ever decreases, restarts included.
 //! 2. There is one state per key and ballot.
-//! 3. No reply is sent before the record that it tells of is durable.
+//! 3. No reply is sent before the record that it reports is durable.
 //! 4. The clock of each chosen state dominates the clock of the chosen state before it, strictly where
-//!    the value changed. After a tombstone, which may have been dropped, all that is decided does.
+//!    the value changed. After a tombstone, which may have been dropped, this holds for all that is
+//!    decided: clock, refusals and floor together.
 //! 5. Each dot is absorbed at most once along a key's chosen states.
-//! 6. A ballot is granted once.
+//! 6. A quorum grants a ballot once.
 //! 7. Only the key's replicas vote, and none whose storage is in doubt.
 //! 8. There is no success without W accepts at one ballot.
 //! 9. Whatever is proposed above a chosen ballot contains what was chosen.
 //!
+//! # Reading order
+//!
+//! [`ring`], [`ballot`] and [`version`] name nodes, proposals and writes. [`state`] says what a key holds
+//! and how a request changes it. Then follow the register itself in [`quorum`], from the replica's
+//! votes up to the coordinator, and the client's side in [`origin`]; [`operation`] is what the two say
+//! to each other.
+//!
 //! # Beside the register
 //!
-//! The record of a deleted key goes once all its replicas hold the tombstone ([`tombstones`]). A
-//! replica that has lost its votes takes over what the others hold before it votes again
-//! ([`takeover`]).
+//! The record of a deleted key goes once all its replicas hold the tombstone ([`tombstones`]). A replica
+//! that has lost its votes takes over what the others hold before it votes again ([`takeover`]).
 //!
 //! # Known limits
 //!

@@ -1,4 +1,4 @@
-//! What an origin asks of a coordinator, and what it is told.
+//! What an origin asks of a coordinator, and how the coordinator answers.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,16 @@ use crate::bytes::Value;
 use crate::protocol::ring::NodeId;
 use crate::protocol::version::{Dot, VectorClock};
 
-/// One request for one key.
+/// What an origin, or this node's anti-entropy, asks of a coordinator for one key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
+    /// A client reads the key.
     Get,
-    Write {
-        dot: Dot,
-        change: Change,
-    },
-    /// Get the present state chosen again, at a higher ballot: a full round for a read that cannot
-    /// finish otherwise, and for a replica that cannot take the state at its old ballot.
+    /// A client changes the key. Every attempt of one request carries the same dot.
+    Write { dot: Dot, change: Change },
+    /// A full round gets the present state chosen again, at a higher ballot. A read needs it that
+    /// cannot finish otherwise, and so does a replica that cannot accept the state at its old ballot.
     Refresh,
 }
 
@@ -27,19 +26,18 @@ pub enum Operation {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    Found {
-        value: Value,
-        version: VectorClock,
-    },
+    /// The read found this value.
+    Found { value: Value, version: VectorClock },
+    /// The read found no such key.
     Missing,
+    /// The write was applied or refused, for good.
     Decided(Verdict),
-    /// Given up by its origin, and perhaps done before: see [`Absorbed::Superseded`](super::state::Absorbed::Superseded).
+    /// The write has ended already, and may have been applied: see
+    /// [`Absorbed::Superseded`](super::state::Absorbed::Superseded).
     Superseded,
-    /// Not done here. Without an accept sent it has left no trace; with one it may yet be done.
-    Failed {
-        accept_sent: bool,
-        why: Why,
-    },
+    /// The coordinator gave up. If it sent no accept, the attempt has left no trace. If it sent one, the
+    /// write may yet be applied.
+    Failed { accept_sent: bool, why: Why },
 }
 
 /// Why a coordinator gave up.
@@ -48,24 +46,24 @@ pub enum Outcome {
 pub enum Why {
     /// Too few replicas answered.
     NoQuorum { needed: usize, got: usize },
-    /// A replica has lost its folder, and with it votes that were counted.
+    /// A replica has lost its folder, and with it votes that the coordinator had counted.
     StartedOver,
     /// Another coordinator was faster, again and again.
     Contended,
-    /// No room for one more request.
+    /// The coordinator has no capacity for one more request.
     Overloaded,
-    /// So many replies wait for the asking node that a large one would hold up the others.
+    /// Many large replies wait for the node that asks, and one more would hold up all others.
     Congested,
-    /// This replica, here or elsewhere, holds as much data as it may.
+    /// This replica of the key holds as much data as it may.
     Full(NodeId),
-    /// This node does not vote: its storage is in doubt.
+    /// The coordinator does not vote, since its storage is in doubt.
     Recovering,
-    /// The key is not this node's: the cluster files differ.
+    /// The coordinator is no replica of the key. So the cluster files differ.
     NotReplica,
 }
 
 impl Why {
-    /// A few words for people.
+    /// The reason in a few words, which follow the name of the node.
     pub fn text(self) -> Cow<'static, str> {
         let text = match self {
             Why::NoQuorum { needed, got } => {
@@ -87,7 +85,7 @@ impl Why {
 }
 
 impl Outcome {
-    /// Failed without a trace.
+    /// The outcome of a request that was given up before any accept was sent.
     pub fn not_done(why: Why) -> Outcome {
         Outcome::Failed {
             accept_sent: false,
@@ -95,14 +93,12 @@ impl Outcome {
         }
     }
 
-    /// What a read tells of a chosen state.
+    /// The outcome of a read whose chosen state is this one, `None` if nothing was ever written.
     pub fn of_read(state: Option<&State>) -> Outcome {
-        match state.and_then(|state| Some((state.value.clone()?, state))) {
-            Some((value, state)) => Outcome::Found {
-                value,
-                version: state.clock.clone(),
-            },
-            None => Outcome::Missing,
-        }
+        let found = state.and_then(|state| Some((state.value.clone()?, state.clock.clone())));
+        found.map_or(Outcome::Missing, |(value, version)| Outcome::Found {
+            value,
+            version,
+        })
     }
 }

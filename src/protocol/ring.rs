@@ -3,9 +3,9 @@
 //! Placement is the assignment's. A node stands at the SHA-1 of its id written in decimal, a key
 //! at the SHA-1 of its bytes. A key's coordinator is its *successor*: the first node whose
 //! position is greater than or equal to the key's, wrapping at the end. The key lives on the
-//! successor and the next nodes after it, N in all: its *preference list*. The list depends on
-//! the membership alone. It never changes while a node is merely down, since two quorums of
-//! different lists need not meet.
+//! successor and the next nodes after it, N in all: its *preference list*. The list depends only on
+//! which nodes the cluster file names. It does not change while a node is down, since two quorums
+//! of different lists need not meet.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,10 +38,12 @@ impl FromStr for NodeId {
 pub struct Position([u8; 20]);
 
 impl Position {
+    /// The position of a key.
     pub fn of(bytes: &[u8]) -> Position {
         Position(Sha1::digest(bytes).into())
     }
 
+    /// The position of a node.
     pub fn of_node(node: NodeId) -> Position {
         Position::of(node.to_string().as_bytes())
     }

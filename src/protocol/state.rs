@@ -9,8 +9,8 @@ use crate::testing::rules::{self, Rule};
 
 /// The content of a key: value or tombstone, with what it has absorbed.
 ///
-/// - Along the chosen states of a key the clock only grows, strictly where the value changes,
-///   until a tombstone is dropped. What is [decided](State::decided) grows for ever.
+/// - Along the chosen states of a key the clock only grows, strictly where the value changes, until a
+///   tombstone is dropped. What is [decided](State::decided) never shrinks, not even then.
 /// - No dot is both absorbed and refused.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -19,10 +19,10 @@ pub struct State {
     pub value: Option<Value>,
     /// The key's version.
     pub clock: VectorClock,
-    /// The write that set the value.
+    /// The last write that was applied. Its retry can still be given its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Dot>,
-    /// For each origin its last request that was decided "no"; no part of the version.
+    /// For each origin its last request, if that was decided "no". No part of the version.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
     pub refusals: VectorClock,
     /// For each origin, requests up to this number are refused, since a tombstone that was dropped
@@ -39,10 +39,11 @@ pub struct State {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
+    /// Sets the value, whatever it is now.
     Put(Value),
-    /// Refused if there is no such key.
+    /// Removes the value. Refused if there is no such key.
     Delete,
-    /// Refused unless the key has exactly the expected version; `None` expects no such key.
+    /// Sets the value. Refused unless the key has exactly the expected version; `None` expects no such key.
     CompareAndSet {
         expected: Option<VectorClock>,
         value: Value,
@@ -63,23 +64,23 @@ impl Change {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Applied, which made this version; `None` if it has been overwritten since and the
-    /// version can no longer be told.
+    /// It was applied and made this version. `None` if an earlier attempt was applied and another
+    /// write has followed: then the version is not known any more.
     Applied(Option<VectorClock>),
-    /// The condition failed, and the key has this version; `None` if there is no such key.
+    /// The condition failed: the key has this version. `None` if there is no such key.
     Refused(Option<VectorClock>),
-    /// The condition failed in an earlier try. It has been met since, so that the version of now
-    /// would not tell why.
+    /// The condition failed in an earlier attempt. It would be met now, so the version of now would
+    /// not explain the refusal.
     RefusedBefore,
 }
 
-/// What a change makes of a state.
+/// What a request makes of a state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Absorbed {
-    /// Propose this state; once it is chosen, answer this verdict.
+    /// The proposer proposes this state. Once it is chosen, the verdict is the answer.
     Into(State, Verdict),
-    /// Its origin gave it up and has made later ones since, or it is at or below the
-    /// [`State::floor`]. It was perhaps done, so nobody may be told that it was not.
+    /// The request has ended already: its origin has made a later one, or it is at or below the
+    /// [`State::floor`]. It may have been applied, so the answer must not be "not done".
     Superseded,
 }
 
@@ -89,56 +90,55 @@ impl State {
         self.value.as_ref().map(|_| self.clock.clone())
     }
 
-    /// Up to which request of each origin everything is decided.
+    /// Per origin the number up to which its requests are decided: they are absorbed or refused, or can
+    /// be neither any more.
     pub fn decided(&self) -> VectorClock {
         let mut decided = VectorClock::default();
         self.add_decided(&mut decided);
         decided
     }
 
-    /// Up to which of an origin's requests everything is [decided](State::decided).
+    /// The entry of one origin in what is [decided](State::decided).
     pub fn decided_of(&self, origin: NodeId) -> u64 {
-        let clocks = [&self.clock, &self.refusals, &self.floor];
-        clocks
-            .map(|clock| clock.get(origin))
-            .into_iter()
-            .fold(0, u64::max)
+        let refused = self.refusals.get(origin).max(self.floor.get(origin));
+        self.clock.get(origin).max(refused)
     }
 
-    /// Adds to a clock what is [decided](State::decided).
+    /// Merges what is [decided](State::decided) into a clock.
     pub fn add_decided(&self, clock: &mut VectorClock) {
         for decided in [&self.clock, &self.refusals, &self.floor] {
             clock.merge(decided);
         }
     }
 
-    /// Absorbs one request, unless it has been decided already in an earlier try: the dot tells.
+    /// Absorbs one request. If an earlier attempt of it was absorbed or refused, the state stays as it
+    /// is, and the verdict too.
     pub fn absorb(&self, dot: Dot, change: &Change) -> Absorbed {
-        if rules::holds(Rule::DotLookup) {
-            let absorbed = self.clock.get(dot.origin);
-            let refused = self.refusals.get(dot.origin);
-            let below_floor = self.floor.get(dot.origin) >= dot.sequence;
-            if below_floor || self.decided_of(dot.origin) > dot.sequence {
-                return Absorbed::Superseded;
-            }
-            if absorbed == dot.sequence {
-                let version = (self.last == Some(dot)).then(|| self.clock.clone());
-                return Absorbed::Into(self.clone(), Verdict::Applied(version));
-            }
-            if refused == dot.sequence {
-                return Absorbed::Into(self.clone(), self.refusal(change));
-            }
+        let earlier = self.look_up(dot, change);
+        match earlier.filter(|_| rules::holds(Rule::DotLookup)) {
+            Some(earlier) => earlier,
+            None => self.decide(dot, change),
         }
-        self.decide(dot, change)
     }
 
-    /// What to tell of a refusal that was decided before.
-    fn refusal(&self, change: &Change) -> Verdict {
-        if self.meets(change) {
-            Verdict::RefusedBefore
-        } else {
-            Verdict::Refused(self.version())
+    /// How this very request was decided in an earlier attempt, or that it has ended undecided.
+    fn look_up(&self, dot: Dot, change: &Change) -> Option<Absorbed> {
+        let below_floor = self.floor.get(dot.origin) >= dot.sequence;
+        if below_floor || self.decided_of(dot.origin) > dot.sequence {
+            return Some(Absorbed::Superseded);
         }
+        let absorbed = self.clock.get(dot.origin) == dot.sequence;
+        let refused = self.refusals.get(dot.origin) == dot.sequence;
+        let verdict = if absorbed {
+            Verdict::Applied((self.last == Some(dot)).then(|| self.clock.clone()))
+        } else if refused && self.meets(change) {
+            Verdict::RefusedBefore
+        } else if refused {
+            Verdict::Refused(self.version())
+        } else {
+            return None;
+        };
+        Some(Absorbed::Into(self.clone(), verdict))
     }
 
     /// Whether the condition of a change holds.
@@ -150,24 +150,18 @@ impl State {
         }
     }
 
+    /// Decides a request that was not decided before.
     fn decide(&self, dot: Dot, change: &Change) -> Absorbed {
+        let mut next = self.clone();
         if !self.meets(change) {
-            let mut refused = self.clone();
             if rules::holds(Rule::RefusalsRecorded) {
-                refused.refusals.set(dot);
-                refused.floor.remove(dot.origin);
+                next.refusals.set(dot);
+                next.floor.remove(dot.origin);
             }
-            return Absorbed::Into(refused, Verdict::Refused(self.version()));
+            return Absorbed::Into(next, Verdict::Refused(self.version()));
         }
-        let value = match change {
-            Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value.clone()),
-            Change::Delete => None,
-        };
-        let mut next = State {
-            value,
-            last: Some(dot),
-            ..self.clone()
-        };
+        next.value = change.value().cloned();
+        next.last = Some(dot);
         next.clock.set(dot);
         next.refusals.remove(dot.origin);
         next.floor.remove(dot.origin);
@@ -204,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_absorbed_once_and_its_retry_told_the_same() {
+    fn a_write_is_absorbed_once_and_its_retry_answered_the_same() {
         let (one, verdict) = after(&State::default(), dot(1, 5), &put("a"));
         assert_eq!(verdict, Verdict::Applied(Some(clock("1:5"))));
         assert_eq!(after(&one, dot(1, 5), &put("a")), (one.clone(), verdict));
     }
 
     #[test]
-    fn the_retry_of_an_overwritten_write_changes_nothing_and_cannot_tell_its_version() {
+    fn the_retry_of_an_overwritten_write_changes_nothing_and_gets_no_version() {
         let (one, _) = after(&State::default(), dot(1, 5), &put("a"));
         let (two, _) = after(&one, dot(2, 1), &put("b"));
         assert_eq!(

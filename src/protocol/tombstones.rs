@@ -1,19 +1,20 @@
-//! Dropping tombstones: what a replica remembers of all keys that it has dropped, together.
+//! When tombstones are dropped, and what a replica remembers of all of them together.
 //!
-//! A deleted key's record may go once every replica of the key holds the very same tombstone, or
-//! has dropped it: then nobody holds anything older, and no two replicas are needed to agree any
-//! more that the key is gone. Two things of the past must still be kept out:
+//! The record of a deleted key may go once every replica of the key holds the very same tombstone, or
+//! has dropped it. Then nobody holds an older state that could come back. Two things of the past must
+//! still be kept out:
 //!
-//! - an *accept* or *prepare* of an older ballot that is still on its way. So a replica treats
-//!   every key that it holds no record of as promised to the highest ballot that it ever dropped;
-//! - a *request* that the tombstone had absorbed and that is tried again. So the highest sequence
-//!   number per origin that was ever dropped goes with each promise for a key without a state,
-//!   and from there into the key's new state ([`State::floor`](super::State::floor)): whatever
-//!   is numbered up to it is refused. Tombstones wait before they are dropped until every request
-//!   that they absorbed has long ended, so no living request is concerned.
+//! - an *accept* or *prepare* with an older ballot that is still on its way. So a replica has promised
+//!   the highest ballot that it ever dropped for every key that it holds no record of;
+//! - a *request* that the tombstone had absorbed, and that is tried again. So a replica keeps a *floor*:
+//!   per origin the highest number that it ever dropped. It sends the floor with each promise for a key
+//!   without a state, and the key's new state takes it over ([`State::floor`](super::State::floor)).
+//!   Requests up to the floor are refused. None of them is still under way: a tombstone is dropped
+//!   only long after every request that it absorbed has ended.
 //!
-//! Both are one ballot and one clock per node, however many keys it has dropped. A promise for a
-//! key without a state is dropped into the same ballot, by each replica as it likes.
+//! Both are one ballot and one clock per node, however many keys it has dropped. A replica may also drop
+//! the record of a key that has a promise and no state, without asking the others: the same ballot
+//! keeps the promise.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,18 +22,18 @@ use super::{Ballot, Record};
 use crate::protocol::version::VectorClock;
 use crate::testing::rules::{self, Rule};
 
-/// What is out of date for every key that a replica holds no record of. Durable; only grows.
+/// What a replica refuses for every key that it holds no record of. Durable; it only grows.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fence {
     /// At least the promise of each dropped record.
     pub promised: Ballot,
-    /// Per origin at least the last request that a dropped tombstone had absorbed or refused.
+    /// Per origin, requests up to this number are refused, since a dropped tombstone may contain them.
     #[serde(alias = "decided")]
     pub floor: VectorClock,
 }
 
 impl Fence {
-    /// What a key's record is while there is none.
+    /// The record of each key that the replica holds no record of.
     pub fn record(&self) -> Record {
         Record {
             promised: self.promised,
@@ -40,7 +41,7 @@ impl Fence {
         }
     }
 
-    /// Takes over what must be remembered of a record that is dropped.
+    /// Remembers of a dropped record what must still be kept out.
     pub fn raise(&mut self, dropped: &Record) {
         if rules::holds(Rule::DroppedBallotsFenced) {
             self.promised = self.promised.max(dropped.promised);
@@ -59,8 +60,8 @@ impl Fence {
     }
 }
 
-/// Whether a tombstone may be dropped, by what the other replicas of its key said when they were
-/// asked whether they hold it, or are past it.
+/// Whether a tombstone may be dropped. Each other replica of its key has answered whether it holds or
+/// has dropped it: see [`Record::holds`].
 pub fn may_drop(others: &[bool]) -> bool {
     if rules::holds(Rule::TombstoneEverywhere) {
         others.iter().all(|&holds| holds)

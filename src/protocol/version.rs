@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::ring::NodeId;
 
-/// One client request: minted once by the node that the client is connected to, and carried
-/// unchanged by every retry of it inside the cluster.
+/// The name of one client's write. The origin mints it once, and every attempt inside the cluster
+/// carries it unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Dot {
     pub origin: NodeId,
@@ -49,7 +49,7 @@ impl VectorClock {
         self.0.retain(|entry| entry.0 != origin);
     }
 
-    /// Absorbs all that `other` has.
+    /// Raises each entry to that of `other`, where that is higher.
     pub fn merge(&mut self, other: &VectorClock) {
         for &(origin, sequence) in &other.0 {
             if sequence > self.get(origin) {
@@ -62,12 +62,12 @@ impl VectorClock {
         self.0.is_empty()
     }
 
-    /// How many origins it has entries of.
+    /// How many origins have an entry.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether this clock has absorbed all that `other` has.
+    /// Whether no entry of `other` is higher than the entry here.
     pub fn dominates(&self, other: &VectorClock) -> bool {
         other
             .0
@@ -97,7 +97,8 @@ pub struct NotAVersion;
 impl FromStr for VectorClock {
     type Err = NotAVersion;
 
-    /// Reads what [`VectorClock`]'s `Display` prints; each origin once, numbers from 1.
+    /// Reads a clock as `Display` prints it, with each origin once and numbers from 1. The empty clock
+    /// is no version.
     fn from_str(text: &str) -> Result<VectorClock, NotAVersion> {
         let mut clock = VectorClock::default();
         for entry in text.split(',') {
