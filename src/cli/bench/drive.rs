@@ -55,7 +55,7 @@ pub fn drive(
     let until = Instant::now() + load.duration;
     match connection {
         Connection::Any(connection) => driver.through_a_node(client, connection, until)?,
-        Connection::Coordinator(connection) => driver.through_coordinators(connection, until)?,
+        Connection::Coordinator(connection) => driver.straight(connection, until)?,
     }
     Ok(driver.seen)
 }
@@ -94,11 +94,7 @@ impl Driver<'_> {
     }
 
     /// Sends as many requests as may be in flight together, each to its coordinator, and the next when all are answered.
-    fn through_coordinators(
-        &mut self,
-        mut client: RoutedClient,
-        until: Instant,
-    ) -> Result<(), Box<dyn Error>> {
+    fn straight(&mut self, mut client: RoutedClient, until: Instant) -> Result<(), Box<dyn Error>> {
         loop {
             let requests = self.draw_until(until);
             if requests.is_empty() {
