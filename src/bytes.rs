@@ -1,4 +1,4 @@
-//! Byte strings, shared without copying: what keys and values are inside.
+//! Byte strings for keys and values. Clones share the bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer};
 
 /// An immutable byte string; a clone shares the bytes.
 ///
-/// In JSON it is a string if it is UTF-8, so that what travels between nodes and what lies in the log
-/// can be read by people. If it is not, or mostly of control characters, of which each takes six
-/// bytes there, it is an array of one string, in base64.
+/// In JSON a byte string in UTF-8 is a string, so that people can read messages and logs. All others are an
+/// array of one string in base64. So is a text with many control characters, since each of them would
+/// take six bytes in a JSON string.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(Arc<[u8]>);
 
@@ -27,8 +27,8 @@ pub const MAX_KEY: usize = 1 << 10;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
 
-/// A value of more bytes than this is large: to read, keep and pass it on takes a node so long that
-/// others notice.
+/// A value of more bytes than this is large. A node takes so long to read, keep and pass it on that other
+/// requests notice.
 pub const LARGE: usize = 32 << 10;
 
 impl Bytes {
@@ -44,10 +44,10 @@ impl Bytes {
         self.0.is_empty()
     }
 
-    /// How many bytes it takes as JSON at the most, but for what stands around it.
+    /// The most bytes that the JSON of this string takes, without quotation marks and brackets.
     pub fn json_bound(&self) -> usize {
-        // Up to the length of a key, each byte may take six. Of what is longer a quarter at most,
-        // and the others two, as a quotation mark does.
+        // In a string no longer than a key each byte may take six bytes. In a longer one at most a
+        // quarter of the bytes do, and each of the others takes two at most, as a quotation mark does.
         3 * self.len() + 3 * self.len().min(MAX_KEY)
     }
 }
@@ -91,9 +91,9 @@ impl Serialize for Bytes {
     }
 }
 
-/// Whether few enough bytes are control characters: of keys any may be.
+/// Whether few enough bytes are control characters for a JSON string. In a key all of them may be.
 fn is_readable(text: &[u8]) -> bool {
-    // Counted by parts, so that a byte has room for each count: the compiler counts many at once then.
+    // The count of each part fits into a byte, so that the compiler can use vector instructions.
     let control = |part: &[u8]| part.iter().map(|byte| u8::from(*byte < b' ')).sum::<u8>();
     let count = || -> usize {
         text.chunks(255)

@@ -1,26 +1,26 @@
-//! How a request can end other than well, with the numbers that tell why.
+//! How a request can fail.
 
 use std::fmt;
 
 /// Why a client's request was not done, or may not have been.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// Certainly not done.
+    /// The request was certainly not done.
     Unavailable(String),
-    /// It may or may not have been done: no decision was seen, and it may have been proposed.
+    /// The request may have been done: it may have been proposed, and its origin saw no decision.
     Unknown(String),
-    /// Certainly not done, for want of room.
+    /// The request was certainly not done, because memory or another resource is used up.
     Busy(String),
     /// The request itself is wrong.
     Syntax(String),
-    /// Key, value or line over its limit.
+    /// A key, a value or a line exceeds its limit.
     TooLarge(String),
-    /// This request is not allowed here.
+    /// The request is not allowed here.
     Denied(String),
 }
 
 impl Failure {
-    /// The word for programs, after `ERROR`.
+    /// The word that follows `ERROR` in a reply, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Failure::Unavailable(_) => "UNAVAILABLE",
@@ -32,7 +32,7 @@ impl Failure {
         }
     }
 
-    /// The text for people: one line.
+    /// One line of text for people.
     pub fn text(&self) -> &str {
         match self {
             Failure::Unavailable(text)

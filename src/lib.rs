@@ -1,39 +1,59 @@
 //! # A simplified Amazon Dynamo that is linearizable and available at the same time
 //!
 //! A replicated key-value store after the assignment "Replicated Key-Value Storage" of the course
-//! CSE 486/586: five nodes on a SHA-1 ring, each key on three of them, reads and writes with two
-//! of the three; a coordinator per key whose successor takes over when it is silent. What is
-//! promised beyond that: `GET`, `PUT`, `DEL` and `CAS` are linearizable through any node under
-//! crashes, pauses, cuts and lost or late messages, and nothing acknowledged is lost.
+//! CSE 486/586. Five nodes form a SHA-1 ring. Each key lives on three of them, and two of the three
+//! decide on each read and write. One of the three coordinates the key, and the next one takes over
+//! when it is silent. The store promises more than that: `GET`, `PUT`, `DEL` and `CAS` are linearizable
+//! through any node under crashes, pauses, cuts, and lost or late messages, and nothing that was
+//! acknowledged is lost.
 //!
-//! ## Reading order
+//! # Reading order
 //!
-//! The rules, without any I/O:
+//! 1. [`bytes`], [`error`]: keys and values, and how a request can fail.
+//! 2. [`protocol`]: all that decides, without any I/O. Its first page is the algorithm. Then
+//!    [`protocol::ring`] (where keys live), [`protocol::version`], [`protocol::ballot`] and
+//!    [`protocol::state`], [`protocol::quorum`] (how the replicas of a key agree), and
+//!    [`protocol::origin`] (where a client's request goes).
+//! 3. [`storage`]: makes records durable before anybody hears of them.
+//! 4. [`transport`]: reads lines, sends batches, and keeps one connection per pair of nodes and
+//!    direction.
+//! 5. [`node`]: the shell of one node. [`node::drive`] is the loop in which the rules meet the world,
+//!    and [`node::replica`] is the only door to the votes of a node.
+//!    - [`node::standing`] decides whether a node may vote at all, for instance after it lost its disk.
+//!    - [`node::anti_entropy`] copies what a node missed while it was away.
+//!    - [`node::capacity`], [`node::admission`] and [`node::tombstones`] bound memory.
+//!    - [`node::listing`] and [`node::deletion`] carry out `GET` and `DEL` of `@` and `*`.
+//! 6. [`server`]: clients, and the text protocol.
+//! 7. [`config`], [`cli`], [`client`], [`logging`]: what surrounds a node.
+//! 8. [`testing`], [`sync`]: where tests take hold. [`testing::rules`] names the rules that a test can
+//!    leave out, [`testing::faults`] what it can break in a running process.
 //!
-//! 1. [`bytes`]: keys and values, and how long they may be.
-//! 2. [`ring`]: where keys live.
-//! 3. [`clock`]: dots and vector clocks, the names and versions of writes.
-//! 4. [`register`]: how the replicas of one key agree. Start here for the algorithm.
-//! 5. [`node::coordinator`]: drives the requests of its keys through the replicas' votes.
-//! 6. [`node::router`]: sends a client's request to the coordinator, or to its successor.
+//! The pages in `report/` trace the decisions to the assignment.
 //!
-//! The shell around them:
+//! # Glossary
 //!
-//! 7. [`storage`]: records on disk before anybody hears of them.
-//! 8. [`net`] and [`peer`]: lines in, batches out; one connection per pair of nodes and direction.
-//! 9. [`node`]: the threads of a node, and [`node::drive`], where the rules meet them: what router
-//!    and coordinator want is carried out. [`node::replica`] answers the questions of others.
-//! 10. [`node::anti_entropy`]: a node that returns copies what it missed. [`node::membership`]: one
-//!     that lost its disk does not vote before it has, and neither does one with an old copy of it.
-//! 11. [`node::listing`] and [`node::deleting`]: `@` and `*`. [`node::tombstones`] and
-//!     [`node::room`]: what keeps memory bounded; [`node::admission`]: what keeps large values from
-//!     holding up all others. [`node::timer`], [`node::stats`].
-//! 12. [`server`]: clients, and the text protocol.
-//! 13. [`config`], [`error`], [`client`], [`cli`], [`logging`]: what is around that.
+//! - **Origin**: the node that a client talks to. It sends the request to the key's coordinator.
+//! - **Coordinator**: the node that has the replicas vote on a request. Usually it is the first
+//!   replica of the key, and the next one when that is silent.
+//! - **Replica**: one of the N nodes that hold a key and vote on it.
+//! - **Preference list**: the replicas of a key in ring order, as in the Dynamo paper.
+//! - **Range**: the keys of one preference list, named after its first node.
+//! - **Ballot**: the number of an attempt to change a key. The higher ballot wins.
+//! - **Chosen**: what W replicas have accepted at one ballot. It is never lost.
+//! - **Dot**: the name of one write, which is its origin and a sequence number.
+//! - **Tombstone**: the record of a deleted key. It is dropped once all replicas hold it.
+//! - **Floor**: per origin, the sequence number up to which requests are refused, because a dropped
+//!   tombstone may contain them.
+//! - **Fence**: what a replica remembers of all dropped records together: a ballot and a floor.
+//! - **Refresh**: a full round of votes that gets the present state of a key chosen again.
+//! - **Standing**: whether a node may vote, or has to copy its records first.
+//! - **Suspect**: a peer that has been silent for a read time-out.
+//! - **Doubt**: a range is in doubt at a node while that node may have missed writes of it.
 //!
-//! [`rules`] names the rules that tests leave out one by one, [`faults`] what they break in a
-//! running process, and [`sync`] is where a model checker takes hold. The decisions are traced to
-//! the assignment in `report/`.
+//! # What is not covered
+//!
+//! No node lies: a replica that sends wrong votes can break the store. The nodes of a cluster, and N, R and
+//! W, are fixed by its file. A majority of a key's replicas has to be reachable to read or write it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,17 +72,18 @@ pub mod sync;
 pub mod testing;
 pub mod transport;
 
-/// Locks; a thread that panicked with the lock held has left the data whole or ended the process.
+/// Locks a mutex, even if a thread panicked with the lock held. Such a thread left the data whole, or its
+/// panic ended the process.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits to be woken, or for nothing: what is waited for is to be looked at again.
+/// Waits on a condition variable. Wake-ups may be spurious, so the caller checks its condition again.
 pub(crate) fn wait<'a, T>(woken: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     woken.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same, for so long at most.
+/// Waits like [`wait`], but no longer than `time`.
 pub(crate) fn wait_for<'a, T>(
     woken: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,11 +1,11 @@
-//! Lines that others could cause many times in a second.
+//! Limits log lines that others could cause many times in a second.
 
 use std::time::Duration;
 
-/// After a line none of its kind is logged for so long.
+/// How long no other line of the same kind is logged.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Lets one line of a kind through in a while, and counts the others.
+/// Lets one line of a kind through every ten seconds, and counts the others.
 #[derive(Default)]
 pub struct Throttle {
     last: Option<Duration>,
@@ -13,8 +13,9 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Whether a line may be logged at this moment, a time since the start of some clock. If so, this returns
-    /// what is to be said at its end of those that might not.
+    /// Returns none if the line must not be logged at this moment. Otherwise returns what to append to the
+    /// line, which is the number of lines held back, if there were any. `now` is the time since a fixed
+    /// moment, the same one in all calls.
     pub fn pass(&mut self, now: Duration) -> Option<String> {
         if self.last.is_some_and(|last| now < last + PAUSE) {
             self.held_back += 1;

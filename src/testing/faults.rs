@@ -1,42 +1,42 @@
-//! Faults on purpose, for tests of whole processes: the environment of `dynamo node` names them.
+//! Faults that tests of whole processes cause on purpose. The environment of `dynamo node` names them.
 //!
-//! - `DYNAMO_CRASH_AT=POINT:COUNT`: the process ends as by `kill -9` when it passes the
-//!   [`Point`] for the COUNT-th time.
-//! - `DYNAMO_SLOW_DISK=FILE`: before each sync it sleeps as many milliseconds as the file says,
-//!   at that moment; not at all while there is no file.
-//! - `DYNAMO_SLOW_READ=FILE`: the same, before what one sync wrote is read at a start.
-//! - `DYNAMO_DISK_FULL=FILE`: while the file exists, only half of an append is written, and it
-//!   fails for lack of space.
+//! - `DYNAMO_CRASH_AT=POINT:COUNT`: the process ends as by `kill -9` when it passes the [`Point`] for
+//!   the COUNT-th time.
+//! - `DYNAMO_SLOW_DISK=FILE`: before each sync the process sleeps as many milliseconds as the file says
+//!   at that moment. It does not sleep while there is no file.
+//! - `DYNAMO_SLOW_READ=FILE`: a start sleeps in the same way before it reads what one sync wrote.
+//! - `DYNAMO_DISK_FULL=FILE`: while the file exists, an append writes only half of its bytes and fails
+//!   for lack of space.
 //! - `DYNAMO_SNAPSHOT_AFTER=BYTES`: a snapshot is due when the log is this long.
 //!
-//! A build without debug assertions has none of this: what is asked here is a constant there.
+//! In a build without debug assertions there are no faults, and these functions are constants.
 
 /// A place in the code at which a process can be made to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Point {
-    /// A group is in the log, and not synced.
+    /// A group of entries is in the log, and not synced.
     LogAppended,
-    /// A group is durable, and nobody has been told.
+    /// A group of entries is durable, and no vote of it has been sent.
     LogSynced,
     /// A snapshot has begun: its new log exists, but perhaps not after a loss of power.
     SnapshotLogCreated,
     /// The new log is in use, and nothing of the snapshot is written.
     SnapshotLogSwitched,
-    /// All of the snapshot is in its temporary file, and not synced.
+    /// The whole snapshot is in its temporary file, and not synced.
     SnapshotWritten,
     /// The temporary file is durable, and not renamed.
     SnapshotSynced,
     /// The snapshot has its name, but perhaps not after a loss of power.
     SnapshotRenamed,
-    /// The snapshot is durable, and the old log still there.
+    /// The snapshot is durable, and the old log is still there.
     SnapshotDurable,
     /// One of the old files is gone.
     SnapshotOldRemoved,
-    /// A coordinator has prepared and heard a promise, and not counted it.
+    /// A coordinator has received a promise, and not counted it.
     PromiseHeard,
-    /// A coordinator has sent an accept and heard that it is taken, and not counted it.
+    /// A coordinator has received an accept's vote, and not counted it.
     AcceptHeard,
-    /// A coordinator has decided, and told nobody.
+    /// A coordinator has decided, and has not answered.
     Decided,
 }
 
@@ -69,11 +69,11 @@ mod armed {
         Point::Decided,
     ];
 
-    /// How often a slow disk is asked whether it still is.
+    /// How often a slow disk reads its file again.
     const STEP: Duration = Duration::from_millis(20);
 
     struct Armed {
-        /// Where to end, and at which passing from now on.
+        /// The point at which to end the process, and how many passings are left until then.
         crash: Option<(Point, AtomicU64)>,
         slow_disk: Option<PathBuf>,
         slow_read: Option<PathBuf>,
@@ -83,10 +83,10 @@ mod armed {
 
     static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    /// Reads the environment, once, before anything else.
+    /// Reads the environment.
     ///
     /// # Errors
-    /// What it does not understand.
+    /// A variable is wrong, or this is the second call.
     pub fn arm() -> Result<(), String> {
         let file = |name| std::env::var_os(name).map(PathBuf::from);
         let read = |name| std::env::var(name).ok();
@@ -113,7 +113,7 @@ mod armed {
         (count > 0).then_some((POINTS.into_iter().find(named)?, AtomicU64::new(count)))
     }
 
-    /// Ends the process if it is to end here, now.
+    /// Ends the process if this is the passing at which it shall end.
     pub fn pass(point: Point) {
         let Some((at, left)) = ARMED.get().and_then(|armed| armed.crash.as_ref()) else {
             return;
@@ -125,17 +125,17 @@ mod armed {
         }
     }
 
-    /// Makes a sync slow, as long as it is to be.
+    /// Makes a sync as slow as the environment demands.
     pub fn slow_down() {
-        sleep_as_told(ARMED.get().and_then(|armed| armed.slow_disk.as_ref()));
+        sleep_as_demanded(ARMED.get().and_then(|armed| armed.slow_disk.as_ref()));
     }
 
-    /// Makes a start slow, as long as it is to be.
+    /// Makes a start as slow as the environment demands.
     pub fn slow_read() {
-        sleep_as_told(ARMED.get().and_then(|armed| armed.slow_read.as_ref()));
+        sleep_as_demanded(ARMED.get().and_then(|armed| armed.slow_read.as_ref()));
     }
 
-    fn sleep_as_told(file: Option<&PathBuf>) {
+    fn sleep_as_demanded(file: Option<&PathBuf>) {
         let read = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
         let began = Instant::now();
         while let Some(left) = read()
@@ -145,7 +145,7 @@ mod armed {
         }
     }
 
-    /// Whether an append shall fail.
+    /// Whether an append shall fail for lack of space.
     pub fn disk_is_full() -> bool {
         let file = ARMED.get().and_then(|armed| armed.disk_full.as_ref());
         file.is_some_and(|file| file.exists())

@@ -1,4 +1,4 @@
-//! What tests take hold of. In a release all of it is constant.
+//! Switches for tests. In a release all of them are constants.
 
 pub mod faults;
 pub mod rules;

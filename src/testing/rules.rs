@@ -1,10 +1,11 @@
 //! The rules that a test can leave out, to show that it would notice.
 //!
-//! Each rule is enforced where the code asks [`holds`], and only there. With debug assertions a
-//! test can leave one rule out, on its own thread ([`leave_out`]) or in a whole process (the
-//! environment variable `DYNAMO_LEAVE_OUT`, by the rule's name), and must then find the
-//! violation: tests that pass with a broken register prove nothing. In a build without them
-//! [`holds`] is the constant `true`, and nothing can be left out.
+//! A test that passes with a broken register proves nothing. So a test can leave one rule out and must
+//! then find a violation. Each rule is enforced where the code asks [`holds`], and only there.
+//!
+//! A rule is left out on one thread by [`leave_out`], or in a whole process by its name in the environment
+//! variable `DYNAMO_LEAVE_OUT`. Both need debug assertions. In a build without them [`holds`] is the
+//! constant `true`, and nothing can be left out.
 
 /// A rule whose absence breaks the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,9 +14,9 @@ pub enum Rule {
     StrictPrepare,
     /// A vote for a ballot below the promise is refused.
     PromiseKept,
-    /// A promise is durable before it is told.
+    /// A promise is durable before the replica answers.
     PromiseDurable,
-    /// An accepted state is durable before the vote for it is told.
+    /// An accepted state is durable before the replica answers.
     AcceptDurable,
     /// A proposer goes on from the highest accepted state that the promises report.
     HighestAccepted,
@@ -23,9 +24,9 @@ pub enum Rule {
     WriteBackOnRead,
     /// A request whose dot the state has absorbed is not applied again.
     DotLookup,
-    /// A refusal is recorded and agreed on before it is told.
+    /// A refusal is recorded and chosen before the client hears of it.
     RefusalsRecorded,
-    /// What is remembered of a key is forgotten as soon as a proposal for it starts.
+    /// A coordinator forgets the state that it remembers of a key as soon as a proposal for the key starts.
     MemoryDropped,
     /// A reply counts only for the question it answers.
     RepliesMatched,
@@ -39,13 +40,13 @@ pub enum Rule {
     MissedWritesPulled,
     /// A node whose folder was lost copies everything before it votes.
     LostFolderCopied,
-    /// A folder that is a copy, or was put back from an older copy, counts as lost.
+    /// A folder that is a copy, or that was put back from an older copy, counts as lost.
     OldFolderDiscarded,
     /// A tombstone is dropped only when every replica of its key holds it or is past it.
     TombstoneEverywhere,
-    /// Of what is dropped the ballots stay fenced off.
+    /// The ballots of dropped records stay fenced off.
     DroppedBallotsFenced,
-    /// Of what is dropped the requests stay fenced off.
+    /// The requests that a dropped tombstone contains stay refused.
     DroppedRequestsFenced,
 }
 
@@ -92,7 +93,7 @@ mod switch {
         ON_THIS_THREAD.set(rule);
     }
 
-    /// Leaves the rule out that the environment names, if it names one, in this whole process.
+    /// Leaves out the rule that the environment names, if it names one, in this whole process.
     ///
     /// # Errors
     /// There is no rule of that name.
@@ -109,14 +110,14 @@ mod switch {
             .map_err(|_| "a rule was left out already".to_owned())
     }
 
-    /// Whether `rule` is in force: always, but for a test that has left it out.
+    /// Whether `rule` is in force. It always is, unless a test has left it out.
     #[inline]
     pub fn holds(rule: Rule) -> bool {
         ON_THIS_THREAD.get() != Some(rule) && EVERYWHERE.get() != Some(&rule)
     }
 }
 
-/// Whether `rule` is in force: always. A constant function can read no switch.
+/// Whether `rule` is in force. It always is: a constant function cannot read a switch.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub const fn holds(_: Rule) -> bool {
