@@ -1,8 +1,8 @@
-//! Lines on their way to standard error.
+//! Writes log lines to standard error without making anybody wait.
 //!
-//! Standard error may be a pipe that nobody reads, or a terminal that Ctrl-S has stopped, and then
-//! a write to it takes for ever. So nobody waits for it but one thread: all others put their lines into a
-//! bounded queue. Lines that find no room are dropped, and their number takes their place.
+//! Standard error may be a pipe that nobody reads, or a terminal that Ctrl-S has stopped. A write to it then
+//! takes for ever. So only one thread writes to it, and all others put their lines into a bounded queue. Lines
+//! that do not fit are dropped, and a line with their number takes their place.
 
 mod throttle;
 
@@ -20,18 +20,18 @@ pub use throttle::Throttle;
 
 use crate::{lock, wait, wait_for};
 
-/// Lines that wait for standard error take no more than this, in bytes; a longer one is taken alone.
+/// How many bytes of lines may wait for standard error. A longer line is queued if no other waits.
 const MOST_QUEUED: usize = 256 << 10;
-/// The end of the process waits no longer than this for lines to be written.
+/// How long the end of the process waits for lines to be written.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-static LINES: Lines = Lines::new();
+static LINES: LogQueue = LogQueue::new();
 
-/// Lets everything that is logged, and panics, go to standard error through the queue. `RUST_LOG`
-/// chooses what is logged, and by default all that is at least `info`.
+/// Sends the log and the messages of panics to standard error through the queue. `RUST_LOG` chooses what is
+/// logged. The default is `info` and above.
 ///
 /// # Errors
-/// If the thread cannot be started. Nothing is logged then.
+/// The thread cannot be started, or this is the second call. Nothing is logged then.
 pub fn start() -> io::Result<()> {
     let write = || LINES.write_to(&mut io::stderr());
     thread::Builder::new().name("log".into()).spawn(write)?;
@@ -42,41 +42,39 @@ pub fn start() -> io::Result<()> {
         .target(env_logger::Target::Pipe(Box::new(&LINES)))
         .build();
     log::set_max_level(formatted.filter());
-    log::set_boxed_logger(Box::new(Queued(formatted))).map_err(io::Error::other)?;
+    log::set_boxed_logger(Box::new(QueuedLogger(formatted))).map_err(io::Error::other)?;
     panic::set_hook(Box::new(print_panic));
     Ok(())
 }
 
-/// Prints a line whatever is logged.
+/// Prints a line, whatever `RUST_LOG` says.
 pub fn print(line: &str) {
     LINES.push(format!("{line}\n").as_bytes());
 }
 
-/// Ends the process once all that was logged is written, or cannot be.
+/// Ends the process after its log is written, or cannot be written in half a second.
 pub fn exit(code: i32) -> ! {
     LINES.flush(FAREWELL);
     process::exit(code)
 }
 
-/// The default hook would write to standard error itself.
+/// Replaces the default hook, which would write to standard error itself.
 fn print_panic(panic: &PanicHookInfo) {
     let thread = thread::current();
-    print(&format!(
-        "thread {:?} {panic}",
-        thread.name().unwrap_or_default()
-    ));
+    let name = thread.name().unwrap_or_default();
+    print(&format!("thread {name:?} {panic}"));
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         print(&backtrace.to_string());
     }
-    // A release ends the process behind the hook.
+    // In a release the process ends right after this hook.
     LINES.flush(FAREWELL);
 }
 
-/// Filters and formats; its target is the queue.
-struct Queued(env_logger::Logger);
+/// Filters and formats messages, and writes them to the queue.
+struct QueuedLogger(env_logger::Logger);
 
-impl Log for Queued {
+impl Log for QueuedLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         self.0.enabled(metadata)
     }
@@ -85,30 +83,32 @@ impl Log for Queued {
         self.0.log(record);
     }
 
-    /// Waits until all is written, for as long as the end of the process may be held up.
+    /// Waits until all lines are written, for at most half a second.
     fn flush(&self) {
         LINES.flush(FAREWELL);
     }
 }
 
-/// The queue.
-struct Lines {
-    queue: Mutex<Queue>,
+/// The bounded queue of lines.
+struct LogQueue {
+    pending: Mutex<Pending>,
     queued: Condvar,
     written: Condvar,
 }
 
-struct Queue {
+struct Pending {
+    /// The queued lines.
     bytes: Vec<u8>,
     /// How many lines came after these and were dropped.
     dropped: u64,
+    /// Whether the thread is writing lines that it took out.
     writing: bool,
 }
 
-impl Lines {
-    const fn new() -> Lines {
-        Lines {
-            queue: Mutex::new(Queue {
+impl LogQueue {
+    const fn new() -> LogQueue {
+        LogQueue {
+            pending: Mutex::new(Pending {
                 bytes: Vec::new(),
                 dropped: 0,
                 writing: false,
@@ -118,63 +118,63 @@ impl Lines {
         }
     }
 
-    /// Queues a line, or drops it. Does not wait.
+    /// Queues a line, or drops it if the queue is full. Does not wait.
     fn push(&self, line: &[u8]) {
-        let mut queue = lock(&self.queue);
-        let full = !queue.bytes.is_empty() && queue.bytes.len() + line.len() > MOST_QUEUED;
-        // A shorter line may fit, but must not stand before the number of those that came earlier.
-        if full || queue.dropped > 0 {
-            queue.dropped += 1;
+        let mut pending = lock(&self.pending);
+        let full = !pending.bytes.is_empty() && pending.bytes.len() + line.len() > MOST_QUEUED;
+        // After a dropped line no shorter one is queued: it would stand before the number of dropped lines.
+        if full || pending.dropped > 0 {
+            pending.dropped += 1;
             return;
         }
-        queue.bytes.extend_from_slice(line);
-        drop(queue);
+        pending.bytes.extend_from_slice(line);
+        drop(pending);
         self.queued.notify_one();
     }
 
-    /// The thread: writes what is queued, in order.
+    /// Runs the thread that writes the queued lines in order.
     fn write_to(&self, out: &mut dyn Write) -> ! {
         let mut bytes = Vec::new();
-        let mut queue = lock(&self.queue);
+        let mut pending = lock(&self.pending);
         loop {
-            while queue.bytes.is_empty() {
-                queue = wait(&self.queued, queue);
+            while pending.bytes.is_empty() {
+                pending = wait(&self.queued, pending);
             }
-            std::mem::swap(&mut queue.bytes, &mut bytes);
-            let dropped = std::mem::take(&mut queue.dropped);
-            queue.writing = true;
-            drop(queue);
+            std::mem::swap(&mut pending.bytes, &mut bytes);
+            let dropped = std::mem::take(&mut pending.dropped);
+            pending.writing = true;
+            drop(pending);
             if dropped > 0 {
                 let line = format!(
                     "{dropped} lines of the log were dropped: standard error was not read\n"
                 );
                 bytes.extend_from_slice(line.as_bytes());
             }
-            // Where standard error is closed there is nobody to tell.
+            // An error says that standard error is closed, so the error cannot be reported either.
             let _ = out.write_all(&bytes);
             bytes.clear();
-            queue = lock(&self.queue);
-            queue.writing = false;
+            pending = lock(&self.pending);
+            pending.writing = false;
             self.written.notify_all();
         }
     }
 
-    /// Waits until all that was queued is written, for so long at most.
+    /// Waits until all queued lines are written, at most for this time.
     fn flush(&self, patience: Duration) {
         let until = Instant::now() + patience;
-        let mut queue = lock(&self.queue);
-        while queue.writing || !queue.bytes.is_empty() {
+        let mut pending = lock(&self.pending);
+        while pending.writing || !pending.bytes.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            queue = wait_for(&self.written, queue, left);
+            pending = wait_for(&self.written, pending, left);
         }
     }
 }
 
-/// A message of the log comes in one piece.
-impl Write for &Lines {
+/// Each call writes one whole message of the log.
+impl Write for &LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
         Ok(line.len())
@@ -193,7 +193,7 @@ mod tests {
 
     const SURELY: Duration = Duration::from_secs(60);
 
-    /// Takes bytes only when it is told to.
+    /// Takes bytes only when the test lets it.
     struct Slow {
         may_go_on: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -211,9 +211,9 @@ mod tests {
         }
     }
 
-    /// A queue, what lets one write of its thread pass, and what these write.
-    fn started() -> (&'static Lines, Sender<()>, Receiver<Vec<u8>>) {
-        let lines: &Lines = Box::leak(Box::new(Lines::new()));
+    /// A queue, a sender that lets one write of its thread pass, and what those writes contain.
+    fn started() -> (&'static LogQueue, Sender<()>, Receiver<Vec<u8>>) {
+        let lines: &LogQueue = Box::leak(Box::new(LogQueue::new()));
         let (go_on, may_go_on) = channel();
         let (written, write) = channel();
         let mut slow = Slow { may_go_on, written };
@@ -226,7 +226,7 @@ mod tests {
         let (lines, go_on, write) = started();
         lines.push(b"first\n");
         assert_eq!(write.recv_timeout(SURELY).unwrap(), b"first\n");
-        // Its thread is stuck from here on.
+        // The thread is stuck in its write now.
         let long = vec![b'x'; MOST_QUEUED - 10];
         lines.push(&long);
         for line in ["does not fit\n", "short\n", "short, too\n"] {
