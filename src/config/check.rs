@@ -1,16 +1,17 @@
-//! What a cluster file must fulfil.
+//! The conditions that a cluster file has to meet.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use super::{Config, MOST_NODES};
 
-/// What one largest request takes, in MiB.
+/// The memory that one largest request takes, in MiB.
 const LEAST_CLIENT_MEMORY: u64 = 32;
-/// In milliseconds.
+/// An hour in milliseconds.
 const HOUR: u64 = 3_600_000;
 
 impl Config {
+    /// # Errors
     /// What is wrong, and what would be right.
     pub(super) fn check(&self) -> Result<(), String> {
         if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(is_plain) {
@@ -31,16 +32,13 @@ impl Config {
                 "replicas is {n}: it must be at least 3, to survive one failure"
             ));
         }
-        if self.nodes.len() < n {
-            return Err(format!(
-                "replicas is {n}, but there are {} nodes",
-                self.nodes.len()
-            ));
+        let count = self.nodes.len();
+        if count < n {
+            return Err(format!("replicas is {n}, but there are {count} nodes"));
         }
-        if self.nodes.len() > MOST_NODES {
+        if count > MOST_NODES {
             return Err(format!(
-                "there are {} nodes: at most {MOST_NODES} are possible",
-                self.nodes.len()
+                "there are {count} nodes: at most {MOST_NODES} are possible"
             ));
         }
         for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
@@ -68,8 +66,8 @@ impl Config {
                  could have one ballot granted twice"
             ));
         }
-        // A node that copies after it lost its folder has no vote, and has the others choose anew what
-        // they differ on.
+        // A node that lost its folder has no vote while it copies. The others refresh the keys on which they
+        // differ, and each quorum must be possible without that node.
         for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
             if quorum == n {
                 return Err(format!(
@@ -83,11 +81,21 @@ impl Config {
     }
 
     fn check_limits(&self) -> Result<(), String> {
-        if !(10..=10_000).contains(&self.read_timeout_ms) {
-            return Err(format!(
-                "read_timeout_ms is {}: from 10 to 10000",
-                self.read_timeout_ms
-            ));
+        let clients = self.max_clients as u64;
+        let memory = self.client_memory_mib as u64;
+        let data = self.data_memory_mib as u64;
+        for (name, value, allowed) in [
+            ("read_timeout_ms", self.read_timeout_ms, 10..=10_000),
+            ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
+            ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
+            ("max_clients", clients, 1..=1_000_000),
+            ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
+            ("data_memory_mib", data, 1..=1 << 20),
+        ] {
+            if !allowed.contains(&value) {
+                let (least, most) = (allowed.start(), allowed.end());
+                return Err(format!("{name} is {value}: from {least} to {most}"));
+            }
         }
         let least = self.read_timeout_ms * (self.replicas as u64 + 1);
         if self.request_deadline_ms < least {
@@ -105,27 +113,12 @@ impl Config {
                 self.tombstone_age_ms
             ));
         }
-        for (name, value, allowed) in [
-            ("request_deadline_ms", self.request_deadline_ms, ..=HOUR),
-            ("tombstone_age_ms", self.tombstone_age_ms, ..=30 * 24 * HOUR),
+        for (name, value, most) in [
+            ("request_deadline_ms", self.request_deadline_ms, HOUR),
+            ("tombstone_age_ms", self.tombstone_age_ms, 30 * 24 * HOUR),
         ] {
-            if !allowed.contains(&value) {
-                return Err(format!("{name} is {value}: at most {}", allowed.end));
-            }
-        }
-        let clients = self.max_clients as u64;
-        let memory = self.client_memory_mib as u64;
-        let data = self.data_memory_mib as u64;
-        for (name, value, allowed) in [
-            ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
-            ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
-            ("max_clients", clients, 1..=1_000_000),
-            ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
-            ("data_memory_mib", data, 1..=1 << 20),
-        ] {
-            if !allowed.contains(&value) {
-                let (least, most) = (allowed.start(), allowed.end());
-                return Err(format!("{name} is {value}: from {least} to {most}"));
+            if value > most {
+                return Err(format!("{name} is {value}: at most {most}"));
             }
         }
         Ok(())
@@ -135,18 +128,17 @@ impl Config {
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for (place, member) in self.nodes.iter().enumerate() {
-            if !ids.insert(member.id) {
-                return Err(format!("nodes[{place}]: id {} appears twice", member.id));
+            let (id, host) = (member.id, &member.host);
+            if !ids.insert(id) {
+                return Err(format!("nodes[{place}]: id {id} appears twice"));
             }
-            if !is_host(&member.host) {
-                let host = &member.host;
+            if !is_host(host) {
                 return Err(format!(
                     "nodes[{place}]: {host:?} is not the name of a host"
                 ));
             }
             for port in [member.client_port, member.peer_port] {
-                if !addresses.insert((&member.host, port)) {
-                    let host = &member.host;
+                if !addresses.insert((host, port)) {
                     return Err(format!("nodes[{place}]: {host}:{port} appears twice"));
                 }
             }
@@ -159,7 +151,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
 }
 
-/// A name or an IPv4 address; an IPv6 address stands in brackets, as before a port.
+/// Whether this is a name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),

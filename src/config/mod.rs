@@ -1,4 +1,4 @@
-//! The cluster file: who the nodes are, N, R and W, and every time-out.
+//! The cluster file: the nodes, N, R and W, and every time-out.
 
 mod check;
 
@@ -17,61 +17,68 @@ use crate::protocol::ring::{NodeId, Ring};
 /// The five nodes of the course.
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 
-/// How many nodes a cluster may have: the version of a key has an entry for each.
+/// The most nodes of a cluster. The version of a key has an entry for each of them.
 pub const MOST_NODES: usize = 128;
 
-/// A whole cluster, as its file tells. All nodes must have the same.
+/// A whole cluster, as its file describes it. All nodes must have the same. A time-out, size or quorum that the
+/// file leaves out has the value of [`Config::default`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Nodes of clusters with different names do not talk to each other. Up to 64 letters, digits,
     /// dots, hyphens and underscores.
-    #[serde(default = "default_name")]
     pub name: String,
     pub nodes: Vec<Member>,
     /// N: how many nodes hold a key.
-    #[serde(default = "default_replicas")]
     pub replicas: usize,
-    /// R: how many of them, but not all, must promise before a write proposes. A read needs as many equal answers
-    /// as the larger of R and W.
-    #[serde(default = "default_quorum")]
+    /// R: promises needed before proposing; less than N. For reads see [`Quorums::agreeing`].
     pub read_quorum: usize,
-    /// W: how many of them, but not all, a write must reach. R + W > N, so that a read meets every write,
-    /// 2 W > N, so that two writes meet each other, and 2 R > N, so that two prepares do.
-    #[serde(default = "default_quorum")]
+    /// W: accepts needed before a write counts as done; less than N. R + W > N, so that a read meets every
+    /// write, 2 W > N, so that two writes meet each other, and 2 R > N, so that two prepares do.
     pub write_quorum: usize,
-    /// The read time-out of sockets between nodes: a peer that is silent for so long with a
-    /// question outstanding is suspected. Shorter finds failures sooner and suspects slow
-    /// nodes more often; the assignment says 100.
-    #[serde(default = "default_read_timeout")]
+    /// The read time-out of sockets between nodes. A peer that is silent for so long with a question
+    /// outstanding is suspected. A shorter time finds failures sooner and suspects slow nodes more often. The
+    /// assignment says 100.
     pub read_timeout_ms: u64,
-    /// A client's request ends within this time, one way or another. Long enough to try all
-    /// replicas of a key, each silent for a whole read time-out, and then some.
-    #[serde(default = "default_request_deadline")]
+    /// A client's request ends within this time, one way or another. It is long enough to wait one read
+    /// time-out for each replica of a key, and one more.
     pub request_deadline_ms: u64,
-    /// A client whose line has not ended for so long loses its connection.
-    #[serde(default = "default_line_timeout")]
+    /// A client loses its connection if a line takes longer than this.
     pub line_timeout_ms: u64,
-    /// How often one range is compared with one other replica, to find what nothing else found.
-    #[serde(default = "default_anti_entropy")]
+    /// How often one range is compared with one other replica although nothing is in doubt.
     pub anti_entropy_ms: u64,
-    /// How old a tombstone is at least when it is dropped: long enough for every request that it
-    /// absorbed to have ended. Five request deadlines where it is not given, or 0.
-    #[serde(default)]
+    /// The least age at which a tombstone is dropped. Every request that it contains must have ended by
+    /// then. 0 stands for five request deadlines.
     pub tombstone_age_ms: u64,
-    /// Client connections, and so threads for them, at a time; one more is told `BUSY`.
-    #[serde(default = "default_max_clients")]
+    /// The most connections of clients, and so of threads for them, at a time. One more gets `BUSY`.
     pub max_clients: usize,
-    /// Memory for long lines and replies of all clients together, in MiB, beyond the 256 KiB that
-    /// each has anyway; who needs more than is left is told `BUSY`. At least what one largest
-    /// request takes.
-    #[serde(default = "default_client_memory")]
+    /// Memory for long lines and replies of all clients together, in MiB, beyond the 256 KiB of each
+    /// client. A client that needs more than is left gets `BUSY`. One largest request must fit.
     pub client_memory_mib: usize,
     /// Memory for the data of one node, in MiB: keys, values and versions, and half a KiB for each
-    /// record. Where a replica of a key holds as much, writes of the key are told `BUSY`, but for
-    /// `DEL` of what is there.
-    #[serde(default = "default_data_memory")]
+    /// record. If a replica of a key holds as much, writes of the key get `BUSY`, except a `DEL` of a key
+    /// that has a value.
     pub data_memory_mib: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            name: "dynamo".to_owned(),
+            nodes: Vec::new(),
+            replicas: 3,
+            read_quorum: 2,
+            write_quorum: 2,
+            read_timeout_ms: 100,
+            request_deadline_ms: 2000,
+            line_timeout_ms: 30_000,
+            anti_entropy_ms: 10_000,
+            tombstone_age_ms: 0,
+            max_clients: 1024,
+            client_memory_mib: 256,
+            data_memory_mib: 2048,
+        }
+    }
 }
 
 /// One node.
@@ -79,53 +86,21 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Member {
     pub id: NodeId,
-    #[serde(default = "default_host")]
+    #[serde(default = "localhost")]
     pub host: String,
-    /// Twice the id where it is not given, or 0.
+    /// 0 stands for twice the id.
     #[serde(default)]
     pub client_port: u16,
-    /// The client's port plus one where it is not given, or 0.
+    /// 0 stands for the port for clients plus one.
     #[serde(default)]
     pub peer_port: u16,
 }
 
-fn default_name() -> String {
-    "dynamo".to_owned()
-}
-fn default_host() -> String {
+fn localhost() -> String {
     "127.0.0.1".to_owned()
 }
-fn default_replicas() -> usize {
-    3
-}
-fn default_quorum() -> usize {
-    2
-}
-fn default_read_timeout() -> u64 {
-    100
-}
-fn default_request_deadline() -> u64 {
-    2000
-}
-fn default_line_timeout() -> u64 {
-    30_000
-}
-fn default_anti_entropy() -> u64 {
-    10_000
-}
-fn default_max_clients() -> usize {
-    1024
-}
 
-fn default_client_memory() -> usize {
-    256
-}
-
-fn default_data_memory() -> usize {
-    2048
-}
-
-/// What is wrong with a cluster file, and where.
+/// What is wrong with a cluster file, where, and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError(String);
 
@@ -140,10 +115,7 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// The course's five nodes on this machine.
     pub fn course() -> Config {
-        let nodes: Vec<_> = COURSE
-            .iter()
-            .map(|id| format!("{{\"id\": {id}}}"))
-            .collect();
+        let nodes = COURSE.map(|id| format!("{{\"id\": {id}}}"));
         Config::parse(&format!("{{\"nodes\": [{}]}}", nodes.join(", ")))
             .expect("the built-in cluster is right")
     }
@@ -162,7 +134,7 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut json = serde_json::Deserializer::from_str(text);
         let wrong = |error: &dyn fmt::Display| ConfigError(error.to_string());
-        // With the path to what is wrong, such as nodes[2].id.
+        // Errors contain the path to what is wrong, such as nodes[2].id.
         let mut config: Config =
             serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
         json.end().map_err(|error| wrong(&error))?;
@@ -194,14 +166,10 @@ impl Config {
         self.nodes.iter().find(|member| member.id == id)
     }
 
-    /// The ids of all nodes, for people.
+    /// The ids of all nodes, for a message to people.
     pub fn ids(&self) -> String {
-        let ids: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|member| member.id.to_string())
-            .collect();
-        ids.join(" ")
+        let ids = self.nodes.iter().map(|member| member.id.to_string());
+        Vec::from_iter(ids).join(" ")
     }
 
     pub fn read_timeout(&self) -> Duration {
@@ -212,43 +180,40 @@ impl Config {
         Duration::from_millis(self.request_deadline_ms)
     }
 
-    /// In bytes.
+    /// The memory for the data of one node, in bytes.
     pub fn data_memory(&self) -> usize {
         self.data_memory_mib << 20
     }
 
-    /// The cluster's name with a fingerprint of what all nodes must agree on: the ids, and with
-    /// them the placement, and the quorums.
+    /// The cluster's name, and a hash of what all nodes must agree on: the ids, which determine the placement
+    /// of keys, and the quorums.
     pub fn fingerprint(&self) -> String {
         let ids: BTreeSet<_> = self.nodes.iter().map(|member| member.id).collect();
         let text = format!("{ids:?} {:?}", self.quorums());
         let hash = Sha1::digest(text.as_bytes());
-        format!(
-            "{}-{:02x}{:02x}{:02x}{:02x}",
-            self.name, hash[0], hash[1], hash[2], hash[3]
-        )
+        let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        format!("{}-{start:08x}", self.name)
     }
 }
 
 impl Member {
     fn fill_in(&mut self) -> Result<(), String> {
         if self.host.parse::<Ipv6Addr>().is_ok() {
-            // As it stands before a port.
+            // Brackets separate the address from a port.
             self.host = format!("[{}]", self.host);
         }
         if self.client_port == 0 {
-            let port = u16::try_from(2 * u64::from(self.id.0))
-                .ok()
-                .filter(|port| *port > 0);
-            self.client_port = port.ok_or_else(|| {
-                format!("twice the id {} is not a port: give client_port", self.id)
-            })?;
+            self.client_port = match u16::try_from(2 * u64::from(self.id.0)) {
+                Ok(port) if port > 0 => port,
+                _ => {
+                    let id = self.id;
+                    return Err(format!("twice the id {id} is not a port: give client_port"));
+                }
+            };
         }
         if self.peer_port == 0 {
-            self.peer_port = self
-                .client_port
-                .checked_add(1)
-                .ok_or_else(|| "client_port plus one is not a port: give peer_port".to_owned())?;
+            let wrong = "client_port plus one is not a port: give peer_port";
+            self.peer_port = self.client_port.checked_add(1).ok_or(wrong)?;
         }
         Ok(())
     }
@@ -307,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_is_told_what_is_wrong_and_where() {
+    fn the_error_for_a_wrong_file_says_what_is_wrong_and_where() {
         let three = r#""nodes":[{"id":1,"client_port":7001},{"id":2,"client_port":7011},{"id":3,"client_port":7021}]"#;
         let cases = [
             ("{".to_owned(), "line 1 column 1"),
@@ -321,7 +286,7 @@ mod tests {
             ),
             (
                 r#"{"nodes":[{"id":70000}]}"#.to_owned(),
-                "nodes[0]: twice the id 70000 is no port",
+                "nodes[0]: twice the id 70000 is not a port",
             ),
             (
                 r#"{"nodes":[{"id":1},{"id":"2"}]}"#.to_owned(),
