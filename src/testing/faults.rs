@@ -12,7 +12,7 @@
 //! In a build without debug assertions there are no faults, and these functions are constants.
 
 /// A place in the code at which a process can be made to end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 pub enum Point {
     /// A group of entries is in the log, and not synced.
     LogAppended,
@@ -51,23 +51,11 @@ mod armed {
     use std::time::{Duration, Instant};
 
     use rustix::process::{Signal, getpid, kill_process};
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error as ValueError, StrDeserializer};
 
     use super::Point;
-
-    const POINTS: [Point; 12] = [
-        Point::LogAppended,
-        Point::LogSynced,
-        Point::SnapshotLogCreated,
-        Point::SnapshotLogSwitched,
-        Point::SnapshotWritten,
-        Point::SnapshotSynced,
-        Point::SnapshotRenamed,
-        Point::SnapshotDurable,
-        Point::SnapshotOldRemoved,
-        Point::PromiseHeard,
-        Point::AcceptHeard,
-        Point::Decided,
-    ];
 
     /// How often a slow disk reads its file again.
     const STEP: Duration = Duration::from_millis(20);
@@ -108,9 +96,10 @@ mod armed {
 
     fn crash_at(text: &str) -> Option<(Point, AtomicU64)> {
         let (name, count) = text.split_once(':')?;
-        let named = |point: &Point| format!("{point:?}") == name;
+        let name: StrDeserializer<ValueError> = name.into_deserializer();
+        let point = Point::deserialize(name).ok()?;
         let count: u64 = count.parse().ok()?;
-        (count > 0).then_some((POINTS.into_iter().find(named)?, AtomicU64::new(count)))
+        (count > 0).then_some((point, AtomicU64::new(count)))
     }
 
     /// Ends the process if this is the passing at which it shall end.

@@ -8,7 +8,7 @@
 //! constant `true`, and nothing can be left out.
 
 /// A rule whose absence breaks the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 pub enum Rule {
     /// A promise is granted to a strictly higher ballot only.
     StrictPrepare,
@@ -58,29 +58,11 @@ mod switch {
     use std::cell::Cell;
     use std::sync::OnceLock;
 
-    use super::Rule;
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::Error as ValueError;
 
-    const ALL: &[Rule] = &[
-        Rule::StrictPrepare,
-        Rule::PromiseKept,
-        Rule::PromiseDurable,
-        Rule::AcceptDurable,
-        Rule::HighestAccepted,
-        Rule::WriteBackOnRead,
-        Rule::DotLookup,
-        Rule::RefusalsRecorded,
-        Rule::MemoryDropped,
-        Rule::RepliesMatched,
-        Rule::OwnKeysOnly,
-        Rule::EveryReplicaAsked,
-        Rule::OneWriteInFlight,
-        Rule::MissedWritesPulled,
-        Rule::LostFolderCopied,
-        Rule::OldFolderDiscarded,
-        Rule::TombstoneEverywhere,
-        Rule::DroppedBallotsFenced,
-        Rule::DroppedRequestsFenced,
-    ];
+    use super::Rule;
 
     thread_local! {
         static ON_THIS_THREAD: Cell<Option<Rule>> = const { Cell::new(None) };
@@ -101,13 +83,11 @@ mod switch {
         let Ok(name) = std::env::var("DYNAMO_LEAVE_OUT") else {
             return Ok(());
         };
-        let named = ALL.iter().find(|rule| format!("{rule:?}") == name);
-        let rule = named.ok_or_else(|| {
-            format!("DYNAMO_LEAVE_OUT={name}: there is no such rule, only {ALL:?}")
-        })?;
-        EVERYWHERE
-            .set(*rule)
-            .map_err(|_| "a rule was left out already".to_owned())
+        let wrong =
+            |error: ValueError| format!("DYNAMO_LEAVE_OUT={name}: there is no such rule: {error}");
+        let rule = Rule::deserialize(name.as_str().into_deserializer()).map_err(wrong)?;
+        let again = |_| "a rule was left out already".to_owned();
+        EVERYWHERE.set(rule).map_err(again)
     }
 
     /// Whether `rule` is in force. It always is, unless a test has left it out.
