@@ -1,4 +1,4 @@
-//! What all subcommands do with their arguments.
+//! Parses the arguments that subcommands have in common.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::config::{Config, Member};
 use crate::protocol::ring::NodeId;
 
-/// A day, in seconds.
+/// The longest time in an option, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
 /// The command line is wrong; the text says what to write instead.
@@ -31,7 +31,7 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-/// The arguments of one subcommand, one by one.
+/// Reads the arguments of one subcommand one by one.
 pub struct Arguments {
     parser: Parser,
     cluster: Option<PathBuf>,
@@ -53,7 +53,7 @@ impl Arguments {
         }
     }
 
-    /// The next argument that is this subcommand's own: `--cluster` all have.
+    /// The next argument of this subcommand. `--cluster`, which all have, is handled here.
     pub fn next_own(&mut self) -> Result<Option<Argument>, UsageError> {
         loop {
             match self.parser.next()? {
@@ -67,7 +67,7 @@ impl Arguments {
         }
     }
 
-    /// The value of the option that came last, which is called `name`.
+    /// The value of the last option, which is called `name`.
     pub fn value<T: FromStr>(&mut self, name: &str) -> Result<T, UsageError>
     where
         T::Err: fmt::Display,
@@ -77,12 +77,12 @@ impl Arguments {
         word.parse().map_err(wrong)
     }
 
-    /// The same, as the name of a file or folder.
+    /// The value of the last option as the name of a file or folder.
     pub fn path(&mut self) -> Result<PathBuf, UsageError> {
         Ok(self.parser.value()?.into())
     }
 
-    /// The same, as a time in seconds.
+    /// The value of the last option as a time in seconds.
     pub fn seconds(&mut self, name: &str) -> Result<Duration, UsageError> {
         let seconds: f64 = self.value(name)?;
         if (0.0..=LONGEST).contains(&seconds) {
@@ -119,8 +119,8 @@ impl Argument {
     }
 }
 
-/// Fails if a path goes through a link whose target is not there. The errors of the system would say that
-/// something exists, or that nothing does, and name no link.
+/// Fails if a path goes through a link whose target does not exist. The errors of the system would not name the
+/// link.
 pub fn check_links(path: &Path) -> Result<(), String> {
     let dangling = |part: &&Path| part.is_symlink() && !part.exists();
     match path.ancestors().find(dangling) {

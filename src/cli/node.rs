@@ -1,4 +1,4 @@
-//! `dynamo node`: runs one node until it is told to end.
+//! `dynamo node`: runs one node until a signal ends it.
 
 use std::error::Error;
 use std::io;
@@ -95,7 +95,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     info!("{id}: serves clients on {}", listener.local_addr()?);
     ending.wait();
     server.stop(&listener);
-    // A panic of the thread has been reported by itself.
+    // If the thread panicked, it has reported that itself.
     let _ = accepts.join();
     node.stop();
     info!("{id}: ended");
@@ -130,7 +130,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Options>, UsageError> {
     }))
 }
 
-/// Ids with commas between them, in ascending order.
+/// Reads ids with commas between them. Returns them in ascending order and each once.
 fn parse_ids(words: &str) -> Result<Vec<NodeId>, UsageError> {
     let mut ids: Vec<NodeId> = words.split(',').map(node_id).collect::<Result<_, _>>()?;
     ids.sort_unstable();

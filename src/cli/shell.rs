@@ -1,4 +1,4 @@
-//! `dynamo shell`: types requests at a node, like telnet with a prompt.
+//! `dynamo shell`: sends typed requests to a node, like telnet with a prompt.
 
 use std::error::Error;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -38,7 +38,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let id = id.unwrap_or(config.nodes[0].id);
     let address = member(&config, id)?.client_address();
     let node = format!("node {id} at {address}");
-    // A node that is well answers within the deadline.
+    // A healthy node answers within the deadline.
     let patience = 2 * config.request_deadline();
     let mut client = Client::connect(&address, patience)
         .map_err(|error| format!("{node}: {error}; is it running?"))?;

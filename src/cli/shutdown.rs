@@ -1,4 +1,4 @@
-//! How signals end `dynamo node`: in order where that can be, and soon in any case.
+//! Ends `dynamo node` on a signal: in order if possible, and within five seconds in any case.
 
 use std::io;
 use std::thread;
@@ -13,28 +13,28 @@ use signal_hook::low_level::signal_name;
 use crate::logging;
 use crate::protocol::ring::NodeId;
 
-/// These end the node.
+/// Signals that end the node.
 const ENDING: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
-/// These do nothing, and would end the process otherwise. `SIGXFSZ` comes with a write that fails because the
-/// file would be longer than it may be: what is done about that is done about the failed write.
+/// Signals that would end the process if they were not ignored. `SIGXFSZ` comes with a write that fails because
+/// the file would exceed its limit, and that failure is handled where the write is.
 const IGNORED: [i32; 4] = [SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ];
-/// The end in order takes no longer than this, or the process ends as it is.
+/// How long the node may take to end in order. After that the process ends as it is.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often a second signal is looked for.
+/// How often to check for a second signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The signals of this process.
 pub struct Ending(Receiver<()>);
 
 impl Ending {
-    /// From now on a signal ends the process. Until [`Ending::wait`] is called it does so at once:
-    /// what is on the disk is whole at any moment.
+    /// Starts the thread that waits for signals. A signal ends the process at once while nobody is in
+    /// [`Ending::wait`]. That loses nothing, since what is on the disk is whole at any moment.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// The thread cannot be started.
     pub fn watch(id: NodeId) -> io::Result<Ending> {
         let handled = ENDING.into_iter().chain(IGNORED);
-        // What nohup has set outlives the terminal.
+        // Under nohup the node outlives its terminal.
         let handled = handled.filter(|signal| *signal != SIGHUP || !hang_up_is_ignored());
         let signals = Signals::new(handled)?;
         let (sender, waiting) = bounded(0);
@@ -44,14 +44,14 @@ impl Ending {
         Ok(Ending(waiting))
     }
 
-    /// Waits for a signal. Whoever calls this has to end the process within [`GRACE`].
+    /// Waits for a signal. If the process has not ended [`GRACE`] later, the thread ends it.
     pub fn wait(&self) {
-        // An error says that the thread has ended, and with it the process.
+        // An error would say that the thread has ended, but it ends only with the process.
         let _ = self.0.recv();
     }
 }
 
-/// The thread: waits for a signal, and sees to it that the process ends.
+/// Runs the thread, which waits for a signal and then makes sure that the process ends.
 fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
     let first = signals.forever().find(|signal| ENDING.contains(signal));
     let until = Instant::now() + GRACE;
@@ -77,7 +77,7 @@ fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
     logging::exit(1);
 }
 
-/// Whether this process was started so that the end of its terminal does not concern it.
+/// Whether this process was started to outlive its terminal.
 fn hang_up_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

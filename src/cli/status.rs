@@ -1,4 +1,4 @@
-//! `dynamo status`: how every node of the cluster is.
+//! `dynamo status`: prints the state of every node of the cluster.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -28,31 +28,35 @@ examples:
   dynamo status 5554 --wait 10
 ";
 
+/// How long to wait for the answer of a node.
 const PATIENCE: Duration = Duration::from_millis(500);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long to wait before asking the nodes again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What one node says of itself.
 struct Health {
     id: NodeId,
-    /// In a few words.
+    /// The state of the node in a few words.
     state: String,
-    /// What it holds and has done, if it tells.
+    /// What the node holds and has done, if it answers.
     more: String,
     up: bool,
     votes: bool,
-    /// Has what it missed.
+    /// Whether all ranges of the node are up to date.
     current: bool,
-    progress: Progress,
+    headway: Headway,
 }
 
-/// How far a node is that is not ready: greater if it is further. Reads its data (how many MiB), then
-/// copies what it lost and pulls what it missed (how many keys, and ranges that are up to date).
+/// How far a node is that is not ready. A later stage is greater, and so is more of the same stage.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Progress {
+enum Headway {
     #[default]
     None,
-    Reads(u64),
-    Copies {
+    /// The node has read so many MiB of its data.
+    Read(u64),
+    /// The node has copied so many keys that it had lost, has pulled so many keys that it had missed, and so
+    /// many of its ranges are up to date.
+    Keys {
         copied: u64,
         pulled: u64,
         ranges: u64,
@@ -60,7 +64,8 @@ enum Progress {
 }
 
 impl Health {
-    fn without_answer(member: &Member, state: String) -> Health {
+    /// The health of a node that does not answer, or answers with an error.
+    fn down(member: &Member, state: String) -> Health {
         Health {
             id: member.id,
             state,
@@ -68,7 +73,7 @@ impl Health {
             up: false,
             votes: false,
             current: false,
-            progress: Progress::None,
+            headway: Headway::None,
         }
     }
 
@@ -76,25 +81,21 @@ impl Health {
         self.votes && self.current
     }
 
-    /// What it is waited for, in a few words.
+    /// The state of the node and its headway, for whoever waits for it.
     fn sentence(&self) -> String {
-        match self.progress {
-            Progress::Copies { copied, pulled, .. } if copied + pulled > 0 => {
-                format!(
-                    "{} {}, {} keys so far",
-                    self.id,
-                    self.state,
-                    copied + pulled
-                )
+        let Health { id, state, .. } = self;
+        match self.headway {
+            Headway::Keys { copied, pulled, .. } if copied + pulled > 0 => {
+                format!("{id} {state}, {} keys so far", copied + pulled)
             }
-            _ => format!("{} {}", self.id, self.state),
+            _ => format!("{id} {state}"),
         }
     }
 }
 
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let (mut wait, mut ids) = (None, Vec::new());
+    let (mut wait, mut asked) = (None, Vec::new());
     while let Some(argument) = arguments.next_own()? {
         match &argument {
             Argument::Option(name) if name == "wait" => wait = Some(arguments.seconds("wait")?),
@@ -102,21 +103,19 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 print!("{HELP}");
                 return Ok(());
             }
-            Argument::Word(word) => ids.push(node_id(word)?),
+            Argument::Word(word) => asked.push(node_id(word)?),
             Argument::Option(_) => return Err(argument.unknown("status").into()),
         }
     }
     let config = arguments.config()?;
-    let members: Vec<&Member> = match ids[..] {
-        [] => config.nodes.iter().collect(),
-        _ => ids
-            .iter()
-            .map(|&id| member(&config, id))
-            .collect::<Result<_, _>>()?,
-    };
+    let all = config.nodes.iter().map(|member| member.id);
+    if asked.is_empty() {
+        asked.extend(all.clone());
+    }
+    let members = asked.iter().map(|&id| member(&config, id));
+    let members = members.collect::<Result<Vec<&Member>, _>>()?;
     let nodes = watch(&members, wait.unwrap_or_default());
-    let asked = |node| nodes.iter().any(|health: &Health| health.id == node);
-    if config.nodes.iter().all(|member| asked(member.id)) {
+    if all.into_iter().all(|id| asked.contains(&id)) {
         println!("{}", verdict(&config, &nodes));
     }
     println!("{:<6} {:<22} state", "node", "address");
@@ -134,17 +133,17 @@ pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Looks at the nodes until all are ready, or none of the others has made progress for that long.
+/// Asks the nodes again and again, until all are ready or none of the others has made headway for this time.
 fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
-    let mut furthest = vec![Progress::None; members.len()];
+    let mut furthest = vec![Headway::None; members.len()];
     let mut until = Instant::now() + patience;
     let mut ticker = Ticker::begin();
     loop {
-        let nodes = look(members);
+        let nodes = ask_all(members);
         for (node, furthest) in nodes.iter().zip(&mut furthest) {
-            // Who starts again and again gets no further than the last time.
-            if !node.ready() && node.progress > *furthest {
-                *furthest = node.progress;
+            // A node that crashes again and again gets no further than the last time.
+            if !node.ready() && node.headway > *furthest {
+                *furthest = node.headway;
                 until = Instant::now() + patience;
             }
         }
@@ -156,7 +155,7 @@ fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
             let sentences: Vec<_> = missing.iter().map(|node| node.sentence()).collect();
             format!("waiting for {}", sentences.join("; "))
         });
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(ASK_AGAIN);
     }
 }
 
@@ -164,20 +163,20 @@ fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
 fn verdict(config: &Config, nodes: &[Health]) -> String {
     let up = nodes.iter().filter(|node| node.up).count();
     let ring = config.ring();
-    // How many replicas are so of the keys of which the fewest are.
-    let least = |is_so: fn(&Health) -> bool| {
-        let is_so = |id: &&NodeId| nodes.iter().any(|node| node.id == **id && is_so(node));
+    // The number of such replicas in the range that has the fewest of them.
+    let least = |is_such: fn(&Health) -> bool| {
+        let is_such = |id: &&NodeId| nodes.iter().any(|node| node.id == **id && is_such(node));
         let ranges = (0..ring.members().len()).map(|range| ring.replicas_of_range(range));
-        let counts = ranges.map(|replicas| replicas.iter().filter(is_so).count());
+        let counts = ranges.map(|replicas| replicas.iter().filter(is_such).count());
         counts.min().unwrap_or(0)
     };
     let quorums = config.quorums();
+    let (replicas, needed) = (quorums.replicas, quorums.agreeing());
     let (voting, copies) = (least(|node| node.votes), least(Health::ready));
-    let wanted = quorums.read.max(quorums.write);
-    let replicas = quorums.replicas;
-    let keys = if voting < wanted {
+    let keys = if voting < needed {
         format!(
-            "some keys can be neither read nor written: only {voting} of their {replicas} replicas vote, and {wanted} must"
+            "some keys can be neither read nor written: only {voting} of their {replicas} replicas vote, \
+             and {needed} must"
         )
     } else if copies < replicas {
         format!(
@@ -189,17 +188,13 @@ fn verdict(config: &Config, nodes: &[Health]) -> String {
     format!("{up} of {} up, {keys}", nodes.len())
 }
 
-/// Asks all nodes at once: a paused one takes as long as the patience lasts.
-fn look(members: &[&Member]) -> Vec<Health> {
+/// Asks all nodes at once, since a paused one takes all of the patience.
+fn ask_all(members: &[&Member]) -> Vec<Health> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = members
-            .iter()
-            .map(|member| scope.spawn(move || ask(member)))
-            .collect();
-        asked
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .collect()
+        let start = |member| scope.spawn(move || ask(member));
+        let threads = Vec::from_iter(members.iter().copied().map(start));
+        let healths = threads.into_iter().filter_map(|thread| thread.join().ok());
+        healths.collect()
     })
 }
 
@@ -210,33 +205,31 @@ fn ask(member: &Member) -> Health {
         Ok(lines) if lines[0].starts_with("ERROR") => refused(member, &lines[0]),
         Ok(lines) => describe(member, &lines),
         Err(error) => {
-            let trouble = match error.kind() {
+            let state = match error.kind() {
                 io::ErrorKind::ConnectionRefused => "down".to_owned(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "silent".to_owned(),
                 _ => error.to_string(),
             };
-            Health::without_answer(member, trouble)
+            Health::down(member, state)
         }
     }
 }
 
-/// A node that tells nothing else of itself.
+/// The health of a node that answers with an error.
 fn refused(member: &Member, reply: &str) -> Health {
     let Some(read) = startup::progress_in(reply) else {
-        return Health::without_answer(member, format!("answers {reply}"));
+        return Health::down(member, format!("answers {reply}"));
     };
     let mib = read.split(' ').next().and_then(|mib| mib.parse().ok());
     Health {
-        progress: Progress::Reads(mib.unwrap_or(0)),
-        ..Health::without_answer(member, format!("starting, {read} read"))
+        headway: Headway::Read(mib.unwrap_or(0)),
+        ..Health::down(member, format!("starting, {read} read"))
     }
 }
 
 fn describe(member: &Member, lines: &[String]) -> Health {
-    let stats: HashMap<&str, &str> = lines
-        .iter()
-        .filter_map(|line| line.split_once(' '))
-        .collect();
+    let stats = lines.iter().filter_map(|line| line.split_once(' '));
+    let stats: HashMap<&str, &str> = stats.collect();
     let stat = |name: &str| stats.get(name).copied().unwrap_or("?");
     let number = |name: &str| stat(name).parse().unwrap_or(0);
     let votes = stat("votes") == "yes";
@@ -259,7 +252,7 @@ fn describe(member: &Member, lines: &[String]) -> Health {
         up: true,
         votes,
         current,
-        progress: Progress::Copies {
+        headway: Headway::Keys {
             copied: number("keys_copied"),
             pulled: number("keys_pulled"),
             ranges: number("ranges_up_to_date"),

@@ -1,12 +1,13 @@
-//! Tells how far something is that takes long.
+//! Shows the progress of what takes long.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// What takes no longer than this tells nothing; the rest tells this often.
-const TELL: Duration = Duration::from_secs(2);
+/// How often the progress is shown. It is shown for the first time after this time.
+const PERIOD: Duration = Duration::from_secs(2);
 
-/// Tells on standard error: on a terminal in one line that changes, else in a line each time.
+/// Shows progress on standard error. On a terminal it is one line that changes, and otherwise a new line each
+/// time.
 pub struct Ticker {
     next: Instant,
     /// Whether there is an unfinished line on a terminal.
@@ -16,18 +17,18 @@ pub struct Ticker {
 impl Ticker {
     pub fn begin() -> Ticker {
         Ticker {
-            next: Instant::now() + TELL,
+            next: Instant::now() + PERIOD,
             unfinished: false,
         }
     }
 
-    /// Tells the text if it is time.
+    /// Prints the text if it is time.
     pub fn tell(&mut self, text: impl FnOnce() -> String) {
         if Instant::now() < self.next {
             return;
         }
-        self.next += TELL;
-        // Nobody need read it.
+        self.next += PERIOD;
+        // Errors are ignored, since nobody has to read this.
         if io::stderr().is_terminal() {
             self.unfinished = true;
             let _ = write!(io::stderr(), "\r{}\x1b[K", text());
