@@ -1,77 +1,81 @@
-//! Admission control for large values: an origin lets only so many bytes of them be written at a time.
+//! Admission control for large values: an origin bounds how many bytes of them are written at a time.
 //!
-//! A large value takes each replica's threads, connections and disk for long, and what comes after
-//! it waits. What is over the bound waits at its origin, first come, first served, before anything
-//! is proposed.
+//! A large value occupies each replica's threads, connections and disk for long, and all other requests wait
+//! behind it. So a value that exceeds the bound waits at its origin, before anything is proposed. The order
+//! is first come, first served.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::drive::Ended;
+use super::drive::OnResult;
 use crate::bytes::{Bytes, LARGE, MAX_VALUE};
 use crate::error::Failure;
 use crate::protocol::Change;
 use crate::{lock, wait_for};
 
-/// How many bytes of large values are under way at a time: the largest one, and more would only wait
-/// for each other.
+/// How many bytes of large values are under way at a time. The largest value fits. With a higher bound, large
+/// values would only wait for each other at the replicas.
 pub const AT_A_TIME: usize = MAX_VALUE;
 
-/// Large values of so many bytes together are under way at a time.
+/// Bounds the bytes of large values that are under way together.
 pub struct Admission {
-    state: Mutex<State>,
-    left: Condvar,
+    limit: usize,
+    queue: Mutex<AdmissionQueue>,
+    /// A value has left, or has given up.
+    changed: Condvar,
 }
 
-struct State {
-    /// How many bytes more may be under way.
+struct AdmissionQueue {
+    /// How many more bytes may be under way.
     free: usize,
+    /// The numbers of the values that wait, in order.
     waiting: VecDeque<u64>,
     last: u64,
 }
 
-/// A large value that is under way: until this is dropped.
+/// A large value is under way until this is dropped.
 pub struct Admitted {
     admission: Arc<Admission>,
     bytes: usize,
 }
 
 impl Admission {
-    /// Capacity for `limit` bytes, which no single value may exceed.
+    /// Admits `limit` bytes at a time. A larger value is admitted alone.
     pub fn new(limit: usize) -> Arc<Admission> {
         Arc::new(Admission {
-            state: Mutex::new(State {
+            limit,
+            queue: Mutex::new(AdmissionQueue {
                 free: limit,
                 waiting: VecDeque::new(),
                 last: 0,
             }),
-            left: Condvar::new(),
+            changed: Condvar::new(),
         })
     }
 
-    /// Waits for the turn of a value of so many bytes; none if that does not come within `patience`.
+    /// Waits for the turn of a value of so many bytes. Returns none if it does not come within `patience`.
     pub fn admit(self: &Arc<Self>, bytes: usize, patience: Duration) -> Option<Admitted> {
-        let bytes = bytes.min(AT_A_TIME);
+        let bytes = bytes.min(self.limit);
         let until = Instant::now() + patience;
-        let mut state = lock(&self.state);
-        state.last += 1;
-        let own = state.last;
-        state.waiting.push_back(own);
-        let mut left = patience;
-        while !state.is_turn(own, bytes) && !left.is_zero() {
-            state = wait_for(&self.left, state, left);
-            left = until.saturating_duration_since(Instant::now());
+        let mut queue = lock(&self.queue);
+        queue.last += 1;
+        let own = queue.last;
+        queue.waiting.push_back(own);
+        let mut time_left = patience;
+        while !queue.is_turn(own, bytes) && !time_left.is_zero() {
+            queue = wait_for(&self.changed, queue, time_left);
+            time_left = until.saturating_duration_since(Instant::now());
         }
-        let admitted = state.is_turn(own, bytes);
+        let admitted = queue.is_turn(own, bytes);
         if admitted {
-            state.free -= bytes;
+            queue.free -= bytes;
         }
-        state.waiting.retain(|waiting| *waiting != own);
-        drop(state);
-        // The next may fit in beside it.
-        self.left.notify_all();
+        queue.waiting.retain(|waiting| *waiting != own);
+        drop(queue);
+        // The next value may fit in beside this one.
+        self.changed.notify_all();
         admitted.then(|| Admitted {
             admission: self.clone(),
             bytes,
@@ -80,12 +84,12 @@ impl Admission {
 }
 
 impl Node {
-    /// Lets a client's request wait for its turn if it has a large value. If that does not come within half
-    /// of the time that a request may take, the request ends here, and none is returned.
-    pub(super) fn admit(&self, change: Option<&Change>, ended: Ended) -> Option<Ended> {
+    /// Lets a client's request with a large value wait for its turn. If the turn does not come within half of
+    /// the request deadline, the request ends here, and none is returned.
+    pub(super) fn admit(&self, change: Option<&Change>, on_result: OnResult) -> Option<OnResult> {
         let bytes = change.and_then(Change::value).map_or(0, Bytes::len);
         if bytes <= LARGE {
-            return Some(ended);
+            return Some(on_result);
         }
         let patience = self.config.request_deadline() / 2;
         let Some(admitted) = self.admission.admit(bytes, patience) else {
@@ -94,17 +98,17 @@ impl Node {
                  later",
                 self.id
             );
-            ended(Err(Failure::Busy(text)));
+            on_result(Err(Failure::Busy(text)));
             return None;
         };
         Some(Box::new(move |result| {
             drop(admitted);
-            ended(result);
+            on_result(result);
         }))
     }
 }
 
-impl State {
+impl AdmissionQueue {
     fn is_turn(&self, waiting: u64, bytes: usize) -> bool {
         self.waiting.front() == Some(&waiting) && self.free >= bytes
     }
@@ -112,8 +116,8 @@ impl State {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        lock(&self.admission.state).free += self.bytes;
-        self.admission.left.notify_all();
+        lock(&self.admission.queue).free += self.bytes;
+        self.admission.changed.notify_all();
     }
 }
 
@@ -125,9 +129,9 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(10);
 
-    /// Waits until one waits.
+    /// Waits until a value waits.
     fn await_waiting(admission: &Admission) {
-        while lock(&admission.state).waiting.is_empty() {
+        while lock(&admission.queue).waiting.is_empty() {
             thread::yield_now();
         }
     }

@@ -1,10 +1,12 @@
-//! Capacity for data: a node holds all its records in memory, and no more of them than it may.
+//! Bounds the memory for data: a node holds all its records in memory, up to a limit.
 //!
-//! A node that holds as much as it may tells all others so, and tells them again when there is
-//! room. Coordinators then turn away whatever would let one of a key's replicas grow, before they
-//! have proposed it: it is certainly not done. Votes are never refused for want of room, so that
-//! what was proposed comes to its end and a replica that was away copies what it missed. A node
-//! may therefore hold more: what is proposed until its peers have heard of it, and what it missed.
+//! A node that has reached its limit is *full*. It announces that to all peers, and announces when it
+//! has capacity again. A coordinator turns a write away if it would let a full replica grow. It does so
+//! before it proposes anything, so the write is certainly not done.
+//!
+//! A vote is never refused because a node is full. Otherwise a proposal could not come to its end, and a
+//! replica that was away could not copy what it missed. So a node may exceed its limit by these two: what
+//! is proposed before its peers hear that it is full, and what it missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -20,41 +22,37 @@ use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::{Change, Operation};
 use crate::transport::Request;
 
-/// A full node takes more once this part of what it may hold is free again, so that it does not
-/// tell one thing and the other in turn.
+/// A full node takes writes again once this part of its limit is free, one sixteenth. Without that margin it
+/// would announce both states in turn.
 const FREE_AGAIN: usize = 16;
 
-/// A full node that has not told so again for as many times as it should have is not counted any more: it
-/// is there, and what it tells does not come here.
+/// A full node counts as full for so many periods after its last announcement. Then its announcements
+/// must have been lost on the way, and maybe also that it has capacity again.
 const MISSED: u32 = 3;
 
-/// What the record of a `DEL` that found nothing takes at the most, in bytes.
+/// The most that the record of a `DEL` takes that found nothing, in bytes.
 const REFUSAL: usize = MAX_KEY + 1024;
 
-/// Which nodes hold as much as they may, this one too.
+/// Which nodes are full, including this one.
 pub struct Capacity {
-    /// Until when each counts as full, in milliseconds since `began`; 0 if it is not.
+    /// Until when each node counts as full, in milliseconds since `began`; 0 if it is not full.
     full: BTreeMap<NodeId, AtomicU64>,
-    /// How many deletes of what is not here were let in though a replica is full, since any is,
+    /// Deletes of missing keys that were let in although a replica is full, since the first node became
+    /// full.
     exceptions: AtomicUsize,
-    /// and how many may be.
     most_exceptions: usize,
-    telling: Mutex<Telling>,
-    /// How often all are told again.
+    /// Peers that may not know whether this node is full.
+    unaware: Mutex<BTreeSet<NodeId>>,
+    /// When this node announced to all peers whether it is full. Locked during each check.
+    last_announced: Mutex<Instant>,
+    /// How often it announces that.
     period: Duration,
     began: Instant,
 }
 
-/// Who is to be told how it is here.
-struct Telling {
-    untold: BTreeSet<NodeId>,
-    /// When all were told last.
-    last: Instant,
-}
-
 impl Capacity {
-    /// A full node tells so every `period`. Each may hold `limit` bytes, and a sixteenth of that comes
-    /// on top by deletes of what is not here, from the coordinators of all its ranges.
+    /// Each node may hold `limit` bytes. The coordinators of all its ranges together may add a sixteenth
+    /// of that by deletes of missing keys.
     pub fn new(ring: &Ring, period: Duration, limit: usize) -> Capacity {
         let members = ring.members().iter();
         let coordinators = ring.replicas_of_range(0).len();
@@ -64,21 +62,19 @@ impl Capacity {
             full: members
                 .map(|(_, node)| (*node, AtomicU64::new(0)))
                 .collect(),
+            unaware: Mutex::default(),
+            last_announced: Mutex::new(Instant::now()),
             period,
             began: Instant::now(),
-            telling: Mutex::new(Telling {
-                untold: BTreeSet::new(),
-                last: Instant::now(),
-            }),
         }
     }
 
-    /// A peer is there again, and may not have heard what it was told.
+    /// A peer is reachable again, and may have missed an announcement.
     pub fn returned(&self, peer: NodeId) {
-        lock(&self.telling).untold.insert(peer);
+        lock(&self.unaware).insert(peer);
     }
 
-    /// A node has told whether it is full.
+    /// A node has announced whether it is full.
     pub fn heard(&self, node: NodeId, full: bool) {
         if full && self.none_full() {
             self.exceptions.store(0, Ordering::Relaxed);
@@ -91,22 +87,27 @@ impl Capacity {
         self.full[&node].store(until, Ordering::Relaxed);
     }
 
-    /// Whom to tell now: everybody after a change, and now and then, since a message may be read
-    /// late, after those on a newer connection.
-    fn take_untold(&self, changed: bool, all: impl Iterator<Item = NodeId>) -> BTreeSet<NodeId> {
-        let mut telling = lock(&self.telling);
-        if changed || telling.last.elapsed() >= self.period {
-            telling.last = Instant::now();
-            telling.untold.extend(all);
+    /// The peers that need an announcement now. After a change and after each period these are all peers,
+    /// since a message from an older connection may be read after one from a newer connection.
+    fn take_unaware(
+        &self,
+        last_announced: &mut Instant,
+        changed: bool,
+        all: impl Iterator<Item = NodeId>,
+    ) -> BTreeSet<NodeId> {
+        let mut unaware = std::mem::take(&mut *lock(&self.unaware));
+        if changed || last_announced.elapsed() >= self.period {
+            *last_announced = Instant::now();
+            unaware.extend(all);
         }
-        std::mem::take(&mut telling.untold)
+        unaware
     }
 
     fn is_full(&self, node: NodeId) -> bool {
         self.began.elapsed().as_millis() < u128::from(self.full[&node].load(Ordering::Relaxed))
     }
 
-    /// Whether one more delete of what is not here may be let in though a replica is full.
+    /// Whether one more delete of a missing key may be let in although a replica is full.
     fn take_exception(&self) -> bool {
         self.exceptions.fetch_add(1, Ordering::Relaxed) < self.most_exceptions
     }
@@ -118,14 +119,18 @@ impl Capacity {
 }
 
 impl Node {
-    /// Whether this node holds as much as it may.
+    /// Whether this node has reached its limit.
     pub fn is_full(&self) -> bool {
         self.capacity.is_full(self.id)
     }
 
-    /// Looks how much this node holds, and tells peers what they may not know. Called by one thread
-    /// alone, so that no peer is told last what was true before.
+    /// Compares what this node holds with its limit, and announces the result to peers that may not know
+    /// it.
     pub(super) fn check_capacity(&self) {
+        // Two checks at a time could send their results to a peer in the wrong order.
+        let Ok(mut last_announced) = self.capacity.last_announced.try_lock() else {
+            return;
+        };
         let (bytes, limit) = (self.store.data_bytes(), self.config.data_memory());
         let before = self.is_full();
         let full = bytes >= limit || before && bytes >= limit - limit / FREE_AGAIN;
@@ -145,14 +150,17 @@ impl Node {
                 );
             }
         }
-        let peers = self.peers.ids();
-        for peer in self.capacity.take_untold(full != before, peers) {
+        let (changed, peers) = (full != before, self.peers.ids());
+        let unaware = self
+            .capacity
+            .take_unaware(&mut last_announced, changed, peers);
+        for peer in unaware {
             self.peers[peer].tell(Request::Full(full));
         }
     }
 
-    /// The replica that has no room for what an operation may add, if there is one. One without a
-    /// connection is not counted: it is away, and does not grow.
+    /// A replica that has no capacity for what an operation may add, if there is one. A replica without a
+    /// connection does not count: it is away and does not grow.
     pub(super) fn full_replica(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
         let Operation::Write { dot, change } = operation else {
             return None;
@@ -161,20 +169,17 @@ impl Node {
             return None;
         }
         let lacks = |node: &&NodeId| {
-            let away = || {
-                self.peers
-                    .get(**node)
-                    .is_some_and(|link| !link.has_connection())
-            };
-            self.capacity.is_full(**node) && !away()
+            let link = self.peers.get(**node);
+            let is_away = link.is_some_and(|link| !link.has_connection());
+            self.capacity.is_full(**node) && !is_away
         };
         let full = self.ring.preference_list(key).iter().find(lacks)?;
         let adds_nothing = match self.store.state(key) {
-            // A retry of what was done is told so.
+            // The write was done by an earlier try, and this one only gets the answer.
             Some(state) if state.decided_of(dot.origin) >= dot.sequence => true,
             Some(_) => *change == Change::Delete,
-            // With its range in doubt, what is to be deleted may be just what is missing here. If it is
-            // nowhere, its refusal adds a record.
+            // While the range is in doubt, the key may exist elsewhere. If it exists nowhere, the
+            // refusal of the delete adds a record.
             None => {
                 let range = self.ring.range_at(Position::of(key.as_slice()));
                 *change == Change::Delete
@@ -191,51 +196,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_told_when_they_return_all_after_a_change_and_now_and_then() {
+    fn a_node_announces_to_peers_that_return_and_to_all_after_a_change_and_each_period() {
         let ids = [1, 2, 3].map(NodeId);
         let peers = &ids[1..];
         let ring = Ring::new(ids, 3);
-        let mut room = Capacity::new(&ring, Duration::from_secs(3600), 1 << 20);
-        let receivers = |room: &Capacity, changed| {
-            Vec::from_iter(room.take_untold(changed, peers.iter().copied()))
+        let mut capacity = Capacity::new(&ring, Duration::from_secs(3600), 1 << 20);
+        let receivers = |capacity: &Capacity, changed| {
+            Vec::from_iter(capacity.take_unaware(
+                &mut lock(&capacity.last_announced),
+                changed,
+                peers.iter().copied(),
+            ))
         };
-        assert_eq!(receivers(&room, false), []);
-        room.returned(NodeId(3));
-        assert_eq!(receivers(&room, false), [NodeId(3)]);
-        assert_eq!(receivers(&room, false), []);
-        assert_eq!(receivers(&room, true), peers);
-        room.period = Duration::ZERO;
-        assert_eq!(receivers(&room, false), peers);
+        assert_eq!(receivers(&capacity, false), []);
+        capacity.returned(NodeId(3));
+        assert_eq!(receivers(&capacity, false), [NodeId(3)]);
+        assert_eq!(receivers(&capacity, false), []);
+        assert_eq!(receivers(&capacity, true), peers);
+        capacity.period = Duration::ZERO;
+        assert_eq!(receivers(&capacity, false), peers);
     }
 
     #[test]
-    fn a_node_that_does_not_tell_again_that_it_is_full_is_not_counted_any_more() {
+    fn a_node_that_does_not_announce_again_that_it_is_full_is_not_counted_any_more() {
         let ring = Ring::new([1, 2, 3].map(NodeId), 3);
-        let mut room = Capacity::new(&ring, Duration::from_secs(3600), 1 << 20);
-        room.heard(NodeId(2), true);
-        assert!(room.is_full(NodeId(2)) && !room.is_full(NodeId(1)));
-        room.heard(NodeId(2), false);
-        assert!(!room.is_full(NodeId(2)));
-        room.period = Duration::ZERO;
-        room.heard(NodeId(2), true);
-        assert!(!room.is_full(NodeId(2)));
+        let mut capacity = Capacity::new(&ring, Duration::from_secs(3600), 1 << 20);
+        capacity.heard(NodeId(2), true);
+        assert!(capacity.is_full(NodeId(2)) && !capacity.is_full(NodeId(1)));
+        capacity.heard(NodeId(2), false);
+        assert!(!capacity.is_full(NodeId(2)));
+        capacity.period = Duration::ZERO;
+        capacity.heard(NodeId(2), true);
+        assert!(!capacity.is_full(NodeId(2)));
     }
 
     #[test]
-    fn deletes_of_what_is_not_here_add_no_more_than_a_sixteenth_to_what_a_full_node_holds() {
+    fn deletes_of_missing_keys_add_no_more_than_a_sixteenth_to_what_a_full_node_holds() {
         let ring = Ring::new([1, 2, 3, 4, 5].map(NodeId), 3);
         let limit = 1 << 20;
-        let room = Capacity::new(&ring, Duration::from_secs(3600), limit);
-        let let_in = || (0..limit).take_while(|_| room.take_exception()).count();
-        room.heard(NodeId(2), true);
+        let capacity = Capacity::new(&ring, Duration::from_secs(3600), limit);
+        let let_in = || (0..limit).take_while(|_| capacity.take_exception()).count();
+        capacity.heard(NodeId(2), true);
         let most = let_in();
         // A replica holds three ranges, of one coordinator each.
         assert!(most > 0 && 3 * most * REFUSAL <= limit / FREE_AGAIN);
-        room.heard(NodeId(3), true);
+        capacity.heard(NodeId(3), true);
         assert_eq!(let_in(), 0);
-        room.heard(NodeId(2), false);
-        room.heard(NodeId(3), false);
-        room.heard(NodeId(2), true);
+        capacity.heard(NodeId(2), false);
+        capacity.heard(NodeId(3), false);
+        capacity.heard(NodeId(2), true);
         assert_eq!(let_in(), most);
     }
 }

@@ -10,27 +10,27 @@ use crate::error::Failure;
 use crate::protocol::{Change, Outcome, Verdict};
 use crate::transport;
 
-/// Keys that are deleted at a time: they share messages and the disk's syncs.
+/// How many keys are deleted at a time. They share messages and syncs of the disk.
 const DELETES_AT_A_TIME: usize = 64;
 
 impl Node {
-    /// Deletes each key that `find` hands out, some at a time; returns how many there still were.
+    /// Deletes each key that `find` hands out. Returns how many of them still had a value.
     ///
     /// # Errors
-    /// Those of `find`; `UNKNOWN` once any key has been deleted, or may have been.
+    /// Those of `find`, as long as no key may have been deleted. After that `UNKNOWN`.
     pub fn delete_found(
         self: &Arc<Node>,
         find: impl FnOnce(Emit) -> Result<(), Failure>,
     ) -> Result<u64, Failure> {
-        let (mut some, mut deleted) = (Vec::new(), 0);
+        let (mut batch, mut deleted) = (Vec::new(), 0);
         find(&mut |pair| {
-            some.push(pair.key);
-            if some.len() < DELETES_AT_A_TIME {
+            batch.push(pair.key);
+            if batch.len() < DELETES_AT_A_TIME {
                 return Ok(());
             }
-            self.delete(std::mem::take(&mut some), &mut deleted)
+            self.delete(std::mem::take(&mut batch), &mut deleted)
         })
-        .and_then(|()| self.delete(some, &mut deleted))
+        .and_then(|()| self.delete(batch, &mut deleted))
         .map_err(|failure| match failure {
             Failure::Unavailable(_) | Failure::Busy(_) if deleted == 0 => failure,
             _ => Failure::Unknown(format!(
@@ -41,7 +41,7 @@ impl Node {
         Ok(deleted)
     }
 
-    /// Deletes these keys together, and counts those that there still were.
+    /// Deletes these keys together, and counts those that still had a value.
     fn delete(self: &Arc<Node>, keys: Vec<Key>, deleted: &mut u64) -> Result<(), Failure> {
         let delete = |key| self.begin(key, Some(Change::Delete));
         let begun: Vec<_> = transport::batch(|| keys.into_iter().map(delete).collect());
@@ -54,7 +54,7 @@ impl Node {
             }
         }
         match failed {
-            // Others of them may have ended otherwise.
+            // Others of these keys may have been deleted.
             Some(failure) => Err(Failure::Unknown(failure.text().to_owned())),
             None => Ok(()),
         }

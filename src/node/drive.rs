@@ -1,10 +1,11 @@
-//! The loop: all that happens to a request goes through here.
+//! The loop that drives all requests of a node.
 //!
-//! Something happens: an [`Event`]. The origin's or the coordinator's rules take a step. Carrying out an
-//! effect of that step may be the next event at once, if this node has the answer itself. What another
-//! node answers is an event of its own, and runs the loop on the thread that brings it.
+//! The loop takes an [`Event`] and lets the rules of the origin or of the coordinator make one step. Then it
+//! carries out the effects of that step. If this node has the answer to an effect itself, that answer is the
+//! next event. The answer of another node is an event, too, and the thread that receives it runs the
+//! loop.
 //!
-//! So no thread waits for another node here, each part is locked for one step alone, and no effect is
+//! So no thread waits here for another node. A part is locked for the time of one step, and no effect is
 //! carried out from inside another.
 
 use std::collections::VecDeque;
@@ -23,86 +24,89 @@ use crate::protocol::{Ballot, Change, Operation, Outcome, Seen, VoteReply, Why};
 use crate::testing::faults::{self, Point};
 use crate::transport::{self, Respond};
 
-/// Gets a client's result; runs exactly once, on any thread.
-pub type Ended = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+/// Gets a client's result. It runs exactly once, on any thread.
+pub type OnResult = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
 /// Where a coordinator's answer goes.
 pub enum ReplyTo {
-    /// To another node, which forwarded the request.
+    /// To the node that forwarded the request.
     Peer(Respond),
     /// To this node's own origin.
     Origin(origin::Ticket),
-    /// To anti-entropy, which wants the state chosen again.
+    /// To anti-entropy, which asked for a refresh.
     AntiEntropy(Sender<()>),
 }
 
-/// What happens to requests.
+/// Something that happens to a request.
 pub(super) enum Event {
-    /// A client wants something of a key: to change it, or to read it.
+    /// A client wants to change a key, or to read it.
     Submitted {
         key: Key,
         change: Option<Change>,
-        ended: Ended,
+        on_result: OnResult,
     },
-    /// A coordinator has answered this node's origin, or has not.
+    /// A coordinator has answered this node's origin, or is given up.
     Answered {
         ticket: origin::Ticket,
         from: NodeId,
         answer: origin::Answer,
     },
-    /// The moment of an [`origin::Effect::WakeLater`] has passed.
+    /// The time of an [`origin::Effect::WakeLater`] has come.
     OriginWoken { request: u64 },
-    /// Time has passed: deadlines may have.
+    /// Time has passed, and with it perhaps deadlines.
     Ticked,
-    /// This node is asked to coordinate. `seen` is the vote of a replica that forwards a read.
+    /// This node is asked to coordinate. `seen` is the vote of a replica that forwarded a read.
     Forwarded {
         reply_to: ReplyTo,
         key: Key,
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     },
-    /// A replica has answered a question of the coordinator; none if it has not.
+    /// A replica has voted for this node's coordinator. The vote is none if it abstained or is given up.
     Voted {
         ticket: coordinator::Ticket,
         from: NodeId,
         vote: Option<VoteReply>,
     },
-    /// The moment of a [`coordinator::Effect::WakeLater`] has passed.
+    /// The time of a [`coordinator::Effect::WakeLater`] has come.
     CoordinatorWoken { request: u64 },
-    /// A replica has lost its votes: what was counted on them is void.
+    /// A replica has lost its votes, and none of them may be counted any more.
     VotesLost,
 }
 
-/// What a step wants done.
-pub(super) enum Effect {
-    Origin(origin::Effect<Ended>),
+/// What a step of the rules wants done.
+pub(super) enum NodeEffect {
+    Origin(origin::Effect<OnResult>),
     Coordinator(coordinator::Effect<ReplyTo>),
 }
 
 impl Node {
-    /// Starts a client's request for one key: a write if it has a `change`, else a read. `ended` runs
-    /// exactly once, on any thread. A large value waits here for its turn, for half of the time that a
-    /// request may take.
-    pub fn submit(self: &Arc<Node>, key: Key, change: Option<Change>, ended: Ended) {
-        if let Some(ended) = self.admit(change.as_ref(), ended) {
-            self.run(Event::Submitted { key, change, ended });
+    /// Starts a client's request for one key, which is a write if it has a `change` and a read otherwise.
+    /// `on_result` runs exactly once, on any thread. A large value waits here for its turn, for at most
+    /// half of the request deadline.
+    pub fn submit(self: &Arc<Node>, key: Key, change: Option<Change>, on_result: OnResult) {
+        if let Some(on_result) = self.admit(change.as_ref(), on_result) {
+            self.run(Event::Submitted {
+                key,
+                change,
+                on_result,
+            });
         }
     }
 
-    /// Starts a request of this node itself; [`outcome`] waits for its end.
+    /// Starts a request of this node itself. [`outcome`] waits for its end.
     pub(super) fn begin(
         self: &Arc<Node>,
         key: Key,
         change: Option<Change>,
     ) -> Receiver<Result<Outcome, Failure>> {
         let (sender, result) = bounded(1);
-        let ended = move |result| drop(sender.send(result));
-        self.submit(key, change, Box::new(ended));
+        let on_result = move |result| drop(sender.send(result));
+        self.submit(key, change, Box::new(on_result));
         result
     }
 
-    /// Takes an event, and all that follows from it here, to its end. What is sent meanwhile goes out in
-    /// one batch.
+    /// Handles an event and all events that follow from it on this node. All messages go out in one batch.
     pub(super) fn run(self: &Arc<Node>, first: Event) {
         transport::batch(|| {
             let mut events = VecDeque::from([first]);
@@ -114,13 +118,17 @@ impl Node {
         });
     }
 
-    /// One step of the rules that the event concerns.
-    fn step(self: &Arc<Node>, event: Event) -> Vec<Effect> {
+    /// Makes one step of the rules that the event concerns.
+    fn step(self: &Arc<Node>, event: Event) -> Vec<NodeEffect> {
         let (now, suspects) = (self.began.elapsed(), || self.peers.suspects());
         match event {
-            Event::Submitted { key, change, ended } => {
+            Event::Submitted {
+                key,
+                change,
+                on_result,
+            } => {
                 let submitted = self.origin(|origin, effects| {
-                    origin.submit(ended, key, change, now, &suspects(), effects);
+                    origin.submit(on_result, key, change, now, &suspects(), effects);
                 });
                 self.reserve_more_numbers();
                 submitted
@@ -163,47 +171,46 @@ impl Node {
 
     fn origin(
         &self,
-        step: impl FnOnce(&mut Origin<Ended>, &mut Vec<origin::Effect<Ended>>),
-    ) -> Vec<Effect> {
+        step: impl FnOnce(&mut Origin<OnResult>, &mut Vec<origin::Effect<OnResult>>),
+    ) -> Vec<NodeEffect> {
         let mut effects = Vec::new();
         step(&mut lock(&self.origin), &mut effects);
-        effects.into_iter().map(Effect::Origin).collect()
+        effects.into_iter().map(NodeEffect::Origin).collect()
     }
 
     fn coordinator(
         &self,
         step: impl FnOnce(&mut Coordinator<ReplyTo>, &mut Vec<coordinator::Effect<ReplyTo>>),
-    ) -> Vec<Effect> {
+    ) -> Vec<NodeEffect> {
         let mut effects = Vec::new();
         step(&mut lock(&self.coordinator), &mut effects);
-        effects.into_iter().map(Effect::Coordinator).collect()
+        effects.into_iter().map(NodeEffect::Coordinator).collect()
     }
 
-    /// Takes up a request as the coordinator of its key, unless this node must not or a replica has no
-    /// room for it.
+    /// Starts a request as its coordinator, unless this node may not vote or a replica has no capacity
+    /// for it.
     fn coordinate(
         &self,
         reply_to: ReplyTo,
         key: Key,
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
-    ) -> Vec<Effect> {
+    ) -> Vec<NodeEffect> {
         let refusal = if self.votes() {
             self.full_replica(&key, &operation).map(Why::Full)
         } else {
             Some(Why::Recovering)
         };
         if let Some(why) = refusal {
-            return vec![Effect::Coordinator(coordinator::Effect::Answer {
-                handle: reply_to,
-                outcome: Outcome::not_done(why),
-            })];
+            let (handle, outcome) = (reply_to, Outcome::not_done(why));
+            let answer = coordinator::Effect::Answer { handle, outcome };
+            return vec![NodeEffect::Coordinator(answer)];
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,
             Operation::Write { .. } | Operation::Refresh => self.store.promised(&key),
         };
-        // One that disagrees with the own vote decides nothing: then all are asked as usual.
+        // A forwarded vote that differs from this node's own decides nothing, so all replicas are asked.
         let agrees = |seen: &Seen| seen.ballot == self.store.accepted(&key);
         let seen = seen.filter(|(_, seen)| agrees(seen));
         self.coordinator(|coordinator, effects| {
@@ -212,7 +219,7 @@ impl Node {
     }
 }
 
-/// How a request ends that was [begun](Node::begin).
+/// Waits for the end of a request that [`Node::begin`] started.
 pub(super) fn outcome(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
     let ended = |_| Failure::Unavailable("the node is ending".to_owned());
     result.recv().map_err(ended)?

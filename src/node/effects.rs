@@ -1,38 +1,38 @@
-//! Carries out what the rules of the origin and of the coordinator want done.
+//! Carries out the effects of the origin's and the coordinator's rules.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
-use super::drive::{Effect, Ended, Event, ReplyTo};
+use super::drive::{Event, NodeEffect, OnResult, ReplyTo};
 use super::replica::Cast;
 use crate::bytes::Key;
 use crate::protocol::quorum::coordinator;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Operation, Outcome, VoteRequest, Why, origin};
+use crate::protocol::{Operation, Outcome, VoteReply, VoteRequest, Why, origin};
 use crate::testing::faults::{self, Point};
 use crate::transport::link::Answer;
 use crate::transport::{Reply, Request};
 
-/// The longest wait before a proposal that was outrun starts again, in milliseconds: attempt
-/// after attempt it doubles up to this.
+/// The longest wait before a refused proposal starts again, in milliseconds. The wait doubles with each
+/// attempt up to this.
 const LONGEST_BACKOFF: u64 = 64;
 /// How long an origin waits before it tries all replicas once more, in milliseconds.
 const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
 impl Node {
-    /// Carries out one effect. What it leads to here at once is added to `events`.
-    pub(super) fn carry_out(self: &Arc<Node>, effect: Effect, events: &mut VecDeque<Event>) {
+    /// Carries out one effect. If this node has an answer at once, it is added to `events`.
+    pub(super) fn carry_out(self: &Arc<Node>, effect: NodeEffect, events: &mut VecDeque<Event>) {
         match effect {
-            Effect::Origin(effect) => self.carry_out_for_origin(effect, events),
-            Effect::Coordinator(effect) => self.carry_out_for_coordinator(effect, events),
+            NodeEffect::Origin(effect) => self.carry_out_for_origin(effect, events),
+            NodeEffect::Coordinator(effect) => self.carry_out_for_coordinator(effect, events),
         }
     }
 
     fn carry_out_for_origin(
         self: &Arc<Node>,
-        effect: origin::Effect<Ended>,
+        effect: origin::Effect<OnResult>,
         events: &mut VecDeque<Event>,
     ) {
         match effect {
@@ -74,12 +74,7 @@ impl Node {
                 request,
             } => {
                 for from in to {
-                    let cast = if from == self.id {
-                        self.ask_own_replica(ticket, &key, &request.of_own_replica())
-                    } else {
-                        self.ask_replica(from, ticket, &key, &request)
-                    };
-                    let vote = match cast {
+                    let vote = match self.ask_replica(from, ticket, &key, &request) {
                         Cast::Now(vote) => Some(vote),
                         Cast::Abstained => None,
                         Cast::Later => continue,
@@ -118,7 +113,8 @@ impl Node {
         }
     }
 
-    /// Sends a request to its coordinator. A read takes along what this node would answer it itself.
+    /// Sends a request to its coordinator. With a read goes this node's own vote, so that the coordinator need
+    /// not ask for it.
     fn forward(
         self: &Arc<Node>,
         to: NodeId,
@@ -153,33 +149,24 @@ impl Node {
         });
     }
 
-    fn ask_own_replica(
-        self: &Arc<Node>,
-        ticket: coordinator::Ticket,
-        key: &Key,
-        request: &VoteRequest,
-    ) -> Cast {
-        let node = self.clone();
-        self.cast_vote(self.id, key, request, move |vote| {
-            node.run(Event::Voted {
-                ticket,
-                from: node.id,
-                vote: Some(vote),
-            });
-        })
-    }
-
-    /// Asks another replica. A suspect is told what it would have to take, so that it keeps up if it is
-    /// there. It is not waited for: its failure has cost a time-out once, and does not again on every
-    /// request.
+    /// Asks a replica for its vote, which may be this node's own.
+    ///
+    /// A suspect is not waited for: its failure has cost a time-out once, and must not cost one on every
+    /// request. It is still sent each state to accept, so that it keeps up if it is alive.
     fn ask_replica(
         self: &Arc<Node>,
-        to: NodeId,
+        from: NodeId,
         ticket: coordinator::Ticket,
         key: &Key,
         vote: &VoteRequest,
     ) -> Cast {
-        let link = &self.peers[to];
+        let node = self.clone();
+        let voted = move |vote: Option<VoteReply>| node.run(Event::Voted { ticket, from, vote });
+        if from == self.id {
+            let vote = vote.of_own_replica();
+            return self.cast_vote(from, key, &vote, move |vote| voted(Some(vote)));
+        }
+        let link = &self.peers[from];
         let request = Request::Vote {
             key: key.clone(),
             vote: vote.clone(),
@@ -190,17 +177,9 @@ impl Node {
             }
             return Cast::Abstained;
         }
-        let node = self.clone();
-        link.ask(request, move |answer| {
-            let vote = match answer {
-                Answer::Reply(Reply::Vote(vote)) => Some(vote),
-                _ => None,
-            };
-            node.run(Event::Voted {
-                ticket,
-                from: to,
-                vote,
-            });
+        link.ask(request, move |answer| match answer {
+            Answer::Reply(Reply::Vote(vote)) => voted(Some(vote)),
+            _ => voted(None),
         });
         Cast::Later
     }

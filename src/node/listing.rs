@@ -1,4 +1,4 @@
-//! Listing pairs: those that this node holds, and all in the system.
+//! Lists the pairs that this node holds (`GET @`), and all pairs in the system (`GET *`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::transport;
 use crate::transport::link::Answer;
 use crate::transport::{Reply, Request};
 
-/// Records that are taken from the own store at a time.
+/// How many records are taken from this node's store at a time.
 const OWN_PAGE: usize = 500;
 /// How long to wait before the replicas of a range are asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -31,19 +31,18 @@ pub struct Pair {
     pub value: Value,
 }
 
-/// What a listing is handed to; an error ends it.
+/// Receives the pairs of a listing. An error ends the listing.
 pub type Emit<'a> = &'a mut dyn FnMut(Pair) -> Result<(), Failure>;
 
 impl Node {
     /// Hands out the pairs that this node holds, in the order of the keys.
     ///
-    /// Each range is compared with other replicas first, so that nothing is missing that was chosen
-    /// before the listing began. It may include a write that is under way: what is chosen only a
-    /// read can tell.
+    /// Each range is compared with other replicas first, so that the listing contains all that was chosen
+    /// before it began. It may also contain a write that is under way and not chosen yet.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if too few replicas of a range can be compared with within the request deadline,
-    /// or the own disk takes longer than that.
+    /// `UNAVAILABLE` if a range cannot be compared with enough replicas within the request deadline, or if
+    /// this node's disk takes longer than that.
     pub fn list_own(&self, emit: Emit) -> Result<(), Failure> {
         if !self.votes() {
             return Err(Failure::Unavailable(format!(
@@ -54,9 +53,7 @@ impl Node {
         }
         let deadline = self.config.request_deadline();
         let suspects = || self.peers.suspects();
-        let missing = self
-            .anti_entropy
-            .compare_all_within(deadline, &self.ring, suspects);
+        let missing = self.anti_entropy.compare_all_within(deadline, suspects);
         if !missing.is_empty() {
             return Err(Failure::Unavailable(format!(
                 "node {} may lack writes: it could not compare {} of its {} ranges with other \
@@ -78,8 +75,7 @@ impl Node {
             let (sender, page) = bounded(1);
             self.store
                 .page(last.as_ref(), OWN_PAGE, move |page| drop(sender.send(page)));
-            let page = page.recv_timeout(self.config.request_deadline());
-            let page = page.map_err(|_| slow_disk())?;
+            let page = page.recv_timeout(deadline).map_err(|_| slow_disk())?;
             let Some((key, _)) = page.last() else {
                 return Ok(());
             };
@@ -92,7 +88,7 @@ impl Node {
         }
     }
 
-    /// Hands out every pair in the system once, each as fresh as a read of it: range by range.
+    /// Hands out every pair in the system once, range by range. Each pair is as fresh as a read of its key.
     ///
     /// # Errors
     /// `UNAVAILABLE` if too few replicas of a range answer within the request deadline.
@@ -112,9 +108,8 @@ impl Node {
         Ok(())
     }
 
-    /// One page of a range from every replica that answers, enough of them for a read. As long as
-    /// there are not enough they are asked again: one that has just come back may not be
-    /// connected yet.
+    /// One page of a range from each of enough replicas for a read. While too few answer, all are asked
+    /// again: one that has just returned may not be connected yet.
     fn scan_replicas(&self, range: usize, after: Option<&Key>) -> Result<Vec<Page>, Failure> {
         let needed = self.config.quorums().agreeing();
         let until = Instant::now() + self.config.request_deadline();
@@ -123,14 +118,14 @@ impl Node {
             let lost_folders = self.introductions.lost_folders();
             let mut pages = self.ask_for_pages(range, after, until);
             if self.introductions.lost_folders() != lost_folders {
-                // One of them may be of a life that is over: what it tells together with another,
-                // taken in since, the two have never held at a time.
+                // A replica lost its folder meanwhile. Its page may show what it has forgotten, and
+                // another page what was written since. The two never held these at the same time.
                 pages.clear();
             }
             if pages.len() >= needed {
                 return Ok(pages);
             }
-            // The last time there is hardly any time for an answer.
+            // The last attempt leaves hardly any time for an answer, so it may not be the best one.
             most = most.max(pages.len());
             if Instant::now() >= until || self.ending() {
                 let replicas = self.ring.replicas_of_range(range);
@@ -145,7 +140,7 @@ impl Node {
         }
     }
 
-    /// One page of a range from every replica that answers until then.
+    /// One page of a range from each replica that answers by then.
     fn ask_for_pages(&self, range: usize, after: Option<&Key>, until: Instant) -> Vec<Page> {
         let replicas = self.ring.replicas_of_range(range);
         let scan = Scan {
@@ -175,16 +170,12 @@ impl Node {
         drop(sender);
         let needed = self.config.quorums().agreeing();
         let mut pages = Vec::new();
-        // Ends when all have answered, or the time is over: the own disk may hang.
+        // The deadline is needed because this node's own disk may hang.
         while let Ok(answer) = answers.recv_deadline(until) {
             pages.extend(answer);
-            // A suspect is not waited for.
             let missing = replicas.len() - pages.len();
             let suspects = self.peers.suspects();
-            let silent = replicas
-                .iter()
-                .filter(|replica| suspects.contains(replica))
-                .count();
+            let silent = replicas.iter().filter(|it| suspects.contains(it)).count();
             if pages.len() >= needed && missing <= silent {
                 break;
             }
@@ -192,7 +183,8 @@ impl Node {
         pages
     }
 
-    /// Hands out the keys up to `last` that enough replicas agree on; the others are read.
+    /// Hands out the pairs up to the key `last`. A key on which enough replicas agree is taken from the pages,
+    /// and any other is read.
     fn merge(
         self: &Arc<Node>,
         pages: &[Page],
@@ -203,10 +195,8 @@ impl Node {
         for entry in pages.iter().flat_map(|page| &page.entries) {
             if last.is_none_or(|last| entry.key <= *last) {
                 let votes = keys.entry(&entry.key).or_default();
-                let vote = votes
-                    .entry(entry.accepted)
-                    .or_insert((0, entry.record.as_ref()));
-                vote.0 += 1;
+                let vote = votes.entry(entry.accepted);
+                vote.or_insert((0, entry.record.as_ref())).0 += 1;
             }
         }
         let needed = self.config.quorums().agreeing();
@@ -221,7 +211,7 @@ impl Node {
         Ok(())
     }
 
-    /// Reads one key and waits for it.
+    /// Reads one key and waits for the result.
     fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
         match outcome(&self.begin(key.clone(), None))? {
             Outcome::Found { value, version } => Ok(Some(Pair {

@@ -1,9 +1,8 @@
-//! A node: everything wired together.
+//! The shell of one node around the protocol: its parts, and how they start and stop.
 //!
 //! [`drive`] is the loop that takes each request one step further: through the rules of the origin and
-//! the coordinator, to the votes of the replicas, and back. Whichever thread brings an answer runs it. No
-//! thread waits for another node there. Those that do are named in [`peers`], and no other node waits
-//! for them.
+//! the coordinator, to the votes of the replicas, and back. The thread that receives an answer runs the loop,
+//! and no thread waits in it for another node. [`peers`] names the threads that may wait.
 
 pub mod admission;
 pub mod anti_entropy;
@@ -43,19 +42,19 @@ use crate::{lock, logging, transport};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use capacity::Capacity;
-use drive::{Ended, Event, ReplyTo};
+use drive::{Event, OnResult, ReplyTo};
 use numbers::Numbers;
 use peers::Peers;
-use recognition::{Introductions, Joining};
+use recognition::{Introductions, JoinRequest};
 use standing::OwnStanding;
 use stats::Stats;
 use timer::Timer;
 
-/// Requests that a node coordinates at a time; one more is turned away.
+/// How many requests a node coordinates at a time. One more is turned away.
 const MOST_COORDINATED: usize = 8192;
 /// How long all threads together may take to end.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How often deadlines are looked at.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(25);
 
 /// One node of the cluster.
@@ -64,13 +63,13 @@ pub struct Node {
     pub config: Config,
     pub ring: Arc<Ring>,
     pub stats: Stats,
-    /// This node, for what outlives a call.
+    /// This node, for closures that outlive a call.
     me: Weak<Node>,
     store: Store,
     peers: Peers,
     coordinator: Mutex<Coordinator<ReplyTo>>,
-    origin: Mutex<Origin<Ended>>,
-    /// Of the large values that clients of this node write.
+    origin: Mutex<Origin<OnResult>>,
+    /// Bounds the large values that clients of this node write.
     admission: Arc<Admission>,
     numbers: Numbers,
     standing: OwnStanding,
@@ -81,16 +80,19 @@ pub struct Node {
     timer: OnceLock<Timer>,
     inbound: OnceLock<(Arc<Inbound>, Arc<TcpListener>)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Dropped when the node ends.
+    /// Dropped when the node ends. Nothing is ever sent.
     alive: Mutex<Option<Sender<Infallible>>>,
-    /// Tells that it was dropped.
+    /// Disconnected once `alive` is dropped.
     ending: Receiver<Infallible>,
 }
 
 impl Node {
-    /// Opens the storage, and `progress` tells how far that is; then starts every thread of the node
-    /// but those that serve clients. Where its folder was lost, the nodes `given_up` are not waited
-    /// for; see [`rebuild`].
+    /// Opens the storage and then starts all threads of the node but those that serve clients. `progress`
+    /// shows how far the storage has been read. If this node has to copy a lost folder, it does not wait for
+    /// the nodes `given_up`, see [`rebuild`].
+    ///
+    /// # Errors
+    /// The storage cannot be opened or written, or a thread cannot be started.
     pub fn start(
         id: NodeId,
         config: Config,
@@ -110,11 +112,11 @@ impl Node {
         let standing = OwnStanding::new(given_up, store.identity().start.clone());
         store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());
-        let (introductions, joining) = Introductions::new();
+        let (introductions, join_requests) = Introductions::new();
         let node = Arc::new_cyclic(|me| {
             Node::new(id, config, ring, store, standing, introductions, me.clone())
         });
-        node.start_threads(peer_listener, joining)?;
+        node.start_threads(peer_listener, join_requests)?;
         Ok(node)
     }
 
@@ -145,7 +147,7 @@ impl Node {
             standing,
             introductions,
             capacity: Capacity::new(&ring, period, config.data_memory()),
-            anti_entropy: AntiEntropy::new(id, &ring, quorums),
+            anti_entropy: AntiEntropy::new(id, ring.clone(), quorums),
             began: Instant::now(),
             timer: OnceLock::new(),
             inbound: OnceLock::new(),
@@ -161,7 +163,7 @@ impl Node {
     fn start_threads(
         self: &Arc<Node>,
         peer_listener: TcpListener,
-        joining: Receiver<Joining>,
+        join_requests: Receiver<JoinRequest>,
     ) -> io::Result<()> {
         let node = Arc::downgrade(self);
         let tick = move |now, last| {
@@ -179,7 +181,9 @@ impl Node {
             let link = link.clone();
             self.spawn("link", move |_| link.run())?;
         }
-        self.spawn("recognition", move |node| recognition::run(node, &joining))?;
+        self.spawn("recognition", move |node| {
+            recognition::run(node, &join_requests)
+        })?;
         self.spawn("standing", standing::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
@@ -199,8 +203,8 @@ impl Node {
         Ok(())
     }
 
-    /// Ends all threads and closes the storage. What was acknowledged is durable already. A thread
-    /// that hangs, such as a link in the look-up of a name, is left to the end of the process.
+    /// Ends all threads and closes the storage. What was acknowledged is durable already. A thread that
+    /// hangs, such as a link that looks up a host name, ends with the process.
     pub fn stop(&self) {
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
@@ -209,7 +213,7 @@ impl Node {
             inbound.end();
             transport::stop_listening(listener);
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + STOP_PATIENCE;
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if !ends_by(&thread, until) {
                 let name = thread.thread().name().unwrap_or_default();
@@ -222,11 +226,8 @@ impl Node {
     fn tick(self: &Arc<Node>, now: Instant, last: Instant) {
         let since_last = now - last;
         if since_last > self.config.read_timeout() {
-            info!(
-                "{}: this process did not run for {} ms",
-                self.id,
-                since_last.as_millis()
-            );
+            let millis = since_last.as_millis();
+            info!("{}: this process did not run for {millis} ms", self.id);
         }
         self.run(Event::Ticked);
         self.check_capacity();
@@ -234,28 +235,30 @@ impl Node {
 
     /// Runs a job after a while, on the timer's thread.
     fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
-        if let Some(timer) = self.timer.get() {
-            timer.after(delay, Box::new(job));
-        }
+        let timer = self
+            .timer
+            .get()
+            .expect("the timer is the first thread to start");
+        timer.after(delay, Box::new(job));
     }
 
-    /// Requests of this node's clients that are under way.
+    /// How many requests of this node's clients are under way.
     pub fn in_flight(&self) -> usize {
         lock(&self.origin).in_flight()
     }
 
-    /// Whether the node is ending: what waits gives up.
+    /// Whether the node is ending. Whoever waits for something then gives up.
     fn ending(&self) -> bool {
         self.ending.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits for so long; less when the node ends.
+    /// Waits for this time, or until the node ends.
     fn pause(&self, time: Duration) {
-        // Nothing is ever sent: it ends with the time, or with the node.
+        // Nothing is ever sent, so an error is the only result.
         let _ = self.ending.recv_timeout(time);
     }
 
-    /// What could not be written ends the process.
+    /// Ends the process if the storage could not be written.
     fn or_stop(&self, written: io::Result<()>) {
         if let Err(error) = written {
             stop_at_once(self.id, &error);
@@ -270,7 +273,8 @@ impl Node {
     }
 }
 
-/// Waits for the end of a thread, until this moment at most. A panic of the thread has been reported by itself.
+/// Waits for the end of a thread, at most until this moment. Returns whether it has ended. If the thread
+/// panicked, it has reported that itself.
 fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
     while !thread.is_finished() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
@@ -278,8 +282,8 @@ fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
     thread.is_finished()
 }
 
-/// After a failed write or fsync nobody knows what is on the disk, so nothing more is promised:
-/// a restart reads what is really there.
+/// Ends the process after a failed write or fsync. Nobody knows then what is on the disk, so this process may
+/// promise nothing more. A restart reads what is really there.
 fn stop_at_once(id: NodeId, error: &io::Error) {
     error!(
         "{id}: the data folder cannot be written to: {error}. The node ends; nothing that it \

@@ -1,4 +1,4 @@
-//! The sequence numbers of this node's writes: reserved durably, in blocks, before they are used.
+//! The sequence numbers of this node's writes. They are reserved durably, in blocks, before they are used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,29 +8,30 @@ use crossbeam_channel::bounded;
 use super::Node;
 use crate::lock;
 
-/// Sequence numbers that are reserved at a time: one log entry for so many writes. Half as many are
-/// left when more are reserved, enough for a minute in which the disk hangs.
+/// How many sequence numbers are reserved at a time, with one log entry. The next block is reserved when half
+/// a block is left, which is enough for a minute in which the disk hangs.
 const BLOCK: u64 = 1_000_000;
 
-/// Whether numbers are there, and not being reserved: first by [`Node::number_writes`].
+/// Whether a block is being reserved.
 #[derive(Default)]
 pub struct Numbers {
+    /// Whether this node has numbers, and none are being reserved.
     settled: AtomicBool,
 }
 
 impl Node {
-    /// Gives this node's writes their first numbers, all above `used`, once that is durable.
+    /// Reserves the first block of numbers, all above `used`, and waits until that is durable.
     pub(super) fn number_writes(self: &Arc<Node>, used: u64) {
         let (sender, reserved) = bounded(1);
         self.reserve(used, move || {
             let _ = sender.send(());
         });
-        // The commit thread ends the process if it cannot.
+        // There is no error to handle: if the log fails, the commit thread ends the process.
         let _ = reserved.recv();
         self.numbers.settled.store(true, Ordering::Relaxed);
     }
 
-    /// Reserves the next block where less than half of one is left.
+    /// Reserves the next block if less than half a block is left.
     pub(super) fn reserve_more_numbers(self: &Arc<Node>) {
         let running_out = lock(&self.origin).sequences_left() < BLOCK / 2;
         if running_out && self.numbers.settled.swap(false, Ordering::Relaxed) {

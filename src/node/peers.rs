@@ -1,8 +1,8 @@
-//! The other nodes: a link to each.
+//! The other nodes, with a link to each.
 //!
-//! Threads that no other node waits for may wait here for an answer: those of clients in a listing, and
-//! those of anti-entropy, of tombstones and of this node's standing. The one that recognizes peers waits
-//! for what every node answers at once.
+//! Only a thread that no other node waits for may wait here for an answer. These are the threads of
+//! clients in a listing, and those of anti-entropy, of tombstones and of this node's standing. The thread
+//! that recognizes peers waits only for a [`Request::Ping`], which every node answers at once.
 
 use std::collections::BTreeMap;
 use std::ops::Index;
@@ -17,28 +17,28 @@ use crate::protocol::ring::NodeId;
 use crate::transport::link::{self, Answer};
 use crate::transport::{self, Link, Reply, Request};
 
-/// How many keys' states are asked for at a time, at the most.
+/// The most keys in one batch.
 const KEYS_AT_A_TIME: usize = 64;
-/// No more are asked for at a time once their values have so many bytes: the answers come soon, and
-/// what else the same peer is asked does not wait for long behind them.
+/// A batch is full once its values have so many bytes. The answers then come soon, and do not hold up other
+/// questions to the same peer for long.
 const BYTES_AT_A_TIME: usize = 1 << 20;
 
-/// Keys whose states are asked for together: they share messages and the disk's syncs.
+/// Keys whose states are asked for together. They share messages and syncs of the disk.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct KeyBatch {
     keys: Vec<Key>,
     bytes: usize,
 }
 
-impl Wanted {
-    /// Adds a key with a value of so many bytes; returns whether it is time to ask.
+impl KeyBatch {
+    /// Adds a key with a value of so many bytes. Returns whether the batch is full.
     pub(super) fn add(&mut self, key: Key, size: usize) -> bool {
         self.keys.push(key);
         self.bytes += size;
         self.keys.len() >= KEYS_AT_A_TIME || self.bytes >= BYTES_AT_A_TIME
     }
 
-    /// Takes the keys out that were added.
+    /// Empties the batch and returns its keys.
     pub(super) fn take(&mut self) -> Vec<Key> {
         std::mem::take(self).keys
     }
@@ -50,14 +50,14 @@ pub struct Peers(BTreeMap<NodeId, Arc<Link>>);
 impl Index<NodeId> for Peers {
     type Output = Arc<Link>;
 
-    /// The link to a node of the ring that is not this one.
+    /// The link to another node of the ring.
     fn index(&self, peer: NodeId) -> &Arc<Link> {
         &self.0[&peer]
     }
 }
 
 impl Peers {
-    /// A link to each other node.
+    /// Links to all nodes of the cluster but `id`, which is the `owner`.
     pub fn new(id: NodeId, config: &Config, owner: &Weak<Node>) -> Peers {
         let others = config.nodes.iter().filter(|member| member.id != id);
         let link = |member: &Member| {
@@ -75,7 +75,7 @@ impl Peers {
         Peers(others.map(link).collect())
     }
 
-    /// The link to a node; none to this one.
+    /// The link to a node, or none to this node itself.
     pub fn get(&self, peer: NodeId) -> Option<&Arc<Link>> {
         self.0.get(&peer)
     }
@@ -85,34 +85,38 @@ impl Peers {
         self.0.keys().copied()
     }
 
-    /// The links to all of them.
+    /// The links to all other nodes.
     pub fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.0.values()
     }
 
-    /// The nodes that are silent just now.
+    /// The nodes that are silent at this moment.
     pub fn suspects(&self) -> Vec<NodeId> {
         let suspects = self.links().filter(|link| link.suspect());
         suspects.map(|link| link.peer()).collect()
     }
 
-    /// Asks a peer and waits for the answer.
+    /// Asks a peer and waits for its answer. Returns none if the peer is given up.
     pub fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
-        self.ask_each(peer, vec![request]).pop()?
+        self.ask_together([(peer, request)]).pop()?
     }
 
-    /// Asks a peer several questions together and waits for all answers, in the same order.
-    pub fn ask_each(&self, peer: NodeId, requests: Vec<Request>) -> Vec<Option<Reply>> {
-        let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
-        let (sender, answers) = bounded(requests.len());
-        if let Some(link) = self.get(peer) {
-            transport::batch(|| {
-                for (place, request) in requests.into_iter().enumerate() {
-                    let sender = sender.clone();
-                    link.ask(request, move |answer| drop(sender.send((place, answer))));
-                }
-            });
-        }
+    /// Asks several questions together and waits until each is answered or given up. Returns the answers in
+    /// the order of the questions.
+    pub fn ask_together(
+        &self,
+        questions: impl IntoIterator<Item = (NodeId, Request)>,
+    ) -> Vec<Option<Reply>> {
+        let questions = Vec::from_iter(questions);
+        let mut replies: Vec<Option<Reply>> = questions.iter().map(|_| None).collect();
+        let (sender, answers) = bounded(questions.len());
+        transport::batch(|| {
+            for (place, (peer, request)) in questions.into_iter().enumerate() {
+                let sender = sender.clone();
+                self[peer].ask(request, move |answer| drop(sender.send((place, answer))));
+            }
+        });
+        // The answers end when the last closure is gone.
         drop(sender);
         for (place, answer) in answers {
             if let Answer::Reply(reply) = answer {
@@ -120,23 +124,5 @@ impl Peers {
             }
         }
         replies
-    }
-
-    /// Asks several peers the same and waits until all have answered or are given up. Returns the answers.
-    pub fn ask_peers(&self, peers: &[NodeId], request: &Request) -> Vec<(NodeId, Reply)> {
-        let (sender, answers) = bounded(peers.len());
-        for &peer in peers {
-            let sender = sender.clone();
-            let send = move |answer| drop(sender.send((peer, answer)));
-            transport::batch(|| self[peer].ask(request.clone(), send));
-        }
-        drop(sender);
-        answers
-            .into_iter()
-            .filter_map(|(peer, answer)| match answer {
-                Answer::Reply(reply) => Some((peer, reply)),
-                Answer::Silent | Answer::Unreached => None,
-            })
-            .collect()
     }
 }

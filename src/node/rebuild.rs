@@ -1,8 +1,8 @@
-//! Puts together what this node may have voted before its folder was lost.
+//! Rebuilds what this node may have voted before its folder was lost.
 //!
-//! [`copied`] tells what to take over, and why; here the records of all other replicas of a range
-//! are read side by side, in the order of their keys. A silence in between costs a page, and not
-//! what came before.
+//! [`takeover`] says which record to take over, and why. Here the records of all other replicas of a range are
+//! read side by side, in the order of their keys and page by page. If a replica falls silent, only its
+//! current page has to be asked for again.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::{error, warn};
 
 use super::Node;
-use super::peers::Wanted;
+use super::peers::KeyBatch;
 use crate::bytes::Key;
 use crate::logging;
 use crate::protocol::ring::NodeId;
@@ -19,27 +19,28 @@ use crate::protocol::{Fence, Operation, Outcome, Record, Seen, VoteReply, takeov
 use crate::storage::{Scan, Standing};
 use crate::transport::{Reply, Request};
 
-/// How long to wait before those that did not answer are asked again.
+/// How long to wait before asking again the nodes that did not answer.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// How long to wait before logging for which node this one waits.
-pub(super) const TELL_AFTER: Duration = Duration::from_secs(1);
+/// How long to retry before logging which node is missing.
+pub(super) const LOG_AFTER: Duration = Duration::from_secs(1);
 
-/// Asks until there is an answer; none if the node ends. Who did not answer is the error.
+/// Calls `ask` until it succeeds. Its error names the node that did not answer. Returns none if this node ends
+/// before.
 pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, NodeId>) -> Option<T> {
     let mut logged = None;
-    let mut tell_at = Instant::now() + TELL_AFTER;
+    let mut log_at = Instant::now() + LOG_AFTER;
     while !node.ending() {
         match ask() {
             Ok(answer) => return Some(answer),
             Err(missing)
-                if Instant::now() >= tell_at && logged.replace(missing) != Some(missing) =>
+                if Instant::now() >= log_at && logged.replace(missing) != Some(missing) =>
             {
                 warn!(
                     "{}: does not vote yet: waits for node {missing}, which does not answer, or does \
                      not vote either",
                     node.id
                 );
-                tell_at = Instant::now() + TELL_AFTER;
+                log_at = Instant::now() + LOG_AFTER;
             }
             Err(_) => {}
         }
@@ -48,19 +49,19 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
     None
 }
 
-/// Copies a range; none if the node ends before.
+/// Copies a range. Returns none if the node ends before.
 ///
-/// Where other replicas are given up, since their folders are lost, too, what the rest holds is taken for
-/// the truth: nobody is left who could choose it.
+/// If other replicas are given up, the highest state of the rest counts as chosen, since nobody is left who
+/// could choose it.
 pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) -> Option<()> {
     let replicas = node.ring.replicas_of_range(range).iter().copied();
     let others = replicas.filter(|other| *other != node.id);
     let (lost, others): (Vec<_>, Vec<_>) = others.partition(|other| given_up.contains(other));
     if !lost.is_empty() {
-        tell_loss(node, range, &lost, &others);
+        log_loss(node, range, &lost, &others);
     }
     let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
-    let mut differing = Wanted::default();
+    let mut differing = KeyBatch::default();
     loop {
         for source in &mut sources {
             source.fill(node)?;
@@ -86,8 +87,8 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) ->
     }
 }
 
-/// Says what may be lost with the folders that are given up.
-fn tell_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
+/// Logs what may be lost with the folders that are given up.
+fn log_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
     let owner = node.ring.replicas_of_range(range)[0];
     let (own, lost) = (node.id, ids(lost));
     if others.is_empty() {
@@ -108,9 +109,11 @@ fn ids(nodes: &[NodeId]) -> String {
 }
 
 impl Node {
-    /// Which other nodes are not waited for. They must be just those whose folders are lost, too: a copy
-    /// waits for everybody else, and what another one still holds need not be given up.
+    /// The other nodes that a copy does not wait for, as `--give-up` names them. These must be exactly the
+    /// replicas of this node's ranges that lost their folders, too: a copy has to wait for all others, and
+    /// what they hold need not be given up. Ends the process if `--give-up` names other nodes.
     pub(super) fn check_given_up(&self, standings: &[(NodeId, Standing)]) -> &[NodeId] {
+        let given_up = self.standing.given_up();
         let ranges = self.ring.ranges_of(self.id).into_iter();
         let replicas: BTreeSet<NodeId> = ranges
             .flat_map(|range| self.ring.replicas_of_range(range))
@@ -120,24 +123,19 @@ impl Node {
             replicas.contains(peer) && *standing != Standing::Whole
         };
         let lost: Vec<NodeId> = standings.iter().filter(is_lost).map(|it| it.0).collect();
-        if lost == self.standing.given_up {
-            return &self.standing.given_up;
+        if lost == given_up {
+            return given_up;
         }
-        let option = match lost[..] {
-            [] => "without --give-up".to_owned(),
-            _ => format!("with --give-up {}", ids(&lost)),
+        let (named, option) = match lost[..] {
+            [] => ("none".to_owned(), "without --give-up".to_owned()),
+            _ => (ids(&lost), format!("with --give-up {}", ids(&lost))),
         };
         let way_out = format!(
-            "the nodes that share ranges with this one and lost their folders, too, are: {}. Only if the \
+            "the nodes that share ranges with this one and lost their folders, too, are: {named}. Only if the \
              old folders cannot be brought back: start this node once {option}. It then takes what the \
-             others hold for the truth, and writes that only the lost folders had are gone",
-            if lost.is_empty() {
-                "none".to_owned()
-            } else {
-                ids(&lost)
-            }
+             others hold for the truth, and writes that only the lost folders had are gone"
         );
-        if !self.standing.given_up.is_empty() {
+        if !given_up.is_empty() {
             error!(
                 "{}: not started, because --give-up names other nodes: {way_out}",
                 self.id
@@ -149,11 +147,11 @@ impl Node {
     }
 }
 
-/// The records of a range that one other replica holds.
+/// Reads the records of a range that one other replica holds.
 struct Source {
     from: NodeId,
     scan: Scan,
-    /// What has been read and not been taken yet.
+    /// Records that have been read and not been taken yet.
     page: VecDeque<(Key, Record)>,
     is_last: bool,
     fence: Fence,
@@ -175,18 +173,17 @@ impl Source {
         }
     }
 
-    /// Reads on if nothing is left of what was read; none if the node ends before.
+    /// Reads the next page if none of the last one is left. Returns none if the node ends before.
     fn fill(&mut self, node: &Arc<Node>) -> Option<()> {
         while self.page.is_empty() && !self.is_last {
-            let ask = || match node
-                .peers
-                .ask_and_wait(self.from, Request::Scan(self.scan.clone()))
-            {
-                Some(Reply::Page(page)) => Ok(page),
-                _ => Err(self.from),
-            };
-            let page = insist(node, ask)?;
-            // No faster than the disk.
+            let page = insist(node, || {
+                let scan = Request::Scan(self.scan.clone());
+                match node.peers.ask_and_wait(self.from, scan) {
+                    Some(Reply::Page(page)) => Ok(page),
+                    _ => Err(self.from),
+                }
+            })?;
+            // Copying must not be faster than the disk.
             if !node.store.disk_keeps_up() {
                 node.store.await_durable().ok()?;
             }
@@ -206,18 +203,19 @@ impl Source {
         self.page.front().map(|(key, _)| key)
     }
 
-    /// Its record of a key that no source is past yet.
+    /// Takes the record of this key, which must not come after the first one. A key without a record has that
+    /// of the fence.
     fn take(&mut self, key: &Key) -> Record {
-        let own = if self.first() == Some(key) {
-            self.page.pop_front()
-        } else {
-            None
+        assert!(self.first().is_none_or(|first| key <= first));
+        let found = match self.first() {
+            Some(first) if first == key => self.page.pop_front(),
+            _ => None,
         };
-        own.map_or_else(|| self.fence.record(), |(_, record)| record)
+        found.map_or_else(|| self.fence.record(), |(_, record)| record)
     }
 }
 
-/// Has the other replicas choose the states of these keys anew, and takes them over.
+/// Has the other replicas refresh the states of these keys, and takes over the results.
 fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
     if keys.is_empty() {
         return Some(());
@@ -239,10 +237,9 @@ fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
     let mut received = vec![Vec::new(); keys.len()];
     for &other in others {
         let records = ask_about(node, other, keys, Request::read, record)?;
-        received
-            .iter_mut()
-            .zip(records)
-            .for_each(|(all, one)| all.push(one));
+        for (all, record) in received.iter_mut().zip(records) {
+            all.push(record);
+        }
     }
     for (key, records) in keys.iter().zip(&received) {
         node.store.absorb(key, takeover::highest(records));
@@ -250,7 +247,7 @@ fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
     Some(())
 }
 
-/// What a read tells of a record. The promise is that of the accepted state at least.
+/// The record that a read has seen. It was promised at least to the ballot of the accepted state.
 fn record_of(seen: Seen) -> Record {
     Record {
         promised: seen.ballot,
@@ -258,7 +255,7 @@ fn record_of(seen: Seen) -> Record {
     }
 }
 
-/// Asks a peer about each of these keys until all is answered; none if the node ends before.
+/// Asks a peer about each of these keys until all questions are answered. Returns none if the node ends before.
 fn ask_about<T>(
     node: &Arc<Node>,
     peer: NodeId,
@@ -268,10 +265,10 @@ fn ask_about<T>(
 ) -> Option<Vec<T>> {
     let mut answers: Vec<Option<T>> = keys.iter().map(|_| None).collect();
     insist(node, || {
-        let missing = || (0..keys.len()).filter(|&place| answers[place].is_none());
-        let places: Vec<usize> = missing().collect();
-        let questions = places.iter().map(|&place| question(&keys[place]));
-        let replies = node.peers.ask_each(peer, questions.collect());
+        let missing = (0..keys.len()).filter(|&place| answers[place].is_none());
+        let places: Vec<usize> = missing.collect();
+        let questions = places.iter().map(|&place| (peer, question(&keys[place])));
+        let replies = node.peers.ask_together(questions);
         for (place, reply) in places.into_iter().zip(replies) {
             answers[place] = reply.and_then(&answer);
         }

@@ -1,12 +1,13 @@
-//! What a node makes of what its peers say of themselves: which process of a peer counts, and whether
-//! it has forgotten votes.
+//! How a node recognizes its peers: which process may be a peer, and whether that peer has forgotten votes.
 //!
-//! A peer that hears of a new storage id ends all that it coordinates at the moment: votes of the
-//! forgotten life may have been counted in it.
+//! A node that hears of a new storage id of a peer abandons all requests that it coordinates at that moment.
+//! It may have counted votes in them that the peer has forgotten.
 //!
-//! Of two processes of one node only one may vote. A process that says that it began later is believed
-//! only if the one before it does not answer any more; then the connections of that one are closed, and
-//! it gets no new ones.
+//! Only one of two processes of one node may vote. A process that says that it started later is accepted only
+//! if the earlier one does not answer any more. The connections of the earlier one are then closed, and
+//! new ones are refused.
+//!
+//! [`standing`](super::standing) is the other side: how a node asks its peers to recognize it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,45 +28,44 @@ use crate::transport::link::Answer;
 use crate::transport::message::{Introduction, Known, Recognition, Resumed, Welcome};
 use crate::transport::{Reply, Request, Respond};
 
-/// How many introductions may wait for the thread: each node makes one at a time.
+/// How many join requests may wait for the thread. Each peer sends one at a time.
 const MOST_WAITING: usize = 1024;
 
 /// What peers have said of themselves since this process began.
 pub struct Introductions {
-    /// To the thread that answers them.
-    joining: Sender<Joining>,
+    /// Leads to the thread that answers join requests.
+    sender: Sender<JoinRequest>,
     /// The storage id that each peer announced last.
     announced: Mutex<BTreeMap<NodeId, StorageId>>,
-    /// How often a peer has announced a folder that this node did not know.
     lost_folders: AtomicU64,
 }
 
 impl Introductions {
-    /// None yet, and what [`run`] receives them from.
-    pub fn new() -> (Introductions, Receiver<Joining>) {
-        let (joining, receiver) = bounded(MOST_WAITING);
+    /// Nothing has been said yet. [`run`] needs the receiver.
+    pub fn new() -> (Introductions, Receiver<JoinRequest>) {
+        let (sender, receiver) = bounded(MOST_WAITING);
         let introductions = Introductions {
-            joining,
+            sender,
             announced: Mutex::default(),
             lost_folders: AtomicU64::new(0),
         };
         (introductions, receiver)
     }
 
-    /// Leaves one to the thread. Where too many wait it is dropped: who asks does so again.
-    pub fn queue(&self, joining: Joining) {
-        drop(self.joining.try_send(joining));
+    /// Leaves a join request to the thread. If too many wait it is dropped, and the peer asks again.
+    pub fn queue(&self, request: JoinRequest) {
+        drop(self.sender.try_send(request));
     }
 
-    /// How often a peer has announced a folder that this node did not know: what was asked before such a
-    /// moment and what was answered after it are of two lives of that peer.
+    /// How often a peer has announced a folder that this node did not know. If this number changes during a
+    /// question, the answer may come from a peer that has forgotten what it held before.
     pub fn lost_folders(&self) -> u64 {
         self.lost_folders.load(Ordering::SeqCst)
     }
 }
 
 /// A [`Request::Join`] that waits for its answer.
-pub struct Joining {
+pub struct JoinRequest {
     pub peer: NodeId,
     pub storage: StorageId,
     pub start: Start,
@@ -74,13 +74,13 @@ pub struct Joining {
     pub respond: Respond,
 }
 
-/// The thread: what is noted waits for the disk, and whether another process answers for a peer. Ends
-/// with the node.
-pub fn run(node: &Arc<Node>, joining: &Receiver<Joining>) {
+/// Runs the thread that answers join requests, until the node ends. It is a thread of its own because it waits
+/// for the disk, and for another process of a peer that may answer.
+pub fn run(node: &Arc<Node>, requests: &Receiver<JoinRequest>) {
     loop {
         select! {
-            recv(joining) -> next => match next {
-                Ok(next) => node.joined(next),
+            recv(requests) -> next => match next {
+                Ok(next) => node.answer_join(next),
                 Err(_) => return,
             },
             recv(node.ending) -> _ => return,
@@ -121,41 +121,39 @@ impl Acquaintance for Node {
     }
 
     fn outdated(&self, _peer: NodeId, why: &str) {
-        if self.standing.note_outdated(why) {
-            self.end_outdated(why);
-        }
+        self.note_outdated(why);
     }
 
     fn returned(&self, peer: NodeId) {
-        // Comparisons with it may not have come to their end.
-        self.anti_entropy.doubt_peer(&self.ring, peer);
+        // Writes may have been missed on either side.
+        self.anti_entropy.doubt_peer(peer);
         self.announce_storage(peer);
         self.capacity.returned(peer);
     }
 }
 
 impl Node {
-    /// Tells a peer under which storage id this node votes, so that it notices a loss, and that it
-    /// may have missed what this node sent until now.
+    /// Announces to a peer under which storage id this node votes. The peer notices then if this node has
+    /// lost a folder, and that it may have missed what this node sent until now.
     pub(super) fn announce_storage(&self, peer: NodeId) {
         if !self.votes() {
             return;
         }
         let me = self.me.clone();
-        let heed = move |answer| {
+        let announced = move |answer| {
             if let (Some(node), Answer::Reply(Reply::Known(known))) = (me.upgrade(), answer) {
-                node.heed(peer, known);
+                node.announced(peer, known);
             }
         };
-        transport::batch(|| self.peers[peer].ask(self.join(true), heed));
+        transport::batch(|| self.peers[peer].ask(self.join(true), announced));
     }
 
-    /// What a peer makes of this process, which votes.
-    fn heed(&self, peer: NodeId, known: Known) {
+    /// A peer has answered the announcement of this process, which votes.
+    fn announced(&self, peer: NodeId, known: Known) {
         self.agree_on_cluster(known.cluster_id, false);
         match known.recognition {
             Recognition::Accepted => {}
-            Recognition::Outdated => self.outdated(peer, &self.why_outdated(peer)),
+            Recognition::Outdated => self.note_outdated(&self.why_outdated(peer)),
             Recognition::Doubled => error!(
                 "{}: another process of this node is running, and answers node {peer}: end one of them",
                 self.id
@@ -163,16 +161,17 @@ impl Node {
         }
     }
 
-    /// A peer tells which process of it this is, and is told what is known of it.
-    fn joined(self: &Arc<Node>, joining: Joining) {
-        let Joining {
+    /// Answers a peer that says which of its processes it is: whether this node accepts that process, and what
+    /// this node knew of the peer before.
+    fn answer_join(self: &Arc<Node>, request: JoinRequest) {
+        let JoinRequest {
             peer,
             storage,
             start,
             votes,
             resumed,
             respond,
-        } = joining;
+        } = request;
         let recognition = self.recognize(peer, &start, resumed.as_ref());
         let before = self.store.identity().clone();
         if recognition == Recognition::Accepted {
@@ -188,15 +187,12 @@ impl Node {
         }));
     }
 
-    /// Whether a process may be this peer. Another process to which this node is connected, and that
-    /// answers once this one has asked, runs at the same time.
+    /// Whether a process may be this peer. If this node is connected to another process of the peer, and that
+    /// one still answers, then both are running.
     fn recognize(&self, peer: NodeId, start: &Start, resumed: Option<&Resumed>) -> Recognition {
         let noted = self.store.identity().starts.get(&peer).cloned();
-        if noted
-            .as_ref()
-            .is_some_and(|noted| noted.is_of_same_process(start))
-            || !rules::holds(Rule::OldFolderDiscarded)
-        {
+        let is_known = |noted: &Start| noted.is_of_same_process(start);
+        if noted.as_ref().is_some_and(is_known) || !rules::holds(Rule::OldFolderDiscarded) {
             return Recognition::Accepted;
         }
         let last_reported = self.peers[peer].position();
@@ -231,7 +227,7 @@ impl Node {
         }
     }
 
-    /// Lets a process be this peer from now on, and notes that.
+    /// Accepts a process as this peer from now on, and makes a durable note of it.
     fn accept_process(
         self: &Arc<Node>,
         peer: NodeId,
@@ -240,23 +236,22 @@ impl Node {
         votes: bool,
     ) {
         let known = self.store.identity().peers.get(&peer).cloned();
-        let changed = known.as_ref().is_some_and(|known| *known != storage);
-        // It asks again and again until it has copied everything, and has not voted meanwhile.
+        // A peer that has lost its folder asks again and again until it has copied everything.
         let is_news = lock(&self.introductions.announced).get(&peer) != Some(&storage);
-        if changed && is_news {
-            warn!(
-                "{}: {peer} has lost its data folder; its old votes do not count any more",
-                self.id
-            );
-        }
-        // Also for the first that is heard of it: what was counted may be of a life before.
-        if known.as_ref() != Some(&storage) && is_news {
+        // A peer that was not known at all may have lost a folder, too.
+        if is_news && known.as_ref() != Some(&storage) {
+            if known.is_some() {
+                warn!(
+                    "{}: {peer} has lost its data folder; its old votes do not count any more",
+                    self.id
+                );
+            }
             self.introductions
                 .lost_folders
                 .fetch_add(1, Ordering::SeqCst);
             self.run(Event::VotesLost);
         }
-        // Only now: whoever finds it here relies on what was counted being ended.
+        // This comes last: it means that no forgotten vote is counted any more.
         lock(&self.introductions.announced).insert(peer, storage.clone());
         let noted = self.store.change_identity(|identity| {
             if votes {
@@ -272,7 +267,7 @@ impl Node {
             inbound.accept_only(peer, &start);
         }
         if votes {
-            self.anti_entropy.doubt_peer(&self.ring, peer);
+            self.anti_entropy.doubt_peer(peer);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The replica's part: answers the questions of other nodes, and never waits for any.
+//! The replica: answers the questions of other nodes without waiting for any of them. All votes of this node
+//! go through [`Node::cast_vote`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +8,23 @@ use log::error;
 
 use super::Node;
 use super::drive::{Event, ReplyTo};
-use super::recognition::Joining;
+use super::recognition::JoinRequest;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request, Respond, Service};
 
-/// What is accepted at all is accepted everywhere by then.
+/// How long after a proposal every replica that can be reached has usually accepted it.
 pub(super) const OTHERS_HAVE_IT: Duration = Duration::from_millis(50);
 
-/// What becomes of a question for this node's vote.
+/// What came of a question for a vote.
 pub(super) enum Cast {
-    /// It is durable already.
+    /// The vote, which is durable already.
     Now(VoteReply),
-    /// It is told once it is durable.
+    /// The vote comes later.
     Later,
-    /// There is none: this node may not vote now, or not on this key.
+    /// There is no vote.
     Abstained,
 }
 
@@ -37,18 +38,17 @@ impl Service for Node {
                 votes,
                 resumed,
             } => {
-                let joining = Joining {
+                self.introductions.queue(JoinRequest {
                     peer: from,
                     storage,
                     start,
                     votes,
                     resumed,
                     respond,
-                };
-                self.introductions.queue(joining);
+                });
             }
             Request::Full(full) => self.capacity.heard(from, full),
-            // What this node holds may not be all that it once held: it has no say in anything.
+            // This node may have forgotten votes, so nothing that it holds may count.
             _ if !self.votes() => respond.reply(Reply::Abstain),
             Request::Vote { key, vote } => {
                 let later = respond.clone();
@@ -72,7 +72,7 @@ impl Service for Node {
                 respond.reply(Reply::Digests(self.store.digests(range)));
             }
             Request::Digests { .. } => respond.reply(Reply::Abstain),
-            // Who asks does so again.
+            // The peer asks again later.
             Request::Tombstones(_) | Request::Scan(_) if !self.store.pages_may_wait() => {
                 respond.reply(Reply::Abstain);
             }
@@ -90,29 +90,28 @@ impl Service for Node {
 }
 
 impl Node {
-    /// What this node would tell the coordinator of a read, if it is a replica of the key and
-    /// may tell it at once.
+    /// This node's vote on a read, if this node is a replica of the key and the vote is durable already.
     pub(super) fn seen(&self, key: &Key) -> Option<Seen> {
         let votes = self.votes() && self.ring.preference_list(key).contains(&self.id);
         votes.then(|| self.store.seen(key))?
     }
 
-    /// Whether the disk keeps up with what votes ask of it. One that is slower than those of the
-    /// other replicas stops nobody: two of them decide, and would leave it ever more to write. A
-    /// state that is refused so is missed, as if this node had been away.
+    /// Whether the disk can take one more vote. If it is slower than the disks of the other replicas, nothing
+    /// else slows requests down: the two others decide, and this disk's backlog would grow without
+    /// bound. A state that is not accepted here is missed, as if this node had been away.
     fn disk_keeps_up(&self, key: &Key, vote: &VoteRequest) -> bool {
         let disk_keeps_up = match vote {
             VoteRequest::Read { .. } => self.store.may_wait() || self.store.seen(key).is_some(),
             VoteRequest::Prepare(_) | VoteRequest::Accept(_) => self.store.disk_keeps_up(),
         };
         if !disk_keeps_up && matches!(vote, VoteRequest::Accept(_)) {
-            self.anti_entropy.doubt_all(&self.ring);
+            self.anti_entropy.doubt_all();
         }
         disk_keeps_up
     }
 
-    /// Votes on a key, which `from` asks for: the only door to the store's votes. Runs `later` with the
-    /// vote once it is durable, unless it is so at once.
+    /// Votes on a key at the request of `from`. This is the only door to the store's votes. It checks that
+    /// this node may vote, on this key, now. If the vote is not durable yet, `later` gets it once it is.
     pub(super) fn cast_vote(
         self: &Arc<Node>,
         from: NodeId,
@@ -120,11 +119,11 @@ impl Node {
         request: &VoteRequest,
         later: impl FnOnce(VoteReply) + Send + 'static,
     ) -> Cast {
-        // What this node holds may not be all that it once held.
+        // Invariant 7: a node that may have forgotten votes does not vote,
         if !self.votes() {
             return Cast::Abstained;
         }
-        // A vote from elsewhere breaks the overlap of quorums.
+        // and neither does a node outside of the preference list: quorums would not overlap.
         let own = self.ring.preference_list(key).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(
@@ -145,15 +144,15 @@ impl Node {
         vote.map_or(Cast::Later, Cast::Now)
     }
 
-    /// A replica that refused what was proposed for a key, since it had promised a higher ballot, may have
-    /// missed what the others chose. It compares, once they have had the time, unless what it promised
-    /// that ballot to has come meanwhile.
+    /// Looks after a refusal. This replica refused a proposal because it had promised a higher ballot, and
+    /// the others may have chosen it. If no state of at least this ballot arrives soon, the range is
+    /// compared.
     fn look_after_refusal(self: &Arc<Node>, key: Key, ballot: Ballot) {
         let node = self.clone();
         self.after(OTHERS_HAVE_IT, move || {
             if node.store.accepted(&key) < ballot {
                 let range = node.ring.range_at(Position::of(key.as_slice()));
-                node.anti_entropy.refused(&node.ring, range);
+                node.anti_entropy.refused(range);
             }
         });
     }

@@ -1,22 +1,23 @@
 //! Whether this node may vote.
 //!
-//! A replica that forgot a vote must not vote: what it promised or accepted and forgot may be
-//! just what made a state chosen. So each data folder has a random storage id, which peers note.
-//! A node with an empty folder asks all other nodes. If none of them knew it to vote with an older
-//! one it is new, and votes once all of them have noted that. If one did, it first copies every key
-//! of its ranges from all other replicas ([`rebuild`](super::rebuild)).
+//! A replica that has forgotten a vote must not vote. What it promised or accepted may be just what made a
+//! state chosen.
 //!
-//! A folder may also be a copy, or have been put back from an older copy: it has forgotten votes just
-//! so, and has the right name. So each [`Start`] takes a number, and peers note that as well. A node
-//! with a whole folder asks all nodes that are there. If one of them knows of a later start it discards
-//! what the folder holds, and goes on as with a lost one. If another process of this node answers
-//! while this one asks, this one ends.
+//! **A lost folder.** Each data folder has a random storage id, which peers note. A node with an empty
+//! folder asks all other nodes whether they know it under another id. If none does, the node is new, and it
+//! votes once all of them have noted its id. If one does, the node first copies every key of its ranges from
+//! all other replicas ([`rebuild`](super::rebuild)).
 //!
-//! Nor may a node number a write as it did before: the replicas would take that for a retry of the
-//! old one, and answer it without doing it. So it goes on above the highest number that any node
-//! has seen, and numbers none before all have told.
+//! **An old copy of a folder.** It lacks votes as well, but has the right id. So each [`Start`] of a node
+//! takes a number, which peers note, too. A node with a whole folder asks all nodes that it can reach. If one
+//! of them knows of a later start, the node discards its folder and goes on as if it had lost it. If another
+//! process of this node is still running, this process ends.
 //!
-//! [`recognition`](super::recognition) is the other side: what a node makes of what its peers say.
+//! **Numbers of writes.** A node must not use the number of a write again. Replicas would take the new write
+//! for a retry of the old one, and answer it without doing it. So a node that has lost its folder continues
+//! above the highest number that any node has seen, and numbers no write before all have answered.
+//!
+//! [`recognition`](super::recognition) is the other side: how a node recognizes its peers.
 //!
 //! [`Start`]: crate::storage::Start
 
@@ -28,35 +29,34 @@ use std::time::Instant;
 use log::{error, info, warn};
 
 use super::Node;
-use super::rebuild::{ASK_AGAIN, TELL_AFTER, copy_range, insist};
+use super::rebuild::{ASK_AGAIN, LOG_AFTER, copy_range, insist};
 use crate::lock;
 use crate::logging;
 use crate::protocol::ring::NodeId;
-use crate::storage::{ClusterId, Standing, Start};
+use crate::storage::{ClusterId, Identity, Standing, Start};
 use crate::testing::rules::{self, Rule};
 use crate::transport::message::{Known, Recognition, Resumed};
 use crate::transport::{Reply, Request};
 
-/// More writes than can have been numbered in a lost life, one after the other, and not be seen by any
-/// replica. Whatever is turned away as certainly not done leaves no trace: a full cluster tells every
-/// write `BUSY`, for as long as clients try. At a million a second these numbers last for twelve days
-/// without a single write that is voted on; and there are numbers for 2^24 lost folders.
-const STILL_ON_THEIR_WAY: u64 = 1 << 40;
+/// How far a node that has lost its folder stays above the highest number that any replica has seen. It may
+/// have used more numbers in writes that left no trace: a full cluster answers `BUSY` to every write, for as
+/// long as clients try. At a million writes a second these numbers last for twelve days. There are enough
+/// numbers for 2^24 lost folders.
+const UNSEEN_NUMBERS: u64 = 1 << 40;
 
-/// What this process knows of its own standing, beside what its folder says.
+/// What this process knows of its own standing, beyond what its folder says.
 pub struct OwnStanding {
-    /// Whether this node votes: its storage holds all that it ever voted.
+    /// Whether this node votes. Its storage then holds every vote that it ever gave.
     votes: AtomicBool,
-    /// Why this process must not vote: a peer knows of a later one.
+    /// Why this process must not vote, if a peer knows of a later one.
     outdated: Mutex<Option<String>>,
-    /// Nodes whose folders are lost, and that are not waited for in a copy.
-    pub(super) given_up: Vec<NodeId>,
-    /// Of the process that had the data folder before this one.
+    given_up: Vec<NodeId>,
+    /// The process that had the data folder before this one.
     last_start: Start,
 }
 
 impl OwnStanding {
-    /// That of a process which does not vote yet.
+    /// A process that does not vote yet.
     pub fn new(given_up: Vec<NodeId>, last_start: Start) -> OwnStanding {
         OwnStanding {
             votes: AtomicBool::new(false),
@@ -66,11 +66,9 @@ impl OwnStanding {
         }
     }
 
-    /// A peer knows of a later process. Returns whether this one votes already, and has to end: before
-    /// that the thread that makes sure of it looks at [`OwnStanding::take_outdated`].
-    pub(super) fn note_outdated(&self, why: &str) -> bool {
-        *lock(&self.outdated) = Some(why.to_owned());
-        self.votes.load(Ordering::SeqCst) && self.take_outdated().is_some()
+    /// Nodes whose folders are lost for good, so that a copy does not wait for them.
+    pub fn given_up(&self) -> &[NodeId] {
+        &self.given_up
     }
 
     fn take_outdated(&self) -> Option<String> {
@@ -78,15 +76,13 @@ impl OwnStanding {
     }
 }
 
-/// The thread: ends once this node votes.
+/// Runs the thread that makes sure that this node may vote. It ends once the node votes.
 pub fn run(node: &Arc<Node>) {
     if rules::holds(Rule::LostFolderCopied) && make_whole(node).is_none() {
         return;
     }
     node.standing.votes.store(true, Ordering::SeqCst);
-    if let Some(why) = node.standing.take_outdated() {
-        node.end_outdated(&why);
-    }
+    node.end_if_outdated();
     node.number_writes(0);
     for peer in node.peers.ids() {
         node.announce_storage(peer);
@@ -94,12 +90,12 @@ pub fn run(node: &Arc<Node>) {
     info!("{}: votes", node.id);
 }
 
-/// Makes sure that nothing is forgotten that this node ever voted; none if the node ends before.
+/// Makes sure that the storage holds every vote that this node ever gave. Returns none if the node ends before.
 fn make_whole(node: &Arc<Node>) -> Option<()> {
     let standing = node.store.identity().standing;
     match standing {
-        Standing::Whole => meet_who_is_there(node)?,
-        Standing::New => be_noted(node)?,
+        Standing::Whole => check_folder(node)?,
+        Standing::New => introduce(node)?,
         Standing::Lost | Standing::Outdated => {}
     }
     if node.store.identity().standing == Standing::Lost {
@@ -118,40 +114,33 @@ fn make_whole(node: &Arc<Node>) -> Option<()> {
     Some(())
 }
 
-/// A whole folder: asks every node that answers whether it knows of a later start of this one. There
-/// must be one at least; without any other node a vote is of no use.
-fn meet_who_is_there(node: &Arc<Node>) -> Option<()> {
+/// Asks all nodes that can be reached whether they know of a later start of this node, whose folder is whole. If
+/// one does, the folder is an old copy, and is discarded. At least one node has to answer: this node's vote
+/// is of no use without any other.
+fn check_folder(node: &Arc<Node>) -> Option<()> {
     let mut unmet: Vec<NodeId> = node.peers.ids().collect();
-    let mut tell_at = Instant::now() + TELL_AFTER;
+    let mut log_at = Instant::now() + LOG_AFTER;
     while !node.ending() {
-        let replies = node.peers.ask_peers(&unmet, &node.join(false));
-        let mut outdated = node.standing.take_outdated();
-        let mut cluster_id = None;
-        for (peer, known) in replies.into_iter().filter_map(known_by) {
-            match known.recognition {
-                Recognition::Accepted => {}
-                Recognition::Outdated => outdated = Some(node.why_outdated(peer)),
-                Recognition::Doubled => node.end_doubled(peer),
-            }
-            cluster_id = cluster_id.or(known.cluster_id);
-            unmet.retain(|it| *it != peer);
-        }
-        node.agree_on_cluster(cluster_id, true);
+        let known = node.ask_for_recognition(&unmet, false);
+        unmet.retain(|peer| !known.contains_key(peer));
+        node.agree_on_cluster(cluster_id_in(&known), true);
+        let outdated = node.standing.take_outdated();
         if let Some(why) = outdated.filter(|_| rules::holds(Rule::OldFolderDiscarded)) {
             error!(
                 "{}: this data folder is a copy, or was put back from an older copy, and lacks votes: \
                  {why}. Discarding what it holds",
                 node.id
             );
+            assert!(!node.votes(), "peers have counted on these votes");
             node.or_stop(node.store.discard(node.ring.clone()));
             return Some(());
         }
-        let away = unmet.iter().filter(|peer| node.peers[**peer].suspect());
-        if unmet.len() < node.peers.ids().count() && away.count() == unmet.len() {
+        let is_alone = unmet.len() == node.peers.ids().count();
+        if !is_alone && unmet.iter().all(|peer| node.peers[*peer].suspect()) {
             return Some(());
         }
-        if Instant::now() >= tell_at {
-            tell_at = Instant::now() + 10 * TELL_AFTER;
+        if Instant::now() >= log_at {
+            log_at = Instant::now() + 10 * LOG_AFTER;
             warn!("{}: does not vote yet: no other node answers", node.id);
         }
         node.pause(ASK_AGAIN);
@@ -159,8 +148,9 @@ fn meet_who_is_there(node: &Arc<Node>) -> Option<()> {
     None
 }
 
-/// An empty folder: asks all other nodes whether they knew an older one, and has them note this one.
-fn be_noted(node: &Arc<Node>) -> Option<()> {
+/// Asks all other nodes whether they know this node under another storage id than that of its empty folder. If
+/// none does, all of them note this one.
+fn introduce(node: &Arc<Node>) -> Option<()> {
     info!(
         "{}: a new data folder: votes once all other nodes have answered",
         node.id
@@ -171,17 +161,21 @@ fn be_noted(node: &Arc<Node>) -> Option<()> {
         return Some(());
     }
     node.number_start(&known);
-    // They must know of this folder before it has a vote that can be lost.
+    // Peers must note this folder before it holds a vote that can be lost.
     insist(node, || ask_all(node, true))?;
     node.set_standing(Standing::Whole);
     Some(())
 }
 
-/// Copies all that this node may have held; none if the node ends before.
+/// Copies all records that this node may have held. Returns none if the node ends before.
 fn copy_everything(node: &Arc<Node>) -> Option<()> {
-    // The others must have ended what they counted on the lost votes before they are copied.
+    assert!(
+        !node.votes(),
+        "a copy must not replace votes of this process"
+    );
+    // Peers abandon what they counted on the lost votes, and only then are copied.
     let known = insist(node, || ask_all(node, false))?;
-    node.number_writes(known.highest_number + STILL_ON_THEIR_WAY);
+    node.number_writes(known.highest_number + UNSEEN_NUMBERS);
     node.number_start(&known);
     let known = insist(node, || ask_all(node, false))?;
     let given_up = node.check_given_up(&known.standings);
@@ -191,47 +185,35 @@ fn copy_everything(node: &Arc<Node>) -> Option<()> {
     node.store.await_durable().ok()
 }
 
-/// What the other nodes know of this one.
+/// What all other nodes know of this one.
 #[derive(Default)]
 struct KnownByAll {
-    /// Whether any of them knew it to vote under another storage id.
+    /// Whether one of them knows this node under another storage id.
     another: bool,
-    /// The highest number of its starts that any of them knows.
+    /// The highest number of a start of this node that one of them knows.
     start_number: u64,
-    /// The highest number of its writes that any of them has seen.
+    /// The highest number of a write of this node that one of them has seen.
     highest_number: u64,
-    /// How each of them stands itself.
+    /// The standing of each of them.
     standings: Vec<(NodeId, Standing)>,
 }
 
-/// What all other nodes know of this one, which tells them whether it votes with this folder.
+/// Asks all other nodes what they know of this one. `votes` says whether they shall note its folder.
 ///
 /// # Errors
-/// One of those that do not answer, or that have not agreed on the cluster yet.
+/// A node that does not answer, or the node that has not drawn the cluster's id yet.
 fn ask_all(node: &Arc<Node>, votes: bool) -> Result<KnownByAll, NodeId> {
-    let (own, number) = {
-        let identity = node.store.identity();
-        (identity.storage.clone(), identity.start.number)
-    };
-    if let Some(why) = node.standing.take_outdated().filter(|_| number > 0) {
-        node.end_outdated(&why);
-    }
+    let own = node.store.identity().storage.clone();
     let peers: Vec<NodeId> = node.peers.ids().collect();
-    let replies = node.peers.ask_peers(&peers, &node.join(votes)).into_iter();
-    let replies: BTreeMap<NodeId, Known> = replies.filter_map(known_by).collect();
-    let answered = |peer: &&NodeId| replies.iter().any(|(from, _)| from == *peer);
-    let missing = peers.iter().find(|peer| !answered(peer)).copied();
+    let replies = node.ask_for_recognition(&peers, votes);
+    let missing = peers.into_iter().find(|peer| !replies.contains_key(peer));
+    node.agree_on_cluster(cluster_id_in(&replies), missing.is_none());
+    // A node whose start has no number yet cannot be outdated.
+    if node.store.identity().start.number > 0 {
+        node.end_if_outdated();
+    }
     let mut all = KnownByAll::default();
-    let cluster_id = replies
-        .iter()
-        .find_map(|(_, known)| known.cluster_id.clone());
-    node.agree_on_cluster(cluster_id, missing.is_none());
     for (peer, known) in replies {
-        match known.recognition {
-            Recognition::Accepted => {}
-            Recognition::Outdated => node.end_outdated(&node.why_outdated(peer)),
-            Recognition::Doubled => node.end_doubled(peer),
-        }
         all.another |= known.storage.is_some_and(|storage| storage != own);
         all.start_number = all.start_number.max(known.start_number);
         all.highest_number = all.highest_number.max(known.highest_number);
@@ -244,23 +226,41 @@ fn ask_all(node: &Arc<Node>, votes: bool) -> Result<KnownByAll, NodeId> {
     }
 }
 
-fn known_by((peer, reply): (NodeId, Reply)) -> Option<(NodeId, Known)> {
-    match reply {
-        Reply::Known(known) => Some((peer, known)),
-        _ => None,
-    }
+fn cluster_id_in(known: &BTreeMap<NodeId, Known>) -> Option<ClusterId> {
+    known.values().find_map(|known| known.cluster_id.clone())
 }
 
 impl Node {
-    /// Whether this node votes, or still has to make sure that it has forgotten nothing.
+    /// Whether this node votes. It does not while it may have forgotten votes.
     pub fn votes(&self) -> bool {
         self.standing.votes.load(Ordering::Acquire)
     }
 
-    /// What this node tells of itself: which process it is, and whether it votes.
+    /// Asks peers to recognize this process. Returns what each of those that answered knows of this node. If
+    /// another process of this node is running, this one ends.
+    fn ask_for_recognition(&self, peers: &[NodeId], votes: bool) -> BTreeMap<NodeId, Known> {
+        let request = self.join(votes);
+        let questions = peers.iter().map(|&peer| (peer, request.clone()));
+        let replies = self.peers.ask_together(questions);
+        let mut all = BTreeMap::new();
+        for (&peer, reply) in peers.iter().zip(replies) {
+            let Some(Reply::Known(known)) = reply else {
+                continue;
+            };
+            match known.recognition {
+                Recognition::Accepted => {}
+                Recognition::Outdated => self.note_outdated(&self.why_outdated(peer)),
+                Recognition::Doubled => self.end_doubled(peer),
+            }
+            all.insert(peer, known);
+        }
+        all
+    }
+
+    /// What this node says of itself: which process it is, and whether it votes.
     pub(super) fn join(&self, votes: bool) -> Request {
         let identity = self.store.identity();
-        // What was discarded does not go on.
+        // A log that was discarded does not continue.
         let is_whole = identity.standing == Standing::Whole;
         let resumed = is_whole.then(|| Resumed {
             start: self.standing.last_start.clone(),
@@ -274,16 +274,12 @@ impl Node {
         }
     }
 
-    /// Takes a number for this start where the folder is new, above all that others know.
+    /// Gives this start a number above all that others know, if its folder is new.
     fn number_start(&self, known: &KnownByAll) {
-        // What was said of the number before concerns this one no more.
+        // What peers said before concerned another number.
         self.standing.take_outdated();
         let number = known.start_number + 1;
-        self.or_stop(self.store.change_identity(|identity| {
-            if identity.start.number < number {
-                identity.start.number = number;
-            }
-        }));
+        self.change_identity(|identity| identity.start.number = identity.start.number.max(number));
     }
 
     /// The node that draws the cluster's id.
@@ -292,25 +288,25 @@ impl Node {
         ids.min().unwrap_or(self.id)
     }
 
-    /// Takes over the cluster's id that another node has told. If nobody has one yet the node with the
-    /// lowest id draws it, once it has `met` those that it has to.
-    pub(super) fn agree_on_cluster(&self, announced: Option<ClusterId>, met: bool) {
+    /// Takes over the cluster's id from a peer. If no node has one yet, the node with the lowest id draws it,
+    /// once it `may_draw`.
+    pub(super) fn agree_on_cluster(&self, announced: Option<ClusterId>, may_draw: bool) {
         if self.store.identity().cluster_id.is_some() {
             return;
         }
-        let drawn = || (met && self.id == self.lowest()).then(ClusterId::random);
+        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::random);
         if let Some(id) = announced.or_else(drawn) {
             info!("{}: belongs to the cluster {id}", self.id);
-            let agreed = |identity: &mut crate::storage::Identity| identity.cluster_id = Some(id);
-            self.or_stop(self.store.change_identity(agreed));
+            self.change_identity(|identity| identity.cluster_id = Some(id));
         }
     }
 
     fn set_standing(&self, standing: Standing) {
-        let noted = self
-            .store
-            .change_identity(|identity| identity.standing = standing);
-        self.or_stop(noted);
+        self.change_identity(|identity| identity.standing = standing);
+    }
+
+    fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
+        self.or_stop(self.store.change_identity(change));
     }
 
     pub(super) fn why_outdated(&self, by: NodeId) -> String {
@@ -320,9 +316,21 @@ impl Node {
         )
     }
 
-    /// Ends the process: it has voted, and a later one of this node has been started.
-    pub(super) fn end_outdated(&self, why: &str) -> ! {
-        self.or_stop(self.store.change_identity(|identity| identity.outdate()));
+    /// A peer knows of a later process of this node. If this process votes, it ends. Otherwise the thread that
+    /// makes sure that this node may vote decides what to do.
+    pub(super) fn note_outdated(&self, why: &str) {
+        *lock(&self.standing.outdated) = Some(why.to_owned());
+        if self.standing.votes.load(Ordering::SeqCst) {
+            self.end_if_outdated();
+        }
+    }
+
+    /// Ends the process if a peer knows of a later one.
+    fn end_if_outdated(&self) {
+        let Some(why) = self.standing.take_outdated() else {
+            return;
+        };
+        self.change_identity(Identity::outdate);
         error!(
             "{}: another process of this node was started after this one: {why}. This one ends. When it is \
              started again, it discards its data folder and copies everything before it votes",
@@ -331,13 +339,13 @@ impl Node {
         logging::exit(1);
     }
 
-    /// Ends the process: another one of this node is running.
+    /// Ends the process because another one of this node is running.
     fn end_doubled(&self, seen_by: NodeId) -> ! {
-        self.or_stop(self.store.change_identity(|identity| {
+        self.change_identity(|identity| {
             if identity.standing != Standing::New {
                 identity.outdate();
             }
-        }));
+        });
         error!(
             "{}: another process of node {} is running, and answers node {seen_by}: this one ends. Its \
              data folder may be a copy. Once the other process is ended and this one is started again, it \

@@ -1,9 +1,10 @@
-//! Counters, and what `STATS` and `RING` tell.
+//! Counters, and the replies to `STATS` and `RING`.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Node;
+use crate::config::Member;
 use crate::protocol::ring::{NodeId, Position};
 use crate::storage::{ClusterId, Standing};
 
@@ -26,35 +27,33 @@ impl Counter {
 pub struct Stats {
     /// Requests of this node's clients for one key.
     pub requests: Counter,
-    /// Of these, how many ended with an error.
+    /// Requests that ended with an error.
     pub failures: Counter,
-    /// How often this node sent a request of its clients to another node, its coordinator or who takes over.
+    /// Requests of this node's clients that it sent to another node as the coordinator.
     pub forwarded: Counter,
-    /// Laggards that reads brought up to date.
+    /// Replicas that a read brought up to date.
     pub read_repairs: Counter,
     /// Keys that anti-entropy found newer elsewhere and pulled.
     pub pulled: Counter,
-    /// Of these, how many needed a full round.
+    /// Pulled keys that needed a refresh.
     pub refreshed: Counter,
     /// How often this node has looked at all its tombstones.
     pub tombstone_looks: Counter,
-    /// Tombstones that this node found to be everywhere, and dropped.
+    /// Tombstones that all replicas held, so that this node dropped them.
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
-    /// Keys that this node, without its votes, copied from the others.
+    /// Keys that this node copied from the others because it had lost its folder.
     pub copied: Counter,
 }
 
 impl Node {
-    /// The lines of `RING`: the nodes in ring order.
+    /// The lines of `RING`, which are the nodes in ring order.
     pub fn describe_ring(&self) -> Vec<String> {
         let suspects = self.peers.suspects();
         let describe = |(position, node): &(Position, NodeId)| {
-            let address = match self.config.member(*node) {
-                Some(member) => member.client_address(),
-                None => String::new(),
-            };
+            let member = self.config.member(*node);
+            let address = member.map(Member::client_address).unwrap_or_default();
             let state = match node {
                 node if *node == self.id => "self",
                 node if suspects.contains(node) => "suspect",
@@ -65,7 +64,7 @@ impl Node {
         self.ring.members().iter().map(describe).collect()
     }
 
-    /// The lines of `STATS`: a name and a value each.
+    /// The lines of `STATS`, each of which is a name and a value.
     pub fn describe_stats(&self) -> Vec<String> {
         let identity = self.store.identity().clone();
         let standing = match identity.standing {
@@ -76,11 +75,12 @@ impl Node {
         let cluster_id = identity.cluster_id.as_ref();
         let cluster_id = cluster_id.map_or("none".to_owned(), ClusterId::to_string);
         let ranges = self.ring.ranges_of(self.id).len();
-        let doubted = if self.votes() {
-            self.anti_entropy.doubted()
+        let up_to_date = if self.votes() {
+            ranges - self.anti_entropy.doubted()
         } else {
-            ranges
+            0
         };
+        let yes = |it| if it { "yes" } else { "no" };
         let (records, tombstones) = self.store.counts();
         let stats = &self.stats;
         let lines: [(&str, &dyn Display); 26] = [
@@ -92,14 +92,14 @@ impl Node {
             ("storage", &identity.storage),
             ("storage_standing", &standing),
             ("keys_copied", &stats.copied.get()),
-            ("votes", &if self.votes() { "yes" } else { "no" }),
+            ("votes", &yes(self.votes())),
             ("keys", &(records - tombstones)),
             ("tombstones", &tombstones),
             ("data_bytes", &self.store.data_bytes()),
-            ("full", &if self.is_full() { "yes" } else { "no" }),
+            ("full", &yes(self.is_full())),
             ("log_bytes", &self.store.log_bytes()),
             ("ranges", &ranges),
-            ("ranges_up_to_date", &(ranges - doubted)),
+            ("ranges_up_to_date", &up_to_date),
             ("ranges_compared", &stats.compared.get()),
             ("keys_pulled", &stats.pulled.get()),
             ("keys_restored", &stats.refreshed.get()),

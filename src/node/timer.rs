@@ -1,4 +1,4 @@
-//! The thread that keeps the time.
+//! The timer thread: runs jobs when they are due, and a tick at regular times.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::transport;
 use crate::{lock, wait_for};
 
-/// What the timer runs.
+/// What the timer runs once.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread that runs what is due, and a tick at regular times.
@@ -17,21 +17,21 @@ pub struct Timer(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     agenda: Mutex<Agenda>,
-    /// Something is due sooner than all before, or the timer ends.
+    /// A job is due sooner than all others, or the timer ends.
     sooner: Condvar,
 }
 
 #[derive(Default)]
 struct Agenda {
-    /// By time, and then in the order in which they came.
+    /// By the time at which each is due, and then by the order in which they came.
     jobs: BTreeMap<(Instant, u64), Job>,
     count: u64,
     ended: bool,
 }
 
 impl Timer {
-    /// Starts the thread; it ends when the timer is dropped. `tick` gets the time at which
-    /// it runs, and that of the tick before it.
+    /// Starts the thread, which ends when the timer is dropped. `tick` gets the time of this tick and of the
+    /// one before it.
     pub fn start(
         period: Duration,
         tick: impl Fn(Instant, Instant) + Send + 'static,
@@ -50,11 +50,7 @@ impl Timer {
         agenda.count += 1;
         let place = (Instant::now() + delay, agenda.count);
         agenda.jobs.insert(place, job);
-        if agenda
-            .jobs
-            .first_key_value()
-            .is_some_and(|first| *first.0 == place)
-        {
+        if agenda.jobs.keys().next() == Some(&place) {
             self.0.sooner.notify_one();
         }
     }
@@ -88,9 +84,7 @@ fn keep_time(shared: &Shared, period: Duration, tick: &dyn Fn(Instant, Instant))
         let due = std::mem::replace(&mut current.jobs, later);
         drop(current);
         transport::batch(|| {
-            for job in due.into_values() {
-                job();
-            }
+            due.into_values().for_each(|job| job());
             if now >= next_tick {
                 tick(now, last_tick);
                 last_tick = now;
@@ -111,14 +105,14 @@ mod tests {
     #[test]
     fn what_is_due_sooner_runs_first_though_it_comes_last() {
         let timer = Timer::start(LATER, |_, _| {}).unwrap();
-        let (tell, ran) = mpsc::channel();
+        let (sender, ran) = mpsc::channel();
         for (delay, name) in [
             (LATER, "late"),
             (2 * SECOND, "soon"),
             (SECOND / 100, "first"),
         ] {
-            let tell = tell.clone();
-            timer.after(delay, Box::new(move || tell.send(name).unwrap()));
+            let sender = sender.clone();
+            timer.after(delay, Box::new(move || sender.send(name).unwrap()));
         }
         let next = || ran.recv_timeout(60 * SECOND);
         assert_eq!((next(), next()), (Ok("first"), Ok("soon")));
@@ -126,8 +120,8 @@ mod tests {
 
     #[test]
     fn it_ticks_whatever_else_is_due_and_ends_when_it_is_dropped() {
-        let (tell, ticked) = mpsc::channel();
-        let tick = move |now, last| tell.send((now, last)).unwrap();
+        let (sender, ticked) = mpsc::channel();
+        let tick = move |now, last| sender.send((now, last)).unwrap();
         let timer = Timer::start(SECOND / 100, tick).unwrap();
         timer.after(LATER, Box::new(|| {}));
         let (first, _) = ticked.recv_timeout(60 * SECOND).unwrap();

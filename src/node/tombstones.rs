@@ -1,8 +1,9 @@
-//! The thread that drops tombstones: [`fence`] tells when that is safe.
+//! The thread that drops tombstones. [`protocol::tombstones`](crate::protocol::tombstones) says when that
+//! is safe.
 //!
-//! A key's coordinator asks the other replicas about tombstones that are old enough, and when all
-//! hold them it drops them and tells the others to. If that message is lost, or the coordinator is
-//! away, a replica that still has the tombstone asks by itself, later.
+//! A key's coordinator asks the other replicas about tombstones that are old enough. Once all replicas hold a
+//! tombstone, the coordinator drops it and has the others drop it. If that message is lost, or the
+//! coordinator is away, a replica that still has the tombstone asks by itself, later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use crate::protocol::{Accepted, Ballot, Record, tombstones};
 use crate::transport;
 use crate::transport::{Reply, Request};
 
-/// Tombstones that are asked about at a time.
+/// How many tombstones are asked about at a time.
 const BATCH: usize = 256;
 
-/// Since when this node has seen a tombstone.
+/// For each tombstone, its ballot and when this node first saw it.
 type FirstSeen = BTreeMap<Key, (Ballot, Instant)>;
 
-/// The thread: ends with the node.
+/// Runs the thread until the node ends.
 pub fn run(node: &Arc<Node>) {
     let age = Duration::from_millis(node.config.tombstone_age_ms);
     let mut seen = FirstSeen::new();
@@ -36,7 +37,7 @@ pub fn run(node: &Arc<Node>) {
     }
 }
 
-/// Looks at every tombstone, and drops those that are old enough.
+/// Looks at every tombstone, and settles those that are old enough.
 fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     let now = Instant::now();
     let mut seen = FirstSeen::new();
@@ -45,8 +46,8 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     let mut after = None;
     loop {
         let (sender, found) = bounded(1);
-        let tell = move |page| drop(sender.send(page));
-        node.store.tombstones(after.as_ref(), BATCH, tell);
+        let send = move |page| drop(sender.send(page));
+        node.store.tombstones(after.as_ref(), BATCH, send);
         let page: Vec<(Key, Record)> = found.recv().unwrap_or_default();
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
@@ -59,23 +60,24 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
             };
             seen.insert(key.clone(), (accepted, since));
             let wait = age * (1 + 2 * rank(node, range));
-            if now.saturating_duration_since(since) >= wait {
-                let Some(tombstone) = record.accepted else {
-                    promises.push((key, accepted));
-                    continue;
-                };
-                let batch = due.entry(range).or_default();
-                batch.push((key, tombstone));
-                if batch.len() >= BATCH {
-                    settle(node, range, std::mem::take(batch));
-                }
+            if now.saturating_duration_since(since) < wait {
+                continue;
+            }
+            let Some(tombstone) = record.accepted else {
+                promises.push((key, accepted));
+                continue;
+            };
+            let batch = due.entry(range).or_default();
+            batch.push((key, tombstone));
+            if batch.len() >= BATCH {
+                settle(node, range, std::mem::take(batch));
             }
         }
         if node.ending() {
             break;
         }
     }
-    // Whose proposal never came. Nobody need be asked: the fence promises the same.
+    // These are promises whose proposals never came. The fence promises the same, so nobody is asked.
     node.store.drop_tombstones(promises);
     for (range, batch) in due {
         settle(node, range, batch);
@@ -83,15 +85,15 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     seen
 }
 
-/// 0 for the coordinator of the range, 1 for its successor, and so on.
+/// This node's place among the replicas of a range: 0 for the coordinator, 1 for its successor, and so on.
 fn rank(node: &Node, range: usize) -> u32 {
     let replicas = node.ring.replicas_of_range(range);
     let place = replicas.iter().position(|replica| *replica == node.id);
     place.unwrap_or(replicas.len()) as u32
 }
 
-/// Drops those of a range's tombstones that all replicas hold, if all of them answer. While one
-/// is silent nobody is asked: it would be in vain.
+/// Drops those of a range's tombstones that all replicas hold. All of them have to answer, so nobody is asked
+/// while one is silent.
 fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     let others = || {
         let replicas = node.ring.replicas_of_range(range).iter().copied();
@@ -104,16 +106,16 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     let Some(answers) = ask(node, others(), &tombstones) else {
         return;
     };
-    // Who has lost its folder since may copy from a replica what that one held before it took the
-    // tombstone. It tells of the loss before it copies anything.
+    // A replica that has lost its folder may copy from another one what that one held before it accepted
+    // the tombstone. It announces the loss before it copies anything, so the loss is visible here.
     if node.introductions.lost_folders() != lost_folders {
         return;
     }
-    let said = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
+    let held = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
     let dropped: Vec<(Key, Ballot)> = (0..)
-        .zip(&tombstones)
-        .filter(|(place, _)| tombstones::may_drop(&said(*place)))
-        .map(|(_, (key, tombstone))| (key.clone(), tombstone.ballot))
+        .zip(tombstones)
+        .filter(|(place, _)| tombstones::may_drop(&held(*place)))
+        .map(|(_, (key, tombstone))| (key, tombstone.ballot))
         .collect();
     if dropped.is_empty() {
         return;
@@ -127,7 +129,7 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
     node.store.drop_tombstones(dropped);
 }
 
-/// What each of the others says about each tombstone; `None` unless all have answered.
+/// Whether each of the others holds each tombstone. Returns none unless all of them answer.
 fn ask(
     node: &Arc<Node>,
     others: impl Iterator<Item = NodeId>,

@@ -1,4 +1,4 @@
-//! The thread of anti-entropy: one comparison after the other.
+//! The thread of anti-entropy, which makes one comparison after the other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::{Comparison, LOOK_AGAIN};
 use crate::bytes::Key;
 use crate::node::Node;
 use crate::node::drive::{Event, ReplyTo};
-use crate::node::peers::Wanted;
+use crate::node::peers::KeyBatch;
 use crate::node::replica::{Cast, OTHERS_HAVE_IT};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
@@ -19,13 +19,14 @@ use crate::storage::Scan;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request};
 
-/// The wait after a comparison that the other replica did not finish.
+/// How long to wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
-/// The longest wait for a comparison that is due.
+/// How long to wait for a comparison before looking for new suspects and at the time.
 const NOTHING_DUE: Duration = Duration::from_millis(100);
 
-/// The thread: compares what is due, and one range with one replica after each period. Not before
-/// this node votes: what it pulls counts as its vote.
+/// Runs the thread until the node ends. It makes the comparisons that are due, and one more after each period.
+///
+/// It waits until this node votes, since accepting a pulled state is a vote.
 pub fn run(node: &Arc<Node>) {
     while !node.votes() && !node.ending() {
         node.pause(TRY_AGAIN);
@@ -37,7 +38,7 @@ pub fn run(node: &Arc<Node>) {
     while !node.ending() {
         let before = std::mem::replace(&mut suspects, node.peers.suspects());
         for &peer in suspects.iter().filter(|peer| !before.contains(peer)) {
-            node.anti_entropy.peer_fell_silent(&node.ring, peer);
+            node.anti_entropy.peer_fell_silent(peer);
         }
         if last.elapsed() >= period
             && let Some(next) = round.next()
@@ -50,27 +51,24 @@ pub fn run(node: &Arc<Node>) {
         };
         let pulled = compare(node, comparison);
         node.anti_entropy.ended(pulled.is_some());
-        match pulled {
-            Some(pulled) => {
-                node.stats.compared.add(1);
-                if pulled > 0 {
-                    let Comparison { range, with } = comparison;
-                    let owner = node.ring.replicas_of_range(range)[0];
-                    info!(
-                        "{}: pulled {pulled} keys of {owner}'s range from {with}",
-                        node.id
-                    );
-                }
+        let Comparison { range, with } = comparison;
+        if let Some(pulled) = pulled {
+            node.stats.compared.add(1);
+            if pulled > 0 {
+                let owner = node.ring.replicas_of_range(range)[0];
+                info!(
+                    "{}: pulled {pulled} keys of {owner}'s range from {with}",
+                    node.id
+                );
             }
-            None => {
-                debug!("{}: {comparison:?} was not finished", node.id);
-                // A silent peer is compared with when it is heard again; one that is busy with
-                // its own start, a little later.
-                if !node.peers.suspects().contains(&comparison.with) {
-                    node.anti_entropy.add(comparison);
-                    node.pause(TRY_AGAIN);
-                }
-            }
+            continue;
+        }
+        debug!("{}: {comparison:?} was not finished", node.id);
+        // A silent peer is compared with once it is heard again. Any other, such as one that is still
+        // starting, is tried again soon.
+        if !node.peers[with].suspect() {
+            node.anti_entropy.add(comparison);
+            node.pause(TRY_AGAIN);
         }
     }
 }
@@ -78,17 +76,15 @@ pub fn run(node: &Arc<Node>) {
 fn all_comparisons(node: &Node) -> Vec<Comparison> {
     let mut all = Vec::new();
     for range in node.ring.ranges_of(node.id) {
-        let others = node
-            .ring
-            .replicas_of_range(range)
-            .iter()
-            .filter(|other| **other != node.id);
+        let replicas = node.ring.replicas_of_range(range).iter();
+        let others = replicas.filter(|replica| **replica != node.id);
         all.extend(others.map(|&with| Comparison { range, with }));
     }
     all
 }
 
-/// Pulls what the other replica has newer; `None` if it did not answer to the end.
+/// Pulls the states that are newer at the other replica. Returns how many, or none if that replica did not answer
+/// to the end.
 fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u64> {
     let Some(Reply::Digests(theirs)) = node.peers.ask_and_wait(with, Request::Digests { range })
     else {
@@ -109,7 +105,7 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
         after: None,
         states: false,
     };
-    let (mut wanted, mut pulled) = (Wanted::default(), 0);
+    let (mut newer, mut pulled) = (KeyBatch::default(), 0);
     loop {
         let Some(Reply::Page(page)) = node.peers.ask_and_wait(with, Request::Scan(scan.clone()))
         else {
@@ -122,12 +118,11 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
             ..
         } in page.entries
         {
-            let newer = accepted > node.store.accepted(&key);
-            if newer && wanted.add(key, size) {
-                pulled += pull(node, with, &wanted.take())?;
+            if accepted > node.store.accepted(&key) && newer.add(key, size) {
+                pulled += pull(node, with, &newer.take())?;
             }
         }
-        pulled += pull(node, with, &wanted.take())?;
+        pulled += pull(node, with, &newer.take())?;
         if page.next.is_none() || node.ending() {
             return Some(pulled);
         }
@@ -135,12 +130,11 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
     }
 }
 
-/// Takes over the states of these keys; `None` if the other replica did not answer, or this one
-/// does not hold them all then.
+/// Accepts the states of these keys at another replica. Returns how many, or none if that replica did not answer
+/// all questions, or if this one does not hold all the states afterwards.
 fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
-    let replies = node
-        .peers
-        .ask_each(from, keys.iter().map(Request::read).collect());
+    let questions = keys.iter().map(|key| (from, Request::read(key)));
+    let replies = node.peers.ask_together(questions);
     let (mut states, mut complete) = (Vec::new(), true);
     for (key, reply) in keys.iter().zip(replies) {
         let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
@@ -159,21 +153,21 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
     complete.then_some(pulled)
 }
 
-/// The same rule as for any accept. Where this replica has promised a higher ballot it may not
-/// take the old one. Mostly that belongs to a proposal under way, and what that proposes comes here
-/// in a moment; otherwise the state is chosen anew, at a higher ballot still. Returns whether this
-/// replica holds each of them now, or what came after it.
+/// Accepts pulled states. Returns whether this replica now holds each of them, or a later one.
 ///
-/// All votes are on their way before one is waited for: they share the disk's syncs.
+/// The rules are those of any accept: if this replica has promised a higher ballot, it refuses the state. Mostly
+/// that ballot belongs to a proposal under way, whose state arrives soon. If it does not, a refresh gets
+/// the state chosen at a still higher ballot.
 fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
+    // All votes begin before the first is waited for, so that they share syncs of the disk.
     let (sender, voted) = unbounded();
     for (key, accepted) in states {
         let sender = sender.clone();
         let request = VoteRequest::Accept(accepted.clone());
-        let cast = node.cast_vote(node.id, key, &request, move |_| {
+        let voted = move |_| {
             let _ = sender.send(());
-        });
-        if let Cast::Abstained = cast {
+        };
+        if let Cast::Abstained = node.cast_vote(node.id, key, &request, voted) {
             return false;
         }
     }
@@ -199,7 +193,7 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
         });
     }
     drop(sender);
-    // What is chosen now may be held by the other replicas alone.
+    // The refreshed state may have been chosen without this replica.
     refreshed.into_iter().for_each(drop);
     !lagging.iter().any(lags)
 }

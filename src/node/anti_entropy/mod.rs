@@ -1,61 +1,64 @@
-//! Anti-entropy: compares whole ranges with other replicas and pulls what was missed.
+//! Anti-entropy compares whole ranges with other replicas and pulls what this node missed.
 //!
-//! Who may have failed to reach a node says so as soon as it reaches it again: after a crash, a
-//! pause or a cut, and after messages were dropped. Then both are *in doubt* about the ranges
-//! that they share, and so is a node about all when it starts, and when its disk did not keep up. A
-//! restarted node votes at once, since its log is whole; what it missed comes in the background.
+//! A range is *in doubt* at a node that may have missed writes of it. After a crash, a pause, a cut or dropped
+//! messages between two nodes, the ranges that they share are in doubt at both as soon as they reach each
+//! other again. All ranges of a node are in doubt when it starts, and when its disk did not keep up. A
+//! restarted node still votes at once, since its log is whole: it pulls what it missed in the background.
 //!
-//! Besides, ranges are compared slowly all the time, and at once when a peer falls silent, or when
-//! this node refused a state since it had promised a higher ballot.
+//! Ranges without a doubt are compared, too: one after each period, those shared with a peer that falls silent,
+//! and the range of a state that this node refused because it had promised a higher ballot.
 //!
-//! To end the doubt about a range it takes N - W other replicas: what was chosen without this node
-//! was accepted by W of the N - 1 others, and so by at least one of any N - W of them.
+//! Comparisons with N - W other replicas end a doubt. A state that was chosen without this node was accepted by
+//! W of the N - 1 others, and so by at least one of any N - W of them.
 //!
-//! `GET @` does not rely on doubts, since of a cut that has just begun nobody knows: it waits for
-//! comparisons of its own.
+//! `GET @` does not rely on doubts, since nobody knows of a cut that has just begun. It waits for comparisons
+//! of its own.
 
 mod compare;
 
 pub use compare::run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::protocol::Quorums;
 use crate::protocol::ring::{NodeId, Ring};
 use crate::{lock, wait_for};
 
-/// Who waits for what others do looks after this time whether it is there, or others have to be asked.
+/// How often a waiting thread checks whether a state has arrived, or whether other replicas have to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Which ranges are to be compared with whom.
+/// Which ranges of this node are in doubt, and which comparisons are due.
 pub struct AntiEntropy {
     node: NodeId,
-    /// How many other replicas a range must have been compared with to be up to date.
+    ring: Arc<Ring>,
+    /// With how many other replicas a range must be compared to end a doubt.
     enough: usize,
     work: Mutex<Work>,
+    /// A comparison is due or has ended.
     woken: Condvar,
 }
 
 #[derive(Default)]
 struct Work {
-    /// Comparisons to make, each once, in order.
+    /// The comparisons that are due, in order and without repetition.
     queue: VecDeque<Comparison>,
-    /// The one that is being made.
+    /// The comparison that is being made.
     running: Option<Comparison>,
-    /// How many have begun: the number of the last.
+    /// How many comparisons have begun. This is also the number of the last one.
     begun: u64,
-    /// The number of the last one that came to its end.
+    /// The number of the last time that each comparison was finished.
     finished: BTreeMap<Comparison, u64>,
-    /// Per range, how many had begun when it came into doubt the last time: they do not end it.
+    /// For each range that was in doubt, the value of `begun` when the last doubt arose. Only a comparison
+    /// with a higher number can end that doubt.
     doubted: BTreeMap<usize, u64>,
-    /// Replicas that did not finish the last comparison: the others come first, since one that
-    /// answers is enough to end a doubt.
+    /// Replicas that did not finish their last comparison. The others come first, since a doubt may end
+    /// without these.
     unfinished: BTreeSet<NodeId>,
 }
 
-/// A range, and the replica to compare it with.
+/// A range, and the replica with which to compare it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Comparison {
     range: usize,
@@ -64,7 +67,7 @@ struct Comparison {
 
 impl AntiEntropy {
     /// All ranges of `node` are in doubt at first.
-    pub fn new(node: NodeId, ring: &Ring, quorums: Quorums) -> AntiEntropy {
+    pub fn new(node: NodeId, ring: Arc<Ring>, quorums: Quorums) -> AntiEntropy {
         let ranges = ring.ranges_of(node).into_iter();
         let work = Work {
             doubted: ranges.map(|range| (range, 0)).collect(),
@@ -72,86 +75,85 @@ impl AntiEntropy {
         };
         AntiEntropy {
             node,
+            ring,
             enough: quorums.replicas - quorums.write,
             work: Mutex::new(work),
             woken: Condvar::new(),
         }
     }
 
-    /// Any range may lack writes: the disk of this node did not keep up.
-    pub fn doubt_all(&self, ring: &Ring) {
-        self.doubt(ring, |_| true);
+    /// All ranges are in doubt, because the disk of this node did not keep up.
+    pub fn doubt_all(&self) {
+        self.doubt(self.ring.ranges_of(self.node));
     }
 
-    /// The ranges shared with a peer may lack writes: one did not reach the other for a while.
-    pub fn doubt_peer(&self, ring: &Ring, peer: NodeId) {
-        self.doubt(ring, |replicas| replicas.contains(&peer));
+    /// The ranges shared with a peer are in doubt, because one did not reach the other for a while.
+    pub fn doubt_peer(&self, peer: NodeId) {
+        self.doubt(self.ranges_shared_with(peer));
     }
 
-    fn doubt(&self, ring: &Ring, concerned: impl Fn(&[NodeId]) -> bool) {
+    fn doubt(&self, ranges: Vec<usize>) {
         let mut work = lock(&self.work);
-        for range in ring.ranges_of(self.node) {
-            let replicas = ring.replicas_of_range(range);
-            if concerned(replicas) {
-                let begun = work.begun;
-                work.doubted.insert(range, begun);
-                work.enqueue_all(range, replicas, &[self.node]);
-            }
+        for range in ranges {
+            let begun = work.begun;
+            work.doubted.insert(range, begun);
+            work.enqueue_all(range, self.ring.replicas_of_range(range), &[self.node]);
         }
         self.woken.notify_all();
     }
 
-    /// A peer is silent: what it sent last may have reached the other replicas alone, and it may
-    /// never come back to say so.
-    fn peer_fell_silent(&self, ring: &Ring, peer: NodeId) {
+    /// A peer has fallen silent. Its last messages may have reached only the other replicas, and it may never
+    /// return to say so.
+    fn peer_fell_silent(&self, peer: NodeId) {
         let mut work = lock(&self.work);
-        for range in ring.ranges_of(self.node) {
-            let replicas = ring.replicas_of_range(range);
-            if replicas.contains(&peer) {
-                work.enqueue_all(range, replicas, &[self.node, peer]);
-            }
+        for range in self.ranges_shared_with(peer) {
+            let replicas = self.ring.replicas_of_range(range);
+            work.enqueue_all(range, replicas, &[self.node, peer]);
         }
     }
 
-    /// A state for a key of this range was refused. It may be chosen all the same, by the others, and
-    /// is not sent again.
-    pub fn refused(&self, ring: &Ring, range: usize) {
-        let replicas = ring.replicas_of_range(range);
+    /// This node refused a state of a key of this range. The others may have chosen it, and nobody sends it
+    /// again.
+    pub fn refused(&self, range: usize) {
+        let replicas = self.ring.replicas_of_range(range);
         lock(&self.work).enqueue_all(range, replicas, &[self.node]);
         self.woken.notify_all();
     }
 
-    /// How many of this node's ranges may lack writes.
-    pub fn doubted(&self) -> usize {
-        let work = lock(&self.work);
-        let doubted = work.doubted.keys();
-        doubted
-            .filter(|range| work.doubts(**range, self.enough))
-            .count()
+    fn ranges_shared_with(&self, peer: NodeId) -> Vec<usize> {
+        let mut ranges = self.ring.ranges_of(self.node);
+        ranges.retain(|&range| self.ring.replicas_of_range(range).contains(&peer));
+        ranges
     }
 
-    /// Whether a range of this node may lack writes.
+    /// How many of this node's ranges are in doubt.
+    pub fn doubted(&self) -> usize {
+        let work = lock(&self.work);
+        let in_doubt = |range: &&usize| work.doubts(**range, self.enough);
+        work.doubted.keys().filter(in_doubt).count()
+    }
+
+    /// Whether a range of this node is in doubt.
     pub fn doubts(&self, range: usize) -> bool {
         lock(&self.work).doubts(range, self.enough)
     }
 
-    /// Has every range of this node compared with enough others from now on, and waits for that:
-    /// then this node holds all that was chosen before. Returns the ranges of which that is not
-    /// known after `time`.
+    /// Waits until every range of this node has been compared with enough other replicas since the call. This
+    /// node then holds all that was chosen before the call. Returns the ranges that have not been
+    /// compared so within `time`.
     ///
-    /// Those who wait share what is compared: any number of them cannot hold each other up.
+    /// All callers share the comparisons, so that they do not hold each other up.
     pub fn compare_all_within(
         &self,
         time: Duration,
-        ring: &Ring,
         suspects: impl Fn() -> Vec<NodeId>,
     ) -> Vec<usize> {
         let until = Instant::now() + time;
         let begun = lock(&self.work).begun;
         loop {
-            let but = [suspects(), vec![self.node]].concat();
+            let except = [suspects(), vec![self.node]].concat();
             let mut work = lock(&self.work);
-            let mut missing = ring.ranges_of(self.node);
+            let mut missing = self.ring.ranges_of(self.node);
             missing.retain(|&range| work.compared_since(range, begun) < self.enough);
             let now = Instant::now();
             if missing.is_empty() || now >= until {
@@ -160,9 +162,10 @@ impl AntiEntropy {
             let queued = work.queue.len();
             missing.retain(|&range| !work.is_under_way(range));
             for range in missing {
-                work.enqueue_enough(range, ring.replicas_of_range(range), &but, self.enough);
+                let replicas = self.ring.replicas_of_range(range);
+                work.enqueue_enough(range, replicas, &except, self.enough);
             }
-            // Not without a reason: those who wait would wake each other without an end.
+            // Without this condition the callers would wake each other again and again.
             if work.queue.len() > queued {
                 self.woken.notify_all();
             }
@@ -170,11 +173,12 @@ impl AntiEntropy {
         }
     }
 
+    /// Wakes all threads that wait here, for the end of the node.
     pub fn wake(&self) {
         self.woken.notify_all();
     }
 
-    /// Begins the next comparison that is due, if one is due in time.
+    /// Begins the next comparison. Returns none if none is due within this time.
     fn next(&self, within: Duration) -> Option<Comparison> {
         let mut work = lock(&self.work);
         if work.queue.is_empty() {
@@ -183,17 +187,15 @@ impl AntiEntropy {
         work.begin_next()
     }
 
-    /// A comparison that is to be made, though nothing is in doubt.
+    /// Adds a comparison although nothing is in doubt.
     fn add(&self, comparison: Comparison) {
         lock(&self.work).enqueue(comparison);
     }
 
-    /// The comparison that was begun has ended; whether the other replica answered to the end.
+    /// The running comparison has ended. It is finished if the other replica answered to the end.
     fn ended(&self, finished: bool) {
         let mut work = lock(&self.work);
-        let Some(comparison) = work.running.take() else {
-            return;
-        };
+        let comparison = work.running.take().expect("a comparison has begun");
         if finished {
             work.unfinished.remove(&comparison.with);
             let number = work.begun;
@@ -206,22 +208,22 @@ impl AntiEntropy {
 }
 
 impl Work {
-    /// Whether a range came into doubt, and has not been compared with `enough` others since.
+    /// Whether a range has not been compared with `enough` others since its last doubt.
     fn doubts(&self, range: usize, enough: usize) -> bool {
         let doubted = self.doubted.get(&range);
         doubted.is_some_and(|&begun| self.compared_since(range, begun) < enough)
     }
 
-    /// With how many others a range was compared from its beginning to its end after so many
-    /// comparisons had begun.
+    /// With how many other replicas a range has been compared, counting comparisons with a higher number than
+    /// `begun`.
     fn compared_since(&self, range: usize, begun: u64) -> usize {
-        let finished = self.finished.iter();
-        finished
-            .filter(|(comparison, number)| comparison.range == range && **number > begun)
-            .count()
+        let later = |(comparison, number): &(&Comparison, &u64)| {
+            comparison.range == range && **number > begun
+        };
+        self.finished.iter().filter(later).count()
     }
 
-    /// Whether a range is being compared or about to be.
+    /// Whether a comparison of this range is running or due.
     fn is_under_way(&self, range: usize) -> bool {
         let mut all = self.queue.iter().chain(&self.running);
         all.any(|comparison| comparison.range == range)
@@ -233,15 +235,20 @@ impl Work {
         }
     }
 
-    fn enqueue_all(&mut self, range: usize, replicas: &[NodeId], but: &[NodeId]) {
-        for &with in replicas.iter().filter(|replica| !but.contains(replica)) {
-            self.enqueue(Comparison { range, with });
-        }
+    fn enqueue_all(&mut self, range: usize, replicas: &[NodeId], except: &[NodeId]) {
+        self.enqueue_enough(range, replicas, except, replicas.len());
     }
 
-    /// As many of the replicas as are needed: first those that finished the last time.
-    fn enqueue_enough(&mut self, range: usize, replicas: &[NodeId], but: &[NodeId], enough: usize) {
-        let others = replicas.iter().filter(|replica| !but.contains(replica));
+    /// Enqueues comparisons with `enough` of these replicas. Those that finished their last comparison come
+    /// first.
+    fn enqueue_enough(
+        &mut self,
+        range: usize,
+        replicas: &[NodeId],
+        except: &[NodeId],
+        enough: usize,
+    ) {
+        let others = replicas.iter().filter(|replica| !except.contains(replica));
         let mut others = Vec::from_iter(others);
         others.sort_by_key(|replica| self.unfinished.contains(replica));
         for &&with in others.iter().take(enough) {
@@ -266,21 +273,21 @@ mod tests {
     use super::*;
 
     /// The work of one of three replicas.
-    fn of_three() -> (Ring, AntiEntropy) {
-        let ring = Ring::new([1, 2, 3].map(NodeId), 3);
+    fn of_three() -> (Arc<Ring>, AntiEntropy) {
+        let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
         let quorums = Quorums {
             replicas: 3,
             read: 2,
             write: 2,
         };
-        let work = AntiEntropy::new(NodeId(1), &ring, quorums);
+        let work = AntiEntropy::new(NodeId(1), ring.clone(), quorums);
         (ring, work)
     }
 
     #[test]
     fn a_replica_that_did_not_finish_is_compared_with_when_no_other_is_left() {
-        let (ring, work) = of_three();
-        work.doubt_all(&ring);
+        let (_, work) = of_three();
+        work.doubt_all();
         let next = || work.next(Duration::ZERO).expect("a comparison is due");
         let first = next();
         work.ended(false);
@@ -293,17 +300,17 @@ mod tests {
         // It has its turn, and once it finishes it is like the others again.
         assert_eq!(next().with, first.with);
         work.ended(true);
-        work.doubt_all(&ring);
+        work.doubt_all();
         assert_eq!(next().with, first.with);
     }
 
     #[test]
     fn a_comparison_that_began_before_a_doubt_does_not_end_it() {
-        let (ring, work) = of_three();
-        work.doubt_all(&ring);
+        let (_, work) = of_three();
+        work.doubt_all();
         let all = work.doubted();
         let begun = work.next(Duration::ZERO).expect("a comparison is due");
-        work.doubt_all(&ring);
+        work.doubt_all();
         work.ended(true);
         assert_eq!(work.doubted(), all);
         let due = std::iter::from_fn(|| work.next(Duration::ZERO));
@@ -312,11 +319,11 @@ mod tests {
 
     #[test]
     fn a_listing_waits_for_comparisons_that_began_after_it() {
-        let (ring, work) = of_three();
-        work.doubt_all(&ring);
+        let (_, work) = of_three();
+        work.doubt_all();
         let compare_all = |suspects: &[u32]| {
             let suspects = Vec::from_iter(suspects.iter().copied().map(NodeId));
-            work.compare_all_within(Duration::from_secs(5), &ring, || suspects.clone())
+            work.compare_all_within(Duration::from_secs(5), || suspects.clone())
         };
         while work.next(Duration::ZERO).is_some() {
             work.ended(true);
@@ -341,14 +348,14 @@ mod tests {
     fn without_another_replica_no_range_is_known_to_be_complete() {
         let (ring, work) = of_three();
         let all_silent = || vec![NodeId(2), NodeId(3)];
-        let missing = work.compare_all_within(Duration::from_millis(1), &ring, all_silent);
+        let missing = work.compare_all_within(Duration::from_millis(1), all_silent);
         assert_eq!(missing, ring.ranges_of(NodeId(1)));
         assert_eq!(work.next(Duration::ZERO), None, "nobody is asked in vain");
     }
 
     #[test]
     fn listings_that_wait_together_do_not_wake_each_other() {
-        let (ring, work) = of_three();
+        let (_, work) = of_three();
         let looks = AtomicUsize::new(0);
         let all_silent = || {
             looks.fetch_add(1, Ordering::Relaxed);
@@ -357,7 +364,7 @@ mod tests {
         let time = 10 * LOOK_AGAIN;
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| work.compare_all_within(time, &ring, all_silent));
+                scope.spawn(|| work.compare_all_within(time, all_silent));
             }
         });
         // Each after each wait, when it begins, and at the end.
