@@ -45,7 +45,7 @@ pub(super) enum Event {
         change: Option<Change>,
         on_result: OnResult,
     },
-    /// A coordinator has answered this node's origin, or is given up.
+    /// A coordinator has answered this node's origin, or has not answered in time.
     Answered {
         ticket: origin::Ticket,
         from: NodeId,
@@ -62,7 +62,8 @@ pub(super) enum Event {
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     },
-    /// A replica has voted for this node's coordinator. The vote is none if it abstained or is given up.
+    /// A replica has answered this node's coordinator. There is no vote if it abstained or did not answer in
+    /// time.
     Voted {
         ticket: coordinator::Ticket,
         from: NodeId,

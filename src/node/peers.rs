@@ -96,13 +96,13 @@ impl Peers {
         suspects.map(|link| link.peer()).collect()
     }
 
-    /// Asks a peer and waits for its answer. Returns none if the peer is given up.
+    /// Asks a peer and waits for its answer. Returns none if there is no answer in time.
     pub fn ask_and_wait(&self, peer: NodeId, request: Request) -> Option<Reply> {
         self.ask_together([(peer, request)]).pop()?
     }
 
-    /// Asks several questions together and waits until each is answered or given up. Returns the answers in
-    /// the order of the questions.
+    /// Asks several questions together and waits for the answers. Returns them in the order of the questions,
+    /// with none for each question that is not answered in time.
     pub fn ask_together(
         &self,
         questions: impl IntoIterator<Item = (NodeId, Request)>,

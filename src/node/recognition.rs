@@ -74,8 +74,8 @@ pub struct JoinRequest {
     pub respond: Respond,
 }
 
-/// Runs the thread that answers join requests, until the node ends. It is a thread of its own because it waits
-/// for the disk, and for another process of a peer that may answer.
+/// Runs the thread that answers join requests, until the node ends. Only this thread waits for the disk and for
+/// another process of a peer, so that no other request waits with it.
 pub fn run(node: &Arc<Node>, requests: &Receiver<JoinRequest>) {
     loop {
         select! {
@@ -164,20 +164,13 @@ impl Node {
     /// Answers a peer that says which of its processes it is: whether this node accepts that process, and what
     /// this node knew of the peer before.
     fn answer_join(self: &Arc<Node>, request: JoinRequest) {
-        let JoinRequest {
-            peer,
-            storage,
-            start,
-            votes,
-            resumed,
-            respond,
-        } = request;
-        let recognition = self.recognize(peer, &start, resumed.as_ref());
+        let peer = request.peer;
+        let recognition = self.recognize(peer, &request.start, request.resumed.as_ref());
         let before = self.store.identity().clone();
         if recognition == Recognition::Accepted {
-            self.accept_process(peer, storage, start, votes);
+            self.accept_process(peer, request.storage, request.start, request.votes);
         }
-        respond.reply(Reply::Known(Known {
+        request.respond.reply(Reply::Known(Known {
             recognition,
             storage: before.peers.get(&peer).cloned(),
             start_number: before.starts.get(&peer).map_or(0, |start| start.number),

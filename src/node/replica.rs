@@ -119,11 +119,11 @@ impl Node {
         request: &VoteRequest,
         later: impl FnOnce(VoteReply) + Send + 'static,
     ) -> Cast {
-        // Invariant 7: a node that may have forgotten votes does not vote,
+        // Invariant 7: a node that may have forgotten votes does not vote.
         if !self.votes() {
             return Cast::Abstained;
         }
-        // and neither does a node outside of the preference list: quorums would not overlap.
+        // Invariant 7: a node outside of the preference list does not vote. Quorums would not overlap.
         let own = self.ring.preference_list(key).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(

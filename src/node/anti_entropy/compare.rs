@@ -21,7 +21,7 @@ use crate::transport::{Reply, Request};
 
 /// How long to wait after a comparison that the other replica did not finish.
 const TRY_AGAIN: Duration = Duration::from_millis(30);
-/// How long to wait for a comparison before looking for new suspects and at the time.
+/// How long to wait for a comparison before checking the suspects and the period again.
 const NOTHING_DUE: Duration = Duration::from_millis(100);
 
 /// Runs the thread until the node ends. It makes the comparisons that are due, and one more after each period.
