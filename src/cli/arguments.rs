@@ -42,10 +42,12 @@ pub struct Arguments {
 pub enum Argument {
     /// `--name`, or `-n`.
     Option(String),
+    /// Any other argument.
     Word(String),
 }
 
 impl Arguments {
+    /// The arguments that this parser has left.
     pub fn new(parser: Parser) -> Arguments {
         Arguments {
             parser,
@@ -93,7 +95,10 @@ impl Arguments {
         }
     }
 
-    /// The cluster of `--cluster`, or the course's five nodes.
+    /// The cluster of `--cluster`, or the course's five nodes without that option.
+    ///
+    /// # Errors
+    /// The cluster file cannot be read, or is wrong.
     pub fn config(&self) -> Result<Config, UsageError> {
         match &self.cluster {
             Some(path) => {
@@ -133,7 +138,7 @@ pub fn check_links(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The id of a node, as people write it.
+/// Reads the id of a node.
 pub fn node_id(word: &str) -> Result<NodeId, UsageError> {
     let wrong = |_| {
         UsageError(format!(
@@ -143,7 +148,7 @@ pub fn node_id(word: &str) -> Result<NodeId, UsageError> {
     word.parse().map_err(wrong)
 }
 
-/// The member with this id.
+/// The node of the cluster with this id.
 pub fn member(config: &Config, id: NodeId) -> Result<&Member, UsageError> {
     config.member(id).ok_or_else(|| {
         UsageError(format!(

@@ -15,6 +15,7 @@ pub struct Ticker {
 }
 
 impl Ticker {
+    /// Nothing is shown for the first two seconds.
     pub fn begin() -> Ticker {
         Ticker {
             next: Instant::now() + PERIOD,

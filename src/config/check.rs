@@ -32,15 +32,6 @@ impl Config {
                 "replicas is {n}: it must be at least 3, to survive one failure"
             ));
         }
-        let count = self.nodes.len();
-        if count < n {
-            return Err(format!("replicas is {n}, but there are {count} nodes"));
-        }
-        if count > MOST_NODES {
-            return Err(format!(
-                "there are {count} nodes: at most {MOST_NODES} are possible"
-            ));
-        }
         for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
             if quorum < 1 || quorum > n {
                 return Err(format!(
@@ -125,6 +116,15 @@ impl Config {
     }
 
     fn check_nodes(&self) -> Result<(), String> {
+        let (count, n) = (self.nodes.len(), self.replicas);
+        if count < n {
+            return Err(format!("replicas is {n}, but there are {count} nodes"));
+        }
+        if count > MOST_NODES {
+            return Err(format!(
+                "there are {count} nodes: at most {MOST_NODES} are possible"
+            ));
+        }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for (place, member) in self.nodes.iter().enumerate() {

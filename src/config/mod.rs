@@ -86,6 +86,7 @@ impl Default for Config {
 #[serde(deny_unknown_fields)]
 pub struct Member {
     pub id: NodeId,
+    /// A name, an IPv4 address, or an IPv6 address.
     #[serde(default = "localhost")]
     pub host: String,
     /// 0 stands for twice the id.
@@ -121,6 +122,9 @@ impl Config {
     }
 
     /// Reads a cluster file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is wrong. The error names the file.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let in_file =
             |error: &dyn fmt::Display| ConfigError(format!("{}: {error}", path.display()));
@@ -129,6 +133,9 @@ impl Config {
     }
 
     /// Reads the text of a cluster file.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what would be right.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -150,6 +157,7 @@ impl Config {
         Ok(config)
     }
 
+    /// N, R and W.
     pub fn quorums(&self) -> Quorums {
         Quorums {
             replicas: self.replicas,
@@ -158,10 +166,12 @@ impl Config {
         }
     }
 
+    /// The ring of all nodes, which places the keys.
     pub fn ring(&self) -> Ring {
         Ring::new(self.nodes.iter().map(|member| member.id), self.replicas)
     }
 
+    /// The node with this id, or none if the cluster has no such node.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
         self.nodes.iter().find(|member| member.id == id)
     }
@@ -172,10 +182,12 @@ impl Config {
         Vec::from_iter(ids).join(" ")
     }
 
+    /// The read time-out of sockets between nodes.
     pub fn read_timeout(&self) -> Duration {
         Duration::from_millis(self.read_timeout_ms)
     }
 
+    /// The longest time of a client's request.
     pub fn request_deadline(&self) -> Duration {
         Duration::from_millis(self.request_deadline_ms)
     }

@@ -194,12 +194,12 @@ mod tests {
     const SURELY: Duration = Duration::from_secs(60);
 
     /// Takes bytes only when the test lets it.
-    struct Slow {
+    struct SlowWriter {
         may_go_on: Receiver<()>,
         written: Sender<Vec<u8>>,
     }
 
-    impl Write for Slow {
+    impl Write for SlowWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.written.send(bytes.to_vec()).expect("the test reads");
             self.may_go_on.recv().expect("the test goes on");
@@ -216,7 +216,7 @@ mod tests {
         let lines: &LogQueue = Box::leak(Box::new(LogQueue::new()));
         let (go_on, may_go_on) = channel();
         let (written, write) = channel();
-        let mut slow = Slow { may_go_on, written };
+        let mut slow = SlowWriter { may_go_on, written };
         thread::spawn(move || lines.write_to(&mut slow));
         (lines, go_on, write)
     }

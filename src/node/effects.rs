@@ -92,24 +92,29 @@ impl Node {
                 }
             }
             coordinator::Effect::Answer { handle, outcome } => {
-                if let Outcome::Decided(_) = outcome {
-                    faults::pass(Point::Decided);
-                }
-                match handle {
-                    ReplyTo::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
-                    ReplyTo::AntiEntropy(sender) => drop(sender.send(())),
-                    ReplyTo::Origin(ticket) => events.push_back(Event::Answered {
-                        ticket,
-                        from: self.id,
-                        answer: origin::Answer::Outcome(outcome),
-                    }),
-                }
+                self.answer(handle, outcome, events);
             }
             coordinator::Effect::WakeLater { request, attempt } => {
                 let most = (1u64 << attempt.min(16)).min(LONGEST_BACKOFF);
                 let delay = Duration::from_micros(fastrand::u64(500..=1000 * most));
                 self.later(delay, Event::CoordinatorWoken { request });
             }
+        }
+    }
+
+    /// Answers a request that this node has coordinated.
+    fn answer(&self, reply_to: ReplyTo, outcome: Outcome, events: &mut VecDeque<Event>) {
+        if let Outcome::Decided(_) = outcome {
+            faults::pass(Point::Decided);
+        }
+        match reply_to {
+            ReplyTo::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
+            ReplyTo::AntiEntropy(sender) => drop(sender.send(())),
+            ReplyTo::Origin(ticket) => events.push_back(Event::Answered {
+                ticket,
+                from: self.id,
+                answer: origin::Answer::Outcome(outcome),
+            }),
         }
     }
 

@@ -23,7 +23,7 @@ const OWN_PAGE: usize = 500;
 /// How long to wait before the replicas of a range are asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A key that has a value.
+/// A key with its value and the version of that value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pair {
     pub key: Key,

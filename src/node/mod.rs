@@ -265,6 +265,11 @@ impl Node {
         }
     }
 
+    /// Changes what the folder says of this node, durably.
+    fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
+        self.or_stop(self.store.change_identity(change));
+    }
+
     fn take_snapshots(node: &Arc<Node>) {
         while !node.ending() {
             node.or_stop(node.store.snapshot_if_due());

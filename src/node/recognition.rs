@@ -7,6 +7,9 @@
 //! if the earlier one does not answer any more. The connections of the earlier one are then closed, and
 //! new ones are refused.
 //!
+//! Two clusters can have files with the same name and ids. So all nodes of a cluster agree on a random id for it
+//! when they first meet, and a peer with another id is refused.
+//!
 //! [`standing`](super::standing) is the other side: how a node asks its peers to recognize it.
 
 use std::collections::BTreeMap;
@@ -14,13 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use log::{error, warn};
+use log::{error, info, warn};
 
 use super::Node;
 use super::drive::Event;
 use crate::lock;
 use crate::protocol::ring::NodeId;
-use crate::storage::{Start, StorageId};
+use crate::storage::{ClusterId, Start, StorageId};
 use crate::testing::rules::{self, Rule};
 use crate::transport;
 use crate::transport::acquaintance::Acquaintance;
@@ -133,6 +136,25 @@ impl Acquaintance for Node {
 }
 
 impl Node {
+    /// The node that draws the cluster's id.
+    pub(super) fn lowest(&self) -> NodeId {
+        let ids = self.ring.members().iter().map(|(_, id)| *id);
+        ids.min().unwrap_or(self.id)
+    }
+
+    /// Takes over the cluster's id from a peer. If no node has one yet, the node with the lowest id draws it,
+    /// once it `may_draw`.
+    pub(super) fn agree_on_cluster(&self, announced: Option<ClusterId>, may_draw: bool) {
+        if self.store.identity().cluster_id.is_some() {
+            return;
+        }
+        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::random);
+        if let Some(id) = announced.or_else(drawn) {
+            info!("{}: belongs to the cluster {id}", self.id);
+            self.change_identity(|identity| identity.cluster_id = Some(id));
+        }
+    }
+
     /// Announces to a peer under which storage id this node votes. The peer notices then if this node has
     /// lost a folder, and that it may have missed what this node sent until now.
     pub(super) fn announce_storage(&self, peer: NodeId) {
@@ -246,7 +268,7 @@ impl Node {
         }
         // This comes last: it means that no forgotten vote is counted any more.
         lock(&self.introductions.announced).insert(peer, storage.clone());
-        let noted = self.store.change_identity(|identity| {
+        self.change_identity(|identity| {
             if votes {
                 identity.peers.insert(peer, storage);
             }
@@ -254,7 +276,6 @@ impl Node {
                 identity.starts.insert(peer, start.clone());
             }
         });
-        self.or_stop(noted);
         self.peers[peer].accept_only(&start);
         if let Some((inbound, _)) = self.inbound.get() {
             inbound.accept_only(peer, &start);

@@ -50,14 +50,7 @@ impl Service for Node {
             Request::Full(full) => self.capacity.heard(from, full),
             // This node may have forgotten votes, so nothing that it holds may count.
             _ if !self.votes() => respond.reply(Reply::Abstain),
-            Request::Vote { key, vote } => {
-                let later = respond.clone();
-                match self.cast_vote(from, &key, &vote, |vote| later.reply(Reply::Vote(vote))) {
-                    Cast::Now(vote) => respond.reply(Reply::Vote(vote)),
-                    Cast::Abstained => respond.reply(Reply::Abstain),
-                    Cast::Later => {}
-                }
-            }
+            Request::Vote { key, vote } => self.answer_with_vote(from, &key, &vote, respond),
             Request::Coordinate {
                 key,
                 operation,
@@ -90,6 +83,23 @@ impl Service for Node {
 }
 
 impl Node {
+    fn answer_with_vote(
+        self: &Arc<Node>,
+        from: NodeId,
+        key: &Key,
+        request: &VoteRequest,
+        respond: Respond,
+    ) {
+        let later = respond.clone();
+        match self.cast_vote(from, key, request, move |vote| {
+            later.reply(Reply::Vote(vote))
+        }) {
+            Cast::Now(vote) => respond.reply(Reply::Vote(vote)),
+            Cast::Abstained => respond.reply(Reply::Abstain),
+            Cast::Later => {}
+        }
+    }
+
     /// This node's vote on a read, if this node is a replica of the key and the vote is durable already.
     pub(super) fn seen(&self, key: &Key) -> Option<Seen> {
         let votes = self.votes() && self.ring.preference_list(key).contains(&self.id);

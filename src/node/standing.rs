@@ -282,31 +282,8 @@ impl Node {
         self.change_identity(|identity| identity.start.number = identity.start.number.max(number));
     }
 
-    /// The node that draws the cluster's id.
-    fn lowest(&self) -> NodeId {
-        let ids = self.ring.members().iter().map(|(_, id)| *id);
-        ids.min().unwrap_or(self.id)
-    }
-
-    /// Takes over the cluster's id from a peer. If no node has one yet, the node with the lowest id draws it,
-    /// once it `may_draw`.
-    pub(super) fn agree_on_cluster(&self, announced: Option<ClusterId>, may_draw: bool) {
-        if self.store.identity().cluster_id.is_some() {
-            return;
-        }
-        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::random);
-        if let Some(id) = announced.or_else(drawn) {
-            info!("{}: belongs to the cluster {id}", self.id);
-            self.change_identity(|identity| identity.cluster_id = Some(id));
-        }
-    }
-
     fn set_standing(&self, standing: Standing) {
         self.change_identity(|identity| identity.standing = standing);
-    }
-
-    fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
-        self.or_stop(self.store.change_identity(change));
     }
 
     pub(super) fn why_outdated(&self, by: NodeId) -> String {
