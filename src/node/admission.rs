@@ -151,6 +151,8 @@ mod tests {
             assert!(next.join().unwrap().is_some());
         });
         assert!(admission.admit(10, Duration::ZERO).is_some());
+        // One that exceeds the limit takes all of it.
+        assert!(admission.admit(11, Duration::ZERO).is_some());
     }
 
     #[test]
