@@ -49,6 +49,6 @@ impl Node {
             lock(&node.origin).reserved(used, upto);
             then();
         };
-        self.store.reserve(upto, Box::new(reserved));
+        self.store.reserve(upto, reserved);
     }
 }

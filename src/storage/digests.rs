@@ -1,5 +1,5 @@
-//! The digests that anti-entropy compares: two replicas hold the same accepted ballots where they are
-//! equal.
+//! The digests that anti-entropy compares. Where they are equal, two replicas hold the same accepted
+//! ballots.
 
 use sha1::{Digest, Sha1};
 
@@ -10,36 +10,37 @@ use crate::protocol::ring::Position;
 /// How many buckets the keys of a range are spread over.
 pub const BUCKETS: usize = 1024;
 
-/// Where anti-entropy looks for a key.
+/// The bucket of a key, which has one digest.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct Bucket {
     pub range: u16,
-    pub bucket: u16,
+    /// Below [`BUCKETS`].
+    pub number: u16,
 }
 
-impl Place {
-    /// The place of a key at this position of a range.
-    pub fn new(range: usize, position: Position) -> Place {
-        Place {
+impl Bucket {
+    /// The bucket of a key at this position of a range.
+    pub fn new(range: usize, position: Position) -> Bucket {
+        Bucket {
             range: range as u16,
-            bucket: position.low_bits() % BUCKETS as u16,
+            number: position.low_bits() % BUCKETS as u16,
         }
     }
 }
 
-/// Per range and bucket the exclusive or of the digests of its keys.
+/// For each range and bucket the exclusive or of the digests of its keys.
 #[derive(Clone)]
 pub struct Digests(Vec<Vec<u64>>);
 
 impl Digests {
-    /// Those of so many ranges without any key.
+    /// The digests of so many ranges without keys.
     pub fn new(ranges: usize) -> Digests {
         Digests(vec![vec![0; BUCKETS]; ranges])
     }
 
-    /// The digest of a key at this place changes; 0 stands for none.
-    pub fn replace(&mut self, Place { range, bucket }: Place, old: u64, new: u64) {
-        self.0[range as usize][bucket as usize] ^= old ^ new;
+    /// Replaces the digest of a key in its bucket; 0 stands for none.
+    pub fn replace(&mut self, Bucket { range, number }: Bucket, old: u64, new: u64) {
+        self.0[range as usize][number as usize] ^= old ^ new;
     }
 
     /// The digests of a range's buckets.
@@ -48,7 +49,7 @@ impl Digests {
     }
 }
 
-/// 64 bits that tell (key, ballot) from any other; 0 for a key without an accepted state.
+/// A hash of a key and its accepted ballot; 0 for a key without an accepted state.
 pub fn digest(key: &Key, ballot: Ballot) -> u64 {
     if ballot == Ballot::ZERO {
         return 0;

@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::preallocation::Ahead;
+use super::preallocation::PreallocatedFile;
 use crate::testing::faults;
 
-/// A folder of files. Tests put one in between that fails, forgets and tears.
+/// A folder of files. Tests replace it with a disk that fails, forgets and tears.
 pub trait Disk: Send + Sync {
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
     /// The length of a file, in bytes.
     fn size(&self, name: &str) -> io::Result<u64>;
-    /// A whole file.
+    /// The content of a file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// A new, empty file; one of that name is emptied. If `ahead` is 0 it is an ordinary one. Else
-    /// it is made for being synced often: up to so many bytes of zeros are kept behind what was
-    /// appended, so that a sync need not change the file's length.
-    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>>;
-    /// Renames a file over another one.
+    /// Creates an empty file, or empties the one of that name. A file that will be synced often gets up
+    /// to `zeros` bytes of zeros behind what was appended, so that most syncs need not change its
+    /// length.
+    fn create(&self, name: &str, zeros: usize) -> io::Result<Box<dyn AppendOnlyFile>>;
+    /// Renames a file, in the place of another one if there is one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
@@ -29,14 +29,14 @@ pub trait Disk: Send + Sync {
 }
 
 /// A file that grows at its end.
-pub trait Appender: Send {
-    /// Appends all bytes; durable only after [`Appender::sync`].
+pub trait AppendOnlyFile: Send {
+    /// Appends all bytes. They are durable only after [`AppendOnlyFile::sync`].
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Returns once everything appended is durable (fdatasync).
+    /// Makes all appended bytes durable (fdatasync).
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// Writes a file so that after a crash the old or the new content is there, whole.
+/// Replaces a file, durably. After a crash it has the old content or the new one, never a mixture.
 pub fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
     let mut file = disk.create(&temporary, 0)?;
@@ -46,17 +46,17 @@ pub fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
     disk.sync_folder()
 }
 
-/// A folder of the operating system, locked against a second process.
+/// A folder of the operating system, which one process at a time has open.
 pub struct Folder {
     path: PathBuf,
-    /// Held as long as the folder is open.
+    /// Keeps other processes out until it is dropped.
     _lock: File,
 }
 
 const LOCK: &str = "lock";
 
 impl Folder {
-    /// Opens the folder, creating it if it is not there.
+    /// Opens the folder, and creates it if it is missing.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another process has it open.
@@ -74,8 +74,8 @@ impl Folder {
     }
 }
 
-/// Creates a folder and those above it, each durably: its name is in the one above. One that is there
-/// may have been made just now, and not be durable yet.
+/// Creates a folder and those above it, each durably. A folder's name is in the one above, so that one
+/// is synced. It is synced also if the folder is there: it may have been created only just now.
 fn create_durably(path: &Path) -> io::Result<()> {
     let above = path.parent().filter(|above| *above != Path::new(""));
     let above = above.unwrap_or(Path::new("."));
@@ -85,7 +85,7 @@ fn create_durably(path: &Path) -> io::Result<()> {
         fs::create_dir(path)?;
     }
     match File::open(above).and_then(|above| above.sync_all()) {
-        // Whoever made this one is somebody else, long ago.
+        // The folder was not created by this user, and so not by a start that was interrupted.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !missing => Ok(()),
         synced => synced
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", above.display()))),
@@ -110,14 +110,9 @@ impl Disk for Folder {
         fs::read(self.path.join(name))
     }
 
-    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>> {
-        let path = self.path.join(name);
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true);
-        Ok(Box::new(FolderFile {
-            file: options.open(path)?,
-            ahead: Ahead::new(ahead),
-        }))
+    fn create(&self, name: &str, zeros: usize) -> io::Result<Box<dyn AppendOnlyFile>> {
+        let file = File::create(self.path.join(name))?;
+        Ok(Box::new(PreallocatedFile::new(file, zeros)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -133,16 +128,11 @@ impl Disk for Folder {
     }
 }
 
-struct FolderFile {
-    file: File,
-    ahead: Ahead,
-}
-
-impl Appender for FolderFile {
+impl AppendOnlyFile for PreallocatedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let full = faults::disk_is_full();
         let fits = if full { bytes.len() / 2 } else { bytes.len() };
-        self.ahead.append(&self.file, &bytes[..fits])?;
+        self.write(&bytes[..fits])?;
         if full {
             return Err(Errno::NOSPC.into());
         }
@@ -170,14 +160,14 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
     }
 
-    /// `/dev/null` takes every byte, and no fdatasync.
+    /// `/dev/null` accepts every byte, and refuses an fdatasync.
     #[test]
     fn a_sync_asks_the_operating_system() {
         let path = std::env::temp_dir().join(format!("dynamo-sync-{}", std::process::id()));
         let folder = Folder::open(&path).unwrap();
         std::os::unix::fs::symlink("/dev/null", path.join("log")).unwrap();
         let mut file = folder.create("log", 0).unwrap();
-        file.append(b"told").unwrap();
+        file.append(b"text").unwrap();
         assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::InvalidInput);
         fs::remove_dir_all(&path).unwrap();
     }

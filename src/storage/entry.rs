@@ -1,26 +1,26 @@
-//! What a line of the log or of a snapshot says.
+//! The entries of logs and snapshots.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Key;
 use crate::protocol::{Ballot, Fence, Record, Update};
 
-/// One line of JSON in the log or in a snapshot.
+/// One entry, which is a line of JSON in a log or in a snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogEntry {
-    /// A vote: in the log.
+    /// In a log: this replica promised a ballot or accepted a state.
     Vote { key: Key, update: Update },
-    /// A whole record: in a snapshot.
+    /// In a snapshot: the whole record of a key.
     Record { key: Key, record: Record },
-    /// A tombstone that every replica of its key holds or is past, or a promise alone, at
-    /// [`Ballot::ZERO`]: in the log.
+    /// In a log: the record of a key was dropped. It held a tombstone that was accepted at this
+    /// ballot and that every replica of the key holds or is past, or, at [`Ballot::ZERO`], a promise alone.
     Dropped { key: Key, ballot: Ballot },
-    /// What stands for the keys that were dropped.
+    /// In both: what replaces the records of dropped keys.
     Fence(Fence),
-    /// This node may number its writes up to here.
+    /// In both: this node may number its writes up to here.
     Sequences(u64),
-    /// The last line of a snapshot, with the number of its records.
+    /// The last line of a snapshot, with the number of its records: a shorter one is not whole.
     End(u64),
 }
 

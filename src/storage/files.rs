@@ -5,17 +5,17 @@ use std::io;
 use super::disk::Disk;
 use crate::testing::faults::{self, Point};
 
-/// The file that says whose folder it is.
+/// The file that says which node and cluster the folder belongs to.
 pub const IDENTITY: &str = "identity.json";
-/// The generation of a new folder's log.
+/// The generation of the first log of a new folder.
 pub const FIRST_GENERATION: u64 = 1;
 
-/// The log that votes of one generation go to.
+/// The log of a generation.
 pub fn log_name(generation: u64) -> String {
     name("log", generation)
 }
 
-/// The snapshot that stands for all logs before `generation`.
+/// The snapshot that replaces all logs before `generation`.
 pub fn snapshot_name(generation: u64) -> String {
     name("snapshot", generation)
 }
@@ -30,14 +30,14 @@ pub fn is_data(name: &str) -> bool {
     !generations(&name, "log").is_empty() || !generations(&name, "snapshot").is_empty()
 }
 
-/// Whether a file is one of ours that a crash left half written.
+/// Whether a file is one of the store that a crash left half written.
 pub fn is_unfinished(name: &str) -> bool {
     let whole = name.strip_suffix(".tmp");
     whole.is_some_and(|whole| whole == IDENTITY || is_data(whole))
 }
 
-/// The generations of the files of one kind, ascending. A file with any other name, such as `log.1`, is
-/// somebody's own.
+/// The generations of the files of one kind, `log` or `snapshot`, ascending. A file with a similar
+/// name, such as `log.1`, is not the store's own, and is left alone.
 pub fn generations(names: &[String], kind: &str) -> Vec<u64> {
     let generation = |file: &String| {
         let generation = file.strip_prefix(kind)?.strip_prefix('.')?.parse().ok()?;
@@ -48,17 +48,15 @@ pub fn generations(names: &[String], kind: &str) -> Vec<u64> {
     found
 }
 
-/// Removes the logs and snapshots that the snapshot of this generation stands for.
+/// Removes the logs and snapshots that the snapshot of this generation replaces.
 pub fn remove_before(disk: &dyn Disk, generation: u64) -> io::Result<()> {
     let names = disk.list()?;
-    let obsolete = |kind| {
+    for kind in ["log", "snapshot"] {
         let found = generations(&names, kind).into_iter();
-        found.filter(|old| *old < generation)
-    };
-    let logs = obsolete("log").map(log_name);
-    for name in logs.chain(obsolete("snapshot").map(snapshot_name)) {
-        disk.remove(&name)?;
-        faults::pass(Point::SnapshotOldRemoved);
+        for obsolete in found.filter(|found| *found < generation) {
+            disk.remove(&name(kind, obsolete))?;
+            faults::pass(Point::SnapshotOldRemoved);
+        }
     }
     Ok(())
 }

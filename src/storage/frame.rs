@@ -1,24 +1,24 @@
-//! Frames: how bytes lie in the log and in a snapshot, so that damage is found.
+//! Frames: the format of logs and snapshots, whose checksums reveal damage.
 //!
-//! A frame is what one commit wrote, or a part of a snapshot: a header of 27 characters (the
-//! payload's length, its CRC-32, and the CRC-32 of these two, in hexadecimal) and the payload, lines
-//! of JSON. A log can be read with any pager. Behind the last frame there may be zeros, written
-//! ahead. A log that another follows ends with a frame without a payload, so that none can be missing
-//! from its end.
+//! A frame is one group of the log, or a part of a snapshot. It has a header of 27 characters (the
+//! payload's length, its CRC-32, and the CRC-32 of these two, in hexadecimal) and a payload, which is
+//! lines of JSON. So any pager can show a log. Zeros may follow the last frame, since they are
+//! written in advance. A log that is followed by another ends with a frame without a payload: without
+//! it, nobody would notice that frames are missing from the end.
 //!
-//! A frame that a crash interrupted is *torn*: the file ends before it does, or sectors of it
-//! never reached the disk and read as zeros, which text never contains. Nothing in it was
-//! acknowledged, and nothing can follow it, since the next frame is written after this one is
+//! A frame is *torn* if a crash interrupted its write: the file ends before the frame does, or some of
+//! its sectors never reached the disk and read as zeros, which text does not contain. Nothing in it
+//! was acknowledged, and nothing can follow it, since the next frame is written after this one is
 //! synced. Anything else that does not fit is *damage*: a vote may have been forgotten.
 
 use std::fmt;
 use std::io::Write;
 
 const HEADER: usize = 27;
-/// Disks write this many bytes whole or not at all.
+/// A disk writes so many bytes whole or not at all.
 const SECTOR: usize = 512;
 
-/// The payload of the last frame of a log that another follows.
+/// The payload of the last frame of a log that is followed by another.
 pub const END: &[u8] = &[];
 
 /// Puts a header in front of a payload and appends both to `out`.
@@ -36,31 +36,31 @@ fn header(length: usize, checksum: u32) -> [u8; HEADER] {
     header
 }
 
-/// What stands where a frame should be.
+/// Why there is no whole frame where one should be. Offsets are in bytes from the start of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Broken {
+pub enum FrameError {
     /// A crash interrupted the write of the last frame.
     Torn { offset: u64 },
-    /// The bytes are not what was written.
+    /// The bytes are not those that were written.
     Damaged { offset: u64 },
-    /// No frame follows, and one should: a log goes on after this one.
+    /// The file ends without the frame that marks its end, though another log follows.
     CutOff { offset: u64 },
-    /// There is no such file, and there should be.
+    /// The whole file is missing.
     Missing,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Broken::Torn { offset } => write!(f, "torn frame at byte {offset}"),
-            Broken::Damaged { offset } => write!(f, "damaged frame at byte {offset}"),
-            Broken::CutOff { offset } => write!(f, "cut off at byte {offset}"),
-            Broken::Missing => f.write_str("the file is missing"),
+            FrameError::Torn { offset } => write!(f, "torn frame at byte {offset}"),
+            FrameError::Damaged { offset } => write!(f, "damaged frame at byte {offset}"),
+            FrameError::CutOff { offset } => write!(f, "cut off at byte {offset}"),
+            FrameError::Missing => f.write_str("the file is missing"),
         }
     }
 }
 
-/// The payloads of the frames of a file, in order; ends after the first broken one.
+/// Iterates over the payloads of a file's frames. It ends after the first error.
 pub struct Frames<'a> {
     bytes: &'a [u8],
     offset: usize,
@@ -81,7 +81,8 @@ impl<'a> Frames<'a> {
         self.offset as u64
     }
 
-    fn broken(&mut self) -> Broken {
+    /// Tells a torn frame from a damaged one, and ends the iteration.
+    fn error(&mut self) -> FrameError {
         self.ended = true;
         let offset = self.offset as u64;
         let rest = &self.bytes[self.offset..];
@@ -91,15 +92,15 @@ impl<'a> Frames<'a> {
         };
         let has_holes = has_hole(frame_bytes(rest), self.offset);
         if (cut_short || has_holes) && !frame_follows(rest) {
-            Broken::Torn { offset }
+            FrameError::Torn { offset }
         } else {
-            Broken::Damaged { offset }
+            FrameError::Damaged { offset }
         }
     }
 }
 
 impl<'a> Iterator for Frames<'a> {
-    type Item = Result<&'a [u8], Broken>;
+    type Item = Result<&'a [u8], FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = &self.bytes[self.offset..];
@@ -111,7 +112,7 @@ impl<'a> Iterator for Frames<'a> {
                 self.offset += HEADER + payload.len();
                 Some(Ok(payload))
             }
-            None => Some(Err(self.broken())),
+            None => Some(Err(self.error())),
         }
     }
 }
@@ -120,15 +121,15 @@ fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-/// The bytes that the frame at the front claims, as far as they are there; without a readable
-/// header, the place of the header.
+/// The bytes of the frame at the front, as far as they exist. If its header cannot be read, the frame
+/// is taken to be the header alone.
 fn frame_bytes(rest: &[u8]) -> &[u8] {
     let length = parse_header(rest).map_or(0, |(length, _)| length);
     &rest[..rest.len().min(HEADER + length)]
 }
 
-/// Whether the frame's end or what it has of some sector never reached the disk: its last byte, or
-/// all bytes of that sector, are zero. One flipped bit does neither: a frame ends with a line feed.
+/// Whether a part of the frame never reached the disk: its last byte is zero, or all of its bytes in one
+/// sector are. A single flipped bit causes neither, since a frame ends with a line feed.
 fn has_hole(frame: &[u8], offset: usize) -> bool {
     let (first, others) = frame.split_at(frame.len().min(SECTOR - offset % SECTOR));
     let mut sectors = others.chunks(SECTOR);
@@ -169,7 +170,7 @@ mod tests {
         file
     }
 
-    fn read(file: &[u8]) -> (usize, Option<Broken>) {
+    fn read(file: &[u8]) -> (usize, Option<FrameError>) {
         let frames: Vec<_> = Frames::new(file).collect();
         let whole = frames.iter().filter(|frame| frame.is_ok()).count();
         for (frame, expected) in frames.iter().zip(PAYLOADS) {
@@ -193,17 +194,17 @@ mod tests {
         let last = bytes.len() - HEADER - PAYLOADS[2].len();
         assert_eq!(read(&bytes[..last]), (2, None));
         for cut in last + 1..bytes.len() {
-            let torn = Some(Broken::Torn {
+            let torn = Some(FrameError::Torn {
                 offset: last as u64,
             });
             assert_eq!(read(&bytes[..cut]), (2, torn), "cut at {cut}");
-            let mut ahead = bytes[..cut].to_vec();
-            ahead.resize(bytes.len() + 50, 0);
-            assert_eq!(read(&ahead), (2, torn), "cut at {cut}, zeros behind");
+            let mut padded = bytes[..cut].to_vec();
+            padded.resize(bytes.len() + 50, 0);
+            assert_eq!(read(&padded), (2, torn), "cut at {cut}, zeros behind");
         }
     }
 
-    /// Frames over several sectors, of bytes that one flipped bit makes zero.
+    /// The frames have several sectors, and one flipped bit makes an `@` zero.
     #[test]
     fn a_lost_sector_of_the_last_frame_is_a_tear_and_a_flipped_bit_in_it_is_none() {
         let payload = [[b'@'; 2 * SECTOR + 100].as_slice(), b"\n"].concat();
@@ -221,16 +222,16 @@ mod tests {
                     continue;
                 }
                 let mut flipped = bytes.clone();
-                // One bit less: of an `@` that is all.
+                // This clears one bit, the only one of an `@`.
                 flipped[end - 1] &= flipped[end - 1] - 1;
-                let damaged = Some(Broken::Damaged { offset: at });
+                let damaged = Some(FrameError::Damaged { offset: at });
                 assert!(
                     end <= offset + HEADER || broken(&flipped) == damaged,
                     "{before} {start}"
                 );
                 let mut lost = bytes.clone();
                 lost[sector].fill(0);
-                let torn = Some(Broken::Torn { offset: at });
+                let torn = Some(FrameError::Torn { offset: at });
                 assert_eq!(broken(&lost), torn, "{before} {start}");
             }
         }
@@ -247,7 +248,7 @@ mod tests {
                 read(&torn),
                 (
                     2,
-                    Some(Broken::Torn {
+                    Some(FrameError::Torn {
                         offset: last as u64
                     })
                 )
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_damage_and_told_by_its_place() {
+    fn any_flipped_bit_is_damage() {
         let written = file().len();
         let mut bytes = file();
         bytes.resize(written + 50, 0);
@@ -266,7 +267,7 @@ mod tests {
                 flipped[byte] ^= 1 << bit;
                 let (_, broken) = read(&flipped);
                 assert!(
-                    matches!(broken, Some(Broken::Damaged { .. })),
+                    matches!(broken, Some(FrameError::Damaged { .. })),
                     "bit {bit} of {byte}"
                 );
             }
@@ -277,6 +278,6 @@ mod tests {
     fn zeros_in_front_of_a_whole_frame_are_damage() {
         let mut bytes = file();
         bytes[..30].fill(0);
-        assert_eq!(read(&bytes), (0, Some(Broken::Damaged { offset: 0 })));
+        assert_eq!(read(&bytes), (0, Some(FrameError::Damaged { offset: 0 })));
     }
 }

@@ -1,4 +1,4 @@
-//! Whose folder this is, and whether its votes can be trusted.
+//! The identity of a data folder: which node it belongs to, and whether its votes can be trusted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,17 +10,14 @@ use super::disk::{self, Disk};
 use super::files::{self, IDENTITY};
 use crate::protocol::ring::NodeId;
 
-/// A random name for one life of a data folder. A node that comes back with another one has
-/// forgotten its votes.
+fn random_name() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// A random name of a data folder. A node that comes back with another one has forgotten its votes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StorageId(String);
-
-impl StorageId {
-    fn random() -> StorageId {
-        StorageId(format!("{:016x}", fastrand::u64(..)))
-    }
-}
 
 impl fmt::Display for StorageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,46 +25,46 @@ impl fmt::Display for StorageId {
     }
 }
 
-/// One start of a node: of two processes that say they are the same node, the one with the higher
-/// number began later.
+/// One start of a node. If two processes claim to be the same node, the one with the higher number
+/// was started later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Start {
-    /// Counted upwards durably, over all folders of the node. 0 while the folder is new: its node does
-    /// not vote, and has not been told yet which numbers were used.
+    /// Counts the starts durably, over all folders of the node. It is 0 while the folder is new: the
+    /// node does not vote, and does not know yet which numbers it has used.
     pub number: u64,
-    /// Tells two processes apart that took the same number, since one of their folders is a copy.
+    /// Distinguishes two processes that took the same number because the folder of one is a copy.
     pub random: String,
 }
 
 impl Start {
-    /// A process that takes this number.
+    /// The start of a new process, with this number.
     pub fn numbered(number: u64) -> Start {
-        let random = format!("{:016x}", fastrand::u64(..));
+        let random = random_name();
         Start { number, random }
     }
 
-    /// Whether these are starts of one process: it may have taken its number in between.
+    /// Whether both are starts of one process, which may have changed its number in between.
     pub fn is_of_same_process(&self, other: &Start) -> bool {
         self.random == other.random
     }
 
-    /// Whether a process that has noted the other start knows of a later one than this, or of another
-    /// process of the same number. The folder of this one is then a copy, or was put back from an older
-    /// copy, and lacks votes.
+    /// Whether a process with this start is too old for a peer that has noted another one: the noted
+    /// one is later, or another process of the same number. The folder is then a copy, or was put back
+    /// from an older copy, and lacks votes.
     pub fn is_outdated(&self, noted: &Start) -> bool {
         self.number > 0 && self.number <= noted.number && !self.is_of_same_process(noted)
     }
 }
 
-/// A random name that all nodes of a cluster agree on when they first meet. Without it two clusters
-/// whose files have the same name and ids would mix through one wrong port.
+/// A random name that all nodes of a cluster agree on when they first meet. Without it, one wrong port
+/// would mix two clusters whose files have the same name and ids.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClusterId(String);
 
 impl ClusterId {
     pub fn random() -> ClusterId {
-        ClusterId(format!("{:016x}", fastrand::u64(..)))
+        ClusterId(random_name())
     }
 }
 
@@ -77,7 +74,7 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// What to do about a folder that cannot be used.
+/// What a person can do about a folder that cannot be used.
 pub(super) const REBUILD: &str = "To discard the folder and copy everything from the other replicas, \
                                   start the node once with --rebuild";
 
@@ -87,21 +84,21 @@ pub struct Identity {
     pub node: NodeId,
     /// The fingerprint of the cluster: placement and quorums depend on it.
     pub cluster: String,
-    /// There once the node has met all others; folders of the first releases have none.
+    /// `None` until the node has met all others, and in folders of the first releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<ClusterId>,
     pub storage: StorageId,
     pub standing: Standing,
-    /// The start of the process that has the folder now, or had it last.
+    /// The start of the process that uses the folder, or used it last.
     #[serde(default = "before_the_first")]
     pub start: Start,
-    /// The storage id that each peer told first, or votes under since.
+    /// The storage id under which each peer votes. A peer that has not voted yet is missing.
     pub peers: BTreeMap<NodeId, StorageId>,
-    /// The last start of each peer that was told.
+    /// The last start of each peer that this node knows of.
     #[serde(default)]
     pub starts: BTreeMap<NodeId, Start>,
-    /// Whether each log that another follows ends with a [frame that says so](super::frame::END).
-    /// The first releases wrote none.
+    /// Whether each log that is followed by another ends with the [end frame](super::frame::END). The
+    /// first releases did not write it.
     #[serde(default)]
     pub logs_end: bool,
 }
@@ -110,18 +107,18 @@ fn before_the_first() -> Start {
     Start::numbered(0)
 }
 
-/// Whether this folder holds every vote that its node ever gave.
+/// Whether a folder holds every vote that its node has given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// It does: the node votes.
+    /// It does, and the node votes.
     Whole,
-    /// It is empty, and the peers have not been asked yet whether they knew an older one.
+    /// It is empty, and the peers have not said yet whether they knew an older one.
     New,
-    /// An older one was lost: the node copies its ranges before it votes.
+    /// An older folder was lost. The node copies its ranges before it votes.
     Lost,
-    /// It is a copy, or was put back from an older copy, and lacks votes that its node has given. What
-    /// it holds is discarded before anything else, and is lost then.
+    /// It is a copy, or was put back from an older copy, and lacks votes that its node has given. Its
+    /// content is discarded first, and then it counts as lost.
     Outdated,
 }
 
@@ -129,32 +126,36 @@ impl Identity {
     /// Reads the identity of a folder, or gives an empty folder a new one.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] if it cannot be read, or if there are data without it.
+    /// [`io::ErrorKind::InvalidData`] if it cannot be read, or if there are data without an identity.
     pub fn open(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<Identity> {
         let names = disk.list()?;
-        if names.iter().any(|name| name == IDENTITY) {
-            let content = disk.read(IDENTITY)?;
-            return serde_json::from_slice(&content).map_err(|error| {
-                let text = format!("{IDENTITY} cannot be read: {error}. {REBUILD}");
-                io::Error::new(io::ErrorKind::InvalidData, text)
-            });
+        let invalid =
+            |text: String| io::Error::new(io::ErrorKind::InvalidData, format!("{text}. {REBUILD}"));
+        if let Some(read) = Identity::read(disk, &names)? {
+            return read.map_err(|error| invalid(format!("{IDENTITY} cannot be read: {error}")));
         }
         if names.iter().any(|name| files::is_data(name)) {
-            let text = format!("there are data here, but no {IDENTITY}. {REBUILD}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            return Err(invalid(format!("there are data here, but no {IDENTITY}")));
         }
         let identity = Identity::of_empty(node, cluster, Standing::New);
         identity.save(disk)?;
         Ok(identity)
     }
 
-    /// The identity of a folder without data, and with a name of its own.
+    /// The content of the file, if it is among `names`, or why it has no meaning.
+    fn read(disk: &dyn Disk, names: &[String]) -> io::Result<Option<serde_json::Result<Identity>>> {
+        let is_there = names.iter().any(|name| name == IDENTITY);
+        let content = is_there.then(|| disk.read(IDENTITY)).transpose()?;
+        Ok(content.map(|content| serde_json::from_slice(&content)))
+    }
+
+    /// The identity of an empty folder, with a new storage id.
     fn of_empty(node: NodeId, cluster: &str, standing: Standing) -> Identity {
         Identity {
             node,
             cluster: cluster.to_owned(),
             cluster_id: None,
-            storage: StorageId::random(),
+            storage: StorageId(random_name()),
             standing,
             start: before_the_first(),
             peers: BTreeMap::new(),
@@ -163,15 +164,15 @@ impl Identity {
         }
     }
 
-    /// Takes the number of a new process. One whose folder is new gets one from the others first.
+    /// Takes the number of a new process. If the folder is new, the other nodes supply the number.
     pub fn start_anew(&mut self) {
         let is_numbered = self.start.number > 0 || self.standing == Standing::Whole;
         self.start = Start::numbered(self.start.number + u64::from(is_numbered));
     }
 
-    /// Notes that the folder lacks votes of its node. Whatever it holds counts no more.
+    /// Notes that the folder lacks votes of its node, so that its content counts no more.
     pub fn outdate(&mut self) {
-        self.storage = StorageId::random();
+        self.storage = StorageId(random_name());
         self.standing = Standing::Outdated;
         self.start.number = 0;
     }
@@ -181,24 +182,19 @@ impl Identity {
         disk::replace(disk, IDENTITY, &serde_json::to_vec_pretty(self)?)
     }
 
-    /// Empties a folder of the node's, and notes that what it held is lost.
-    ///
-    /// The note comes first: a folder that is emptied in part must not vote with the rest.
+    /// Empties a folder of this node, and notes that its content is lost. The note is written first: a
+    /// folder that was emptied only in part must not vote with the rest.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if the folder is another node's.
+    /// [`io::ErrorKind::InvalidInput`] if the folder belongs to another node.
     pub fn discard(disk: &dyn Disk, node: NodeId, cluster: &str) -> io::Result<()> {
         let names = disk.list()?;
-        let before: Option<Identity> = match names.iter().any(|name| name == IDENTITY) {
-            true => serde_json::from_slice(&disk.read(IDENTITY)?).ok(),
-            false => None,
-        };
-        if let Some(other) = before.as_ref().filter(|before| before.node != node) {
-            let text = format!("this folder is node {}'s, not {node}'s", other.node);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
         let mut lost = Identity::of_empty(node, cluster, Standing::Lost);
-        if let Some(before) = before {
+        if let Some(Ok(before)) = Identity::read(disk, &names)? {
+            if before.node != node {
+                let text = format!("this folder is node {}'s, not {node}'s", before.node);
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
             lost.cluster_id = before.cluster_id;
             lost.peers = before.peers;
             lost.starts = before.starts;

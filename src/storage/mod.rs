@@ -1,14 +1,14 @@
-//! Storage: what a replica has promised and accepted, durable before anybody hears of it.
+//! Storage: what this replica has promised and accepted, durable before anybody hears of it.
 //!
-//! All records are in memory ([`records`]). Each vote that changes one is appended to a
-//! write-ahead log ([`frame`]), many votes with one fdatasync ([`log`]). Now and then a
-//! snapshot takes the place of the logs ([`snapshot`]); a start reads both ([`recovery`]).
+//! All records are in memory ([`records`]). Each vote that changes one is appended to a write-ahead
+//! log ([`wal`]), in frames with checksums ([`frame`]). One fdatasync covers many votes. Now and then a
+//! [`snapshot`] replaces the logs. A start reads both ([`recovery`]).
 //!
-//! - No vote and no state is revealed before it is durable: a reply waits for the newest log entry
-//!   of the record that it tells of, a read's too.
-//! - A write or sync that fails ends the process, and is never tried again: after a failed fsync
+//! - No vote and no state is revealed before it is durable. So a reply, also to a read, waits for the
+//!   newest log entry of its record.
+//! - A failed write or sync ends the process and is never tried again, because after a failed fsync
 //!   nobody knows what is on the disk.
-//! - Damage stops the start: a replica that may have forgotten a vote must not vote.
+//! - A start on damaged data fails, because a replica that may have forgotten a vote must not vote.
 
 mod digests;
 pub mod disk;
@@ -16,7 +16,6 @@ mod entry;
 pub mod files;
 pub mod frame;
 pub mod identity;
-pub mod log;
 mod open;
 pub mod pages;
 mod preallocation;
@@ -24,72 +23,82 @@ mod progress;
 pub mod records;
 pub mod recovery;
 pub mod snapshot;
-pub mod tombstones;
+pub mod wal;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ::log::{error, info, warn};
 use crossbeam_channel::bounded;
+use log::error;
 
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
-pub use log::{Hooks, Position, SyncMode};
-pub use open::OpenError;
-pub use pages::{Entry, Page, Scan};
+pub use pages::{Page, PageEntry, Scan};
 pub use progress::Progress;
+pub use recovery::OpenError;
+pub use wal::{Hooks, LogPosition, SyncMode};
 
 use crate::bytes::Key;
 use crate::lock;
 use crate::protocol::ring::{NodeId, Ring};
-use crate::protocol::{Ballot, Record, Seen, State, Update, VoteReply, VoteRequest, takeover};
-use crate::testing::faults::{self, Point};
+use crate::protocol::{
+    Accepted, Ballot, Fence, Record, Seen, State, Update, VoteReply, VoteRequest, takeover,
+};
 use crate::testing::rules::{self, Rule};
 use disk::Disk;
 use entry::LogEntry;
-use log::{Callback, GroupCommit, Lsn};
 use records::Records;
+use wal::{Lsn, WriteAheadLog};
 
-/// Zeros that are written ahead of the log, in bytes: few enough that a sync with them is quick.
-const LOG_AHEAD: usize = 512 << 10;
-/// A replica whose log has so many bytes to write, or more, abstains from votes.
+/// How many zeros are kept behind the end of the log, in bytes: few enough that a sync that has to
+/// write them is quick.
+const LOG_ZEROS: usize = 512 << 10;
+/// A replica abstains from votes while its log has this many bytes to write, or more.
 pub const MOST_BACKLOG: usize = 64 << 20;
-/// A replica where so many votes wait for the disk abstains from all that would wait, too.
+/// A replica abstains from all votes that would wait for the disk while this many wait already.
 pub const MOST_WAITING: usize = 20_000;
-/// A snapshot is due when the log is this long, in bytes, and no shorter than the last snapshot
-/// since the start.
-const SNAPSHOT_AFTER: u64 = 64 << 20;
 
 /// The durable records of one node.
 pub struct Store {
     node: NodeId,
     disk: Arc<dyn Disk>,
-    records: Arc<Mutex<Records>>,
-    commit: GroupCommit,
+    records: Mutex<Records>,
+    wal: WriteAheadLog,
     /// How far the logs were written when the folder was opened.
-    recovered: Position,
+    recovered: LogPosition,
     identity: Mutex<Identity>,
+    /// Held while the identity is written, so that no change is lost and readers need not wait.
     changing_identity: Mutex<()>,
-    taking_snapshot: Mutex<()>,
-    /// Zeros that are written ahead of the log, in bytes.
-    log_ahead: usize,
-    /// The generation of the current log.
-    generation: AtomicU64,
+    /// Held while a snapshot is taken.
+    snapshots: Mutex<SnapshotState>,
+    /// How many zeros are kept behind the end of the log, in bytes.
+    log_zeros: usize,
     /// Sequence numbers up to this one are reserved.
     sequences: AtomicU64,
-    snapshot_bytes: AtomicU64,
+    /// Whether this process has voted. Changes while the records are locked.
+    has_voted: AtomicBool,
     /// How many pages of records wait for the disk.
     pages: Arc<AtomicUsize>,
 }
 
+struct SnapshotState {
+    /// The generation of the present log.
+    generation: u64,
+    /// The next snapshot is due when the log has this many bytes.
+    due: u64,
+}
+
 impl Store {
-    /// Votes on a key. Returns the vote if it is durable already; otherwise `later` gets it on the commit
-    /// thread, once it is.
-    pub fn vote<F>(&self, key: &Key, request: &VoteRequest, later: F) -> Option<VoteReply>
-    where
-        F: FnOnce(VoteReply) + Send + 'static,
-    {
+    /// Votes on a key. Returns the vote if it is durable already. Otherwise the commit thread calls
+    /// `later` with it once it is.
+    pub fn vote(
+        &self,
+        key: &Key,
+        request: &VoteRequest,
+        later: impl FnOnce(VoteReply) + Send + 'static,
+    ) -> Option<VoteReply> {
         let mut records = lock(&self.records);
+        self.has_voted.store(true, Ordering::Relaxed);
         let (update, vote, lsn) = records.vote(key, request);
         if let (VoteReply::Rejected(_), VoteRequest::Accept(refused)) = (&vote, request)
             && records.get(key).0.contradicts(refused)
@@ -105,55 +114,119 @@ impl Store {
                     Update::Promise(_) => Rule::PromiseDurable,
                     Update::Accept(_) => Rule::AcceptDurable,
                 };
-                let lsn = self.write(&mut records, key, update);
+                let lsn = self.apply(&mut records, key, update);
                 if rules::holds(rule) { lsn } else { 0 }
             }
             None => lsn,
         };
         drop(records);
-        self.commit.when_durable(lsn, vote, later)
+        self.wal.when_durable(lsn, vote, later)
     }
 
-    /// What a read of a key sees here, if that is durable at this moment.
+    /// What a read of a key sees here, if that is durable already.
     pub fn seen(&self, key: &Key) -> Option<Seen> {
         let records = lock(&self.records);
         let (record, lsn) = records.get(key);
-        (lsn <= self.commit.durable()).then(|| record.seen(false))
+        (lsn <= self.wal.durable()).then(|| record.seen(false))
     }
 
-    /// Whether little enough waits to be written for more votes.
+    /// Whether the disk keeps up with the votes, so that there may be more of them.
     pub fn disk_keeps_up(&self) -> bool {
-        let (bytes, waiting) = self.commit.backlog();
+        let (bytes, waiting) = self.wal.backlog();
         bytes < MOST_BACKLOG && waiting < MOST_WAITING
     }
 
-    /// Whether few enough votes wait for the disk for more, of whatever kind: a read waits until
-    /// what it tells is durable.
+    /// Whether one more vote may wait for the disk. A read waits, too, if its state is not durable yet.
     pub fn may_wait(&self) -> bool {
-        self.commit.backlog().1 < MOST_WAITING
+        self.wal.backlog().1 < MOST_WAITING
     }
 
-    fn write(&self, records: &mut Records, key: &Key, update: Update) -> Lsn {
-        let line = LogEntry::Vote {
+    fn append(&self, entry: &LogEntry) -> Lsn {
+        self.wal.append(|queue| entry.encode(queue))
+    }
+
+    fn apply(&self, records: &mut Records, key: &Key, update: Update) -> Lsn {
+        let lsn = self.append(&LogEntry::Vote {
             key: key.clone(),
             update: update.clone(),
-        };
-        let lsn = self.commit.append(|log| line.encode(log));
+        });
         records.apply(key, update, lsn);
         lsn
     }
 
-    /// Takes over what a node has copied that has lost its votes and does not vote yet; see
-    /// [`copied`].
+    /// Locks the records for a change that is no vote. Only a node that copies what it has lost makes
+    /// such changes, before it votes again.
+    fn lock_before_votes(&self) -> MutexGuard<'_, Records> {
+        let records = lock(&self.records);
+        let has_voted = self.has_voted.load(Ordering::Relaxed);
+        assert!(
+            !has_voted,
+            "a node that votes changes records by votes only"
+        );
+        records
+    }
+
+    /// Adds the record of another replica to what this node has copied; see [`takeover`].
+    ///
+    /// # Panics
+    /// If this process has voted.
     pub fn absorb(&self, key: &Key, record: Record) {
-        let mut records = lock(&self.records);
+        let mut records = self.lock_before_votes();
         let own = records.get(key).0.clone();
         for update in takeover::updates(&own, record) {
-            self.write(&mut records, key, update);
+            self.apply(&mut records, key, update);
         }
     }
 
-    /// The highest promise for a key: where a proposer of this node should start.
+    /// Adds the fence of another replica to what this node has copied.
+    ///
+    /// # Panics
+    /// If this process has voted.
+    pub fn absorb_fence(&self, fence: &Fence) {
+        let mut records = self.lock_before_votes();
+        let lsn = self.append(&LogEntry::Fence(fence.clone()));
+        records.merge_fence(fence, lsn);
+    }
+
+    /// Discards all records, because the folder lacks votes that its node has given. The sequence
+    /// numbers stay used. The identity is written first, so that the next start discards what a crash
+    /// has left.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    ///
+    /// # Panics
+    /// If this process has voted, since it must not forget its votes.
+    pub fn discard(&self, ring: Arc<Ring>) -> io::Result<()> {
+        self.change_identity(Identity::outdate)?;
+        *self.lock_before_votes() = Records::new(ring);
+        self.snapshot()?;
+        self.change_identity(|identity| identity.standing = Standing::Lost)
+    }
+
+    /// Drops the records of keys that still hold these ballots without a value: tombstones that every
+    /// replica of their keys holds or is past, and, at [`Ballot::ZERO`], promises alone. Nobody waits
+    /// until that is durable.
+    pub fn drop_tombstones(&self, dropped: Vec<(Key, Ballot)>) {
+        let mut records = lock(&self.records);
+        for (key, ballot) in dropped {
+            if records.has_tombstone(&key, ballot) {
+                let lsn = self.append(&LogEntry::Dropped {
+                    key: key.clone(),
+                    ballot,
+                });
+                records.drop_tombstone(&key, ballot, lsn);
+            }
+        }
+    }
+
+    /// Whether this replica has no record of the key, and needs none because it is past this tombstone.
+    pub fn is_past(&self, key: &Key, tombstone: &Accepted) -> bool {
+        let records = lock(&self.records);
+        records.get(key).0.accepted.is_none() && records.holds_tombstone(key, tombstone).0
+    }
+
+    /// The highest ballot that is promised for a key: a proposer of this node starts above it.
     pub fn promised(&self, key: &Key) -> Ballot {
         lock(&self.records).get(key).0.promised
     }
@@ -163,7 +236,14 @@ impl Store {
         lock(&self.records).get(key).0.accepted_ballot()
     }
 
-    /// The sequence number up to which dots may have been used.
+    /// The state that is accepted for a key, durably or not.
+    pub fn state(&self, key: &Key) -> Option<Arc<State>> {
+        let records = lock(&self.records);
+        let accepted = records.get(key).0.accepted.as_ref();
+        accepted.map(|accepted| accepted.state.clone())
+    }
+
+    /// Sequence numbers up to this one may have been used.
     pub fn sequences(&self) -> u64 {
         self.sequences.load(Ordering::Relaxed)
     }
@@ -173,12 +253,10 @@ impl Store {
         lock(&self.records).numbers().get(origin)
     }
 
-    /// Reserves sequence numbers; `then` runs once that is durable.
-    pub fn reserve(&self, upto: u64, then: Callback) {
+    /// Reserves sequence numbers up to this one. Runs `then` once that is durable.
+    pub fn reserve(&self, upto: u64, then: impl FnOnce() + Send + 'static) {
         self.sequences.fetch_max(upto, Ordering::Relaxed);
-        let lsn = self
-            .commit
-            .append(|log| LogEntry::Sequences(upto).encode(log));
+        let lsn = self.append(&LogEntry::Sequences(upto));
         self.run_when_durable(lsn, then);
     }
 
@@ -187,49 +265,51 @@ impl Store {
         lock(&self.records).count()
     }
 
+    /// How many keys have a record, and how many of these hold no value.
+    pub fn counts(&self) -> (usize, usize) {
+        let records = lock(&self.records);
+        (records.count(), records.tombstone_count())
+    }
+
     /// About how much memory the records take, in bytes.
     pub fn data_bytes(&self) -> usize {
         lock(&self.records).bytes()
     }
 
-    /// The state that is accepted for a key, durably or not.
-    pub fn state(&self, key: &Key) -> Option<Arc<State>> {
-        let records = lock(&self.records);
-        let accepted = records.get(key).0.accepted.as_ref();
-        accepted.map(|accepted| accepted.state.clone())
-    }
-
-    /// Runs `then` once everything appended so far is durable.
-    pub fn when_durable(&self, then: Callback) {
-        self.run_when_durable(self.commit.appended(), then);
+    /// Runs `then` once all entries so far are durable.
+    pub fn when_durable(&self, then: impl FnOnce() + Send + 'static) {
+        self.run_when_durable(self.wal.appended(), then);
     }
 
     fn run_when_durable(&self, lsn: Lsn, callback: impl FnOnce() + Send + 'static) {
-        if let Some(now) = self.commit.when_durable(lsn, callback, |later| later()) {
+        if let Some(now) = self.wal.when_durable(lsn, callback, |later| later()) {
             now();
         }
     }
 
-    /// Waits until everything appended so far is durable.
+    /// Waits until all entries so far are durable.
     ///
     /// # Errors
     /// If the log has failed.
     pub fn await_durable(&self) -> io::Result<()> {
         let (sender, durable) = bounded(1);
-        self.when_durable(Box::new(move || {
+        self.when_durable(move || {
             let _ = sender.send(());
-        }));
+        });
         let failed = |_| io::Error::other("the log has failed");
         durable.recv().map_err(failed)
     }
 
-    /// This folder's identity; [`Store::change_identity`] changes it.
+    /// The identity of the folder. Only [`Store::change_identity`] changes it.
     pub fn identity(&self) -> MutexGuard<'_, Identity> {
         lock(&self.identity)
     }
 
-    /// Changes the identity, durably. Who reads it meanwhile sees the one before, and does not wait
-    /// for the disk.
+    /// Changes the identity, durably. Readers see the one before until then, and do not wait for the
+    /// disk.
+    ///
+    /// # Errors
+    /// If the disk fails.
     pub fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
         let _one_at_a_time = lock(&self.changing_identity);
         let before = self.identity().clone();
@@ -242,80 +322,18 @@ impl Store {
         Ok(())
     }
 
-    /// How far the logs were written when the folder was opened, and how far they are now.
-    pub fn positions(&self) -> (Position, Position) {
-        (self.recovered, self.commit.position())
+    /// How far the logs were written when the folder was opened, and how far they are durable now.
+    pub fn positions(&self) -> (LogPosition, LogPosition) {
+        (self.recovered, self.wal.position())
     }
 
-    /// Bytes of log since the last snapshot.
+    /// The length of the log since the last snapshot, in bytes.
     pub fn log_bytes(&self) -> u64 {
-        self.commit.written()
+        self.wal.written()
     }
 
-    /// Discards all records, since the folder lacks votes that its node has given; the sequence numbers
-    /// stay used. To be called before this node votes: nobody has been told anything of them.
-    ///
-    /// The note comes first: what is left after a crash half-way is discarded at the next start.
-    pub fn discard(&self, ring: Arc<Ring>) -> io::Result<()> {
-        self.change_identity(Identity::outdate)?;
-        *lock(&self.records) = Records::new(ring);
-        self.snapshot()?;
-        self.change_identity(|identity| identity.standing = Standing::Lost)
-    }
-
-    /// Takes a snapshot if the log has grown long.
-    pub fn snapshot_if_due(&self) -> io::Result<()> {
-        let least = faults::snapshot_after().unwrap_or(SNAPSHOT_AFTER);
-        let due = least.max(self.snapshot_bytes.load(Ordering::Relaxed));
-        if self.commit.written() < due {
-            return Ok(());
-        }
-        match self.snapshot() {
-            // Whatever was promised is in the logs, and these go on while they have room.
-            Err(error) if is_without_room(&error) => {
-                warn!(
-                    "{}: no room for a snapshot: {error}. Make room on the disk: the log keeps growing until then",
-                    self.node
-                );
-                let later = self.commit.written() + least;
-                self.snapshot_bytes.store(later, Ordering::Relaxed);
-                Ok(())
-            }
-            ended => ended,
-        }
-    }
-
-    /// Puts a snapshot in the place of the logs so far.
-    pub fn snapshot(&self) -> io::Result<()> {
-        let _one_at_a_time = lock(&self.taking_snapshot);
-        let generation = self.generation.load(Ordering::Relaxed) + 1;
-        let log = self
-            .disk
-            .create(&files::log_name(generation), self.log_ahead)?;
-        faults::pass(Point::SnapshotLogCreated);
-        self.disk.sync_folder()?;
-        self.generation.store(generation, Ordering::Relaxed);
-        self.commit.switch_log(log);
-        faults::pass(Point::SnapshotLogSwitched);
-        let disk = self.disk.as_ref();
-        let durable = || self.await_durable();
-        let bytes = snapshot::write(disk, &self.records, self.sequences(), generation, durable)?;
-        self.snapshot_bytes.store(bytes, Ordering::Relaxed);
-        info!(
-            "{}: took a snapshot of {} records, {bytes} bytes",
-            self.node,
-            self.count()
-        );
-        Ok(())
-    }
-
-    /// Makes everything durable and stops.
+    /// Makes all entries durable and stops the commit thread.
     pub fn close(&self) {
-        self.commit.end();
+        self.wal.end();
     }
-}
-
-fn is_without_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    [StorageFull, QuotaExceeded].contains(&error.kind())
 }

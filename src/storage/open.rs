@@ -1,64 +1,24 @@
-//! Opens a data folder, or says why it must not be used.
+//! Opening a data folder.
 
-use std::fmt;
-use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::disk::Disk;
 use super::files;
-use super::frame::Broken;
-use super::identity::{Identity, REBUILD, Standing};
-use super::log::{GroupCommit, Hooks, SyncMode};
-use super::{LOG_AHEAD, Progress, Store, recovery};
+use super::frame::FrameError;
+use super::identity::{Identity, Standing};
+use super::progress::Progress;
+use super::recovery::{self, OpenError};
+use super::wal::{Hooks, SyncMode, WriteAheadLog};
+use super::{LOG_ZEROS, SnapshotState, Store};
 use crate::protocol::ring::{NodeId, Ring};
 
-/// Why a folder cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    Io(io::Error),
-    /// The folder is another node's, or another cluster's.
-    Foreign(String),
-    Damaged {
-        file: String,
-        broken: Broken,
-    },
-}
-
-impl OpenError {
-    pub(super) fn damaged(file: &str, broken: Broken) -> OpenError {
-        OpenError::Damaged {
-            file: file.to_owned(),
-            broken,
-        }
-    }
-}
-
-impl From<io::Error> for OpenError {
-    fn from(error: io::Error) -> OpenError {
-        OpenError::Io(error)
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::Io(error) => write!(f, "{error}"),
-            OpenError::Foreign(text) => f.write_str(text),
-            OpenError::Damaged { file, broken } => write!(
-                f,
-                "{file}: {broken}. This node may have forgotten votes, so it does not start. \
-                 {REBUILD}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
 impl Store {
-    /// Opens a folder: reads it, cuts a torn tail off, and starts a new log. `progress` tells how far
-    /// that is.
+    /// Opens a folder: reads it, cuts a torn frame off, and starts a new log. `progress` shows how much
+    /// has been read.
+    ///
+    /// # Errors
+    /// If the disk fails, or if the folder is damaged or belongs to another node or cluster.
     pub fn open(
         disk: Arc<dyn Disk>,
         node: NodeId,
@@ -68,63 +28,62 @@ impl Store {
         hooks: Hooks,
         progress: &Progress,
     ) -> Result<Store, OpenError> {
-        let mut identity = Identity::open(disk.as_ref(), node, cluster)?;
-        if identity.node != node {
-            let text = format!(
-                "this folder is node {}'s, not {node}'s: name its own with --data",
-                identity.node
-            );
-            return Err(OpenError::Foreign(text));
-        }
-        if identity.cluster != cluster {
-            let text = format!(
-                "this folder belongs to cluster {}, and the cluster file says {cluster}: name, node \
-                 ids, N, R and W must be those that the folder was made with",
-                identity.cluster
-            );
-            return Err(OpenError::Foreign(text));
-        }
-        if identity.standing == Standing::Outdated {
-            Identity::discard(disk.as_ref(), node, cluster)?;
-            identity = Identity::open(disk.as_ref(), node, cluster)?;
-        }
+        let mut identity = own_identity(disk.as_ref(), node, cluster)?;
         let recovered = recovery::recover(disk.as_ref(), ring, &identity, progress)?;
         if !identity.logs_end {
+            // Recovery has written the end frames that were missing.
             identity.logs_end = true;
             identity.save(disk.as_ref())?;
         }
-        let first = files::FIRST_GENERATION;
-        if identity.standing == Standing::Whole && recovered.generation == first {
-            // Whoever has voted has at least one log.
-            return Err(OpenError::damaged(&files::log_name(first), Broken::Missing));
+        let generation = recovered.generation;
+        let name = files::log_name(generation);
+        if identity.standing == Standing::Whole && generation == files::FIRST_GENERATION {
+            // A node that has voted has a log at least.
+            return Err(OpenError::damaged(&name, FrameError::Missing));
         }
-        // What is not synced gains nothing by them.
-        let log_ahead = match sync {
-            SyncMode::Always => LOG_AHEAD,
+        // Zeros make syncs cheaper, and nothing else.
+        let log_zeros = match sync {
+            SyncMode::Always => LOG_ZEROS,
             SyncMode::Os => 0,
         };
-        let log = disk.create(&files::log_name(recovered.generation), log_ahead)?;
+        let log = disk.create(&name, log_zeros)?;
         disk.sync_folder()?;
         Ok(Store {
             node,
-            records: Arc::new(Mutex::new(recovered.records)),
-            commit: GroupCommit::start(
-                log,
-                recovered.generation,
-                sync,
-                hooks,
-                recovered.log_bytes,
-            )?,
+            records: Mutex::new(recovered.records),
+            wal: WriteAheadLog::start(log, generation, sync, hooks, recovered.log_bytes)?,
             recovered: recovered.position,
             identity: Mutex::new(identity),
             changing_identity: Mutex::default(),
-            taking_snapshot: Mutex::default(),
-            log_ahead,
-            generation: AtomicU64::new(recovered.generation),
+            log_zeros,
+            snapshots: Mutex::new(SnapshotState { generation, due: 0 }),
             sequences: AtomicU64::new(recovered.sequences),
-            snapshot_bytes: AtomicU64::new(0),
+            has_voted: AtomicBool::new(false),
             pages: Arc::default(),
             disk,
         })
     }
+}
+
+/// The identity of a folder of this node, which is emptied first if it is outdated.
+fn own_identity(disk: &dyn Disk, node: NodeId, cluster: &str) -> Result<Identity, OpenError> {
+    let identity = Identity::open(disk, node, cluster)?;
+    if identity.node != node {
+        return Err(OpenError::Foreign(format!(
+            "this folder is node {}'s, not {node}'s: name its own with --data",
+            identity.node
+        )));
+    }
+    if identity.cluster != cluster {
+        return Err(OpenError::Foreign(format!(
+            "this folder belongs to cluster {}, and the cluster file says {cluster}: name, node \
+             ids, N, R and W must be those that the folder was made with",
+            identity.cluster
+        )));
+    }
+    if identity.standing != Standing::Outdated {
+        return Ok(identity);
+    }
+    Identity::discard(disk, node, cluster)?;
+    Ok(Identity::open(disk, node, cluster)?)
 }

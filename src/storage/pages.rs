@@ -1,4 +1,4 @@
-//! Records page by page, in the order of their keys. A page is told once all of it is durable.
+//! Pages of records, in the order of their keys. A page is delivered once all of it is durable.
 
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
@@ -6,24 +6,24 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::digests::Place;
-use super::log::Lsn;
+use super::digests::Bucket;
 use super::records::{Records, Slot};
+use super::wal::Lsn;
 use crate::bytes::Key;
 use crate::lock;
-use crate::protocol::{Ballot, Fence, Record};
+use crate::protocol::{Accepted, Ballot, Fence, Record};
 
-/// A question for the records of one range, in the order of the keys, page by page.
+/// Asks for a page of the records of one range, in the order of the keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scan {
     pub range: usize,
-    /// Only keys of these buckets, ascending; `None` for all.
+    /// Only keys of these buckets, in ascending order; `None` for all keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buckets: Option<Vec<u16>>,
     /// Only keys greater than this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Key>,
-    /// Whether whole records are wanted, or ballots alone.
+    /// Whether the page shall hold whole records, and not only ballots.
     pub states: bool,
 }
 
@@ -31,22 +31,22 @@ pub struct Scan {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Page {
     /// Ascending by key.
-    pub entries: Vec<Entry>,
-    /// What stands for the keys that have no record any more.
+    pub entries: Vec<PageEntry>,
+    /// What replaces the records of dropped keys.
     #[serde(default)]
     pub fence: Fence,
-    /// Scan on after this key; `None`: there is no more.
+    /// The next page begins after this key; `None` on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Key>,
 }
 
 /// One key of a page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Entry {
+pub struct PageEntry {
     pub key: Key,
-    /// The ballot that was accepted, [`Ballot::ZERO`] for none.
+    /// The accepted ballot, or [`Ballot::ZERO`].
     pub accepted: Ballot,
-    /// How long its value is, in bytes: what a question for the state would bring.
+    /// The length of the value, in bytes: what an answer with the state would take.
     pub size: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
@@ -54,17 +54,17 @@ pub struct Entry {
 
 /// A page ends after this many entries.
 const PAGE_ENTRIES: usize = 1000;
-/// A page ends once it may have this many bytes as a line of JSON: whoever asks hears something soon, and
-/// nobody waits for long behind it. With one entry more, of whatever size, it fits the longest line between nodes.
+/// A page ends once its line of JSON may have this many bytes, so that it arrives soon and other answers
+/// do not wait for long behind it. One more entry of any size still fits the longest line between nodes.
 const PAGE_BYTES: usize = 1 << 20;
-/// A scan looks at this many records at the most before it lets others at them.
+/// A page ends after a look at this many records, since nobody else can use the records meanwhile.
 const PAGE_VISITS: usize = 20_000;
 
-/// Where so many pages of records wait for the disk, no more are read.
+/// While so many pages wait for the disk, no more are read: each takes memory.
 const MOST_PAGES: usize = 64;
 
 impl Records {
-    /// The next page of a scan, and the log entry after which all of it is durable.
+    /// The page that a scan asks for, and the log entry that makes all of it durable.
     pub fn scan(&self, scan: &Scan) -> (Page, Lsn) {
         let mut page = Page {
             fence: self.fence.clone(),
@@ -72,17 +72,15 @@ impl Records {
         };
         let (mut lsn, mut bytes) = (self.absent.1, 0);
         for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
-            let Place { range, bucket } = slot.place;
-            let wanted = scan
-                .buckets
-                .as_ref()
-                .is_none_or(|b| b.binary_search(&bucket).is_ok());
+            let Bucket { range, number } = slot.bucket;
+            let buckets = scan.buckets.as_ref();
+            let wanted = buckets.is_none_or(|buckets| buckets.binary_search(&number).is_ok());
             if range as usize == scan.range && wanted {
                 let record = scan.states.then(|| slot.record.clone());
-                bytes += size(key, record.as_ref());
+                bytes += json_bound(key, record.as_ref());
                 lsn = lsn.max(slot.lsn);
                 let accepted = slot.record.accepted_ballot();
-                page.entries.push(Entry {
+                page.entries.push(PageEntry {
                     key: key.clone(),
                     accepted,
                     size: slot.record.value_size(),
@@ -98,14 +96,14 @@ impl Records {
         (page, lsn)
     }
 
-    /// Up to `most` records after a key, in the order of the keys.
+    /// Up to `most` records after a key, and the log entry that makes all of them durable.
     pub fn page(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
         let mut lsn = 0;
         let mut bytes = 0;
         let mut records = Vec::new();
         for (key, slot) in self.after(after) {
             lsn = lsn.max(slot.lsn);
-            bytes += size(key, Some(&slot.record));
+            bytes += json_bound(key, Some(&slot.record));
             records.push((key.clone(), slot.record.clone()));
             if records.len() >= most || bytes >= PAGE_BYTES {
                 break;
@@ -121,51 +119,77 @@ impl Records {
 }
 
 impl Store {
-    /// Answers a scan once all that it tells is durable.
-    pub fn scan<F>(&self, scan: &Scan, reply: F)
-    where
-        F: FnOnce(Page) + Send + 'static,
-    {
+    /// Gives `reply` the page that a scan asks for, once all of it is durable.
+    pub fn scan(&self, scan: &Scan, reply: impl FnOnce(Page) + Send + 'static) {
         let (page, lsn) = lock(&self.records).scan(scan);
-        self.tell_page(lsn, move || reply(page));
+        self.deliver_page(lsn, move || reply(page));
     }
 
-    /// Whether few enough pages of records wait for the disk for one more: each takes memory.
+    /// Whether one more page may wait for the disk.
     pub fn pages_may_wait(&self) -> bool {
         self.pages.load(Ordering::Relaxed) < MOST_PAGES
     }
 
-    /// Tells a page of records once all of it is durable.
-    pub(super) fn tell_page(&self, lsn: Lsn, tell: impl FnOnce() + Send + 'static) {
+    /// Runs `deliver` once the page is durable, and counts the page until then.
+    fn deliver_page(&self, lsn: Lsn, deliver: impl FnOnce() + Send + 'static) {
         let pages = self.pages.clone();
         pages.fetch_add(1, Ordering::Relaxed);
-        let notify = move || {
+        self.run_when_durable(lsn, move || {
             pages.fetch_sub(1, Ordering::Relaxed);
-            tell();
-        };
-        self.run_when_durable(lsn, notify);
+            deliver();
+        });
     }
 
-    /// Gives up to `most` records after a key, once all of them are durable.
-    pub fn page<F>(&self, after: Option<&Key>, most: usize, reply: F)
-    where
-        F: FnOnce(Vec<(Key, Record)>) + Send + 'static,
-    {
+    /// Gives `reply` up to `most` records after a key, once all of them are durable.
+    pub fn page(
+        &self,
+        after: Option<&Key>,
+        most: usize,
+        reply: impl FnOnce(Vec<(Key, Record)>) + Send + 'static,
+    ) {
         let (page, lsn) = lock(&self.records).page(after, most);
-        self.tell_page(lsn, move || reply(page));
+        self.deliver_page(lsn, move || reply(page));
     }
 
-    /// The digests of a range's buckets.
+    /// Gives `reply` up to `most` records without a value after a key, in the order of the keys, once all
+    /// of them are durable.
+    pub fn tombstones(
+        &self,
+        after: Option<&Key>,
+        most: usize,
+        reply: impl FnOnce(Vec<(Key, Record)>) + Send + 'static,
+    ) {
+        let (found, lsn) = lock(&self.records).tombstones(after, most);
+        self.deliver_page(lsn, move || reply(found));
+    }
+
+    /// Tells `reply` for each of these tombstones whether this replica holds it or is past it, once
+    /// that is durable.
+    pub fn hold_tombstones<F>(&self, tombstones: &[(Key, Accepted)], reply: F)
+    where
+        F: FnOnce(Vec<bool>) + Send + 'static,
+    {
+        let records = lock(&self.records);
+        let held = tombstones
+            .iter()
+            .map(|(key, tombstone)| records.holds_tombstone(key, tombstone));
+        let (held, lsns): (Vec<bool>, Vec<Lsn>) = held.unzip();
+        drop(records);
+        let lsn = lsns.into_iter().max().unwrap_or(0);
+        self.deliver_page(lsn, move || reply(held));
+    }
+
+    /// The digests of a range's buckets, durable or not: they only say where to look.
     pub fn digests(&self, range: usize) -> Vec<u64> {
         lock(&self.records).digests(range).to_vec()
     }
 }
 
-/// How many bytes an entry of a page takes as JSON at the most.
-fn size(key: &Key, record: Option<&Record>) -> usize {
-    /// Names, and ballots of up to 20 digits a number.
-    const AROUND: usize = 512;
-    /// An entry of a clock: an id, and a number of up to 20 digits.
+/// The most bytes that an entry of a page takes as JSON.
+fn json_bound(key: &Key, record: Option<&Record>) -> usize {
+    /// Field names, and ballots with numbers of up to 20 digits.
+    const OVERHEAD: usize = 512;
+    /// An entry of a clock: a node id, and a number of up to 20 digits.
     const OF_CLOCK: usize = 36;
     let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
     let value = state.and_then(|state| state.value.as_ref());
@@ -173,5 +197,5 @@ fn size(key: &Key, record: Option<&Record>) -> usize {
         state.clock.len() + state.refusals.len() + state.floor.len()
     });
     let value = value.map_or(0, |value| value.json_bound());
-    key.json_bound() + value + AROUND + OF_CLOCK * clocks
+    key.json_bound() + value + OVERHEAD + OF_CLOCK * clocks
 }

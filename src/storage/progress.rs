@@ -1,9 +1,10 @@
-//! How far a start has read its folder.
+//! How much of its folder a start has read.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts the bytes of snapshot and logs that a start has read: one thread counts, others look.
+/// The bytes of snapshot and logs that a start has read, and all that it has to read. One thread
+/// counts, and others may look at any time.
 #[derive(Default)]
 pub struct Progress {
     read: AtomicU64,
@@ -11,12 +12,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// There are so many bytes more to be read.
+    /// Adds bytes that have to be read.
     pub(super) fn expect(&self, bytes: u64) {
         self.all.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many more have been read.
+    /// Adds bytes that have been read.
     pub(super) fn add(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::digests::{Digests, Place, digest};
-use super::log::Lsn;
+use super::digests::{Bucket, Digests, digest};
+use super::wal::Lsn;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::version::VectorClock;
@@ -15,16 +15,16 @@ use crate::protocol::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRe
 #[derive(Clone)]
 pub struct Records {
     ring: Arc<Ring>,
-    /// A tree, which never moves much at a time: of a hash table that grows everybody would wait.
+    /// A tree, since a hash table that grows would hold up all requests while it moves its entries.
     pub(super) slots: BTreeMap<Key, Slot>,
-    /// Which of them hold no value: tombstones, and promises alone.
+    /// The keys whose records hold no value: tombstones, and promises alone.
     tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
     bytes: usize,
     pub(super) fence: Fence,
-    /// Per origin the highest number of a write that any state here has ever told of.
+    /// For each origin the highest sequence number of a write that any state here has ever contained.
     numbers: VectorClock,
-    /// The record of every key that has none, and the log entry after which it is durable.
+    /// What the fence says of a key without a record, and the log entry that makes it durable.
     pub(super) absent: (Record, Lsn),
     digests: Digests,
 }
@@ -32,10 +32,10 @@ pub struct Records {
 #[derive(Clone)]
 pub(super) struct Slot {
     pub(super) record: Record,
-    /// The log entry after which all of the record is durable.
+    /// The log entry that makes all of the record durable.
     pub(super) lsn: Lsn,
-    pub(super) place: Place,
-    /// That of its accepted ballot; see [`digest`].
+    pub(super) bucket: Bucket,
+    /// The [`digest`] of its accepted ballot.
     digest: u64,
 }
 
@@ -58,7 +58,7 @@ impl Records {
         self.slots.len()
     }
 
-    /// How many of them hold no value.
+    /// How many records hold no value.
     pub fn tombstone_count(&self) -> usize {
         self.tombstones.len()
     }
@@ -68,7 +68,7 @@ impl Records {
         self.bytes
     }
 
-    /// The record of a key, and the log entry after which it is durable.
+    /// The record of a key, and the log entry that makes it durable.
     pub fn get(&self, key: &Key) -> (&Record, Lsn) {
         match self.slots.get(key) {
             Some(slot) => (&slot.record, slot.lsn),
@@ -76,7 +76,8 @@ impl Records {
         }
     }
 
-    /// Votes; see [`Record::vote`]. The reply may be told after the log entry.
+    /// Votes on a key, without any change; see [`Record::vote`]. Returns the change to be made, the reply,
+    /// and the log entry that makes durable what the reply reveals if there is no change.
     pub fn vote(&self, key: &Key, request: &VoteRequest) -> (Option<Update>, VoteReply, Lsn) {
         let (record, lsn) = self.get(key);
         let (update, reply) = record.vote(request, &self.fence);
@@ -87,12 +88,12 @@ impl Records {
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
         let slot = self.slots.entry(key.clone()).or_insert_with(|| {
             let position = Position::of(key.as_slice());
-            let place = Place::new(self.ring.range_at(position), position);
+            let bucket = Bucket::new(self.ring.range_at(position), position);
             self.bytes += memory(key, &self.absent.0);
             Slot {
                 record: self.absent.0.clone(),
                 lsn,
-                place,
+                bucket,
                 digest: 0,
             }
         });
@@ -112,7 +113,7 @@ impl Records {
         );
         if after != before {
             let digest = digest(key, after);
-            self.digests.replace(slot.place, slot.digest, digest);
+            self.digests.replace(slot.bucket, slot.digest, digest);
             slot.digest = digest;
         }
         if slot.record.has_value() {
@@ -122,14 +123,14 @@ impl Records {
         }
     }
 
-    /// Whether there is a record to be dropped: without a value, and of this accepted ballot.
+    /// Whether the key has a record without a value that was accepted at this ballot.
     pub fn has_tombstone(&self, key: &Key, ballot: Ballot) -> bool {
         let own = self.slots.get(key).map(|slot| &slot.record);
         own.is_some_and(|own| !own.has_value() && own.accepted_ballot() == ballot)
     }
 
-    /// Drops the tombstone that was accepted at this ballot, if it is still there, which the log
-    /// entry `lsn` makes durable. [`Ballot::ZERO`] is that of a promise alone.
+    /// Drops the tombstone that was accepted at this ballot, or, at [`Ballot::ZERO`], a promise alone. Does
+    /// nothing if the key has changed since. The log entry `lsn` makes it durable.
     pub fn drop_tombstone(&mut self, key: &Key, ballot: Ballot, lsn: Lsn) {
         if self.has_tombstone(key, ballot)
             && let Some(slot) = self.slots.remove(key)
@@ -138,36 +139,36 @@ impl Records {
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
             self.bytes -= memory(key, &slot.record);
-            self.digests.replace(slot.place, slot.digest, 0);
+            self.digests.replace(slot.bucket, slot.digest, 0);
         }
     }
 
-    /// Per origin the highest number of a write that this replica has seen.
+    /// For each origin the highest sequence number of a write that this replica has seen.
     pub fn numbers(&self) -> &VectorClock {
         &self.numbers
     }
 
-    /// What stands for the keys that have no record any more.
+    /// What replaces the records of dropped keys.
     pub fn fence(&self) -> &Fence {
         &self.fence
     }
 
-    /// Takes over the fence of another replica, which the log entry `lsn` makes durable.
+    /// Adds the fence of another replica to the own one. The log entry `lsn` makes it durable.
     pub fn merge_fence(&mut self, fence: &Fence, lsn: Lsn) {
         self.fence.merge(fence);
         self.numbers.merge(&fence.floor);
         self.absent = (self.fence.record(), lsn);
     }
 
-    /// Whether this replica holds just this tombstone or is past it, and the log entry after
-    /// which that may be told.
+    /// Whether this replica holds exactly this tombstone or is past it, and the log entry that makes
+    /// that durable.
     pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> (bool, Lsn) {
         let (record, lsn) = self.get(key);
         (record.holds(tombstone, &self.fence), lsn.max(self.absent.1))
     }
 
-    /// Up to `most` records without a value after a key, and the log entry after which all of
-    /// them are durable.
+    /// Up to `most` records without a value after a key, and the log entry that makes all of them
+    /// durable.
     pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = self.tombstones.range::<Key, _>((start, Bound::Unbounded));
@@ -180,7 +181,7 @@ impl Records {
         (found.into_iter().map(copy).collect(), lsn)
     }
 
-    /// The digests of a range's buckets: equal on two replicas when all their accepted ballots are.
+    /// The digests of a range's buckets. They are equal on two replicas if all accepted ballots are.
     pub fn digests(&self, range: usize) -> &[u64] {
         self.digests.of_range(range)
     }
@@ -188,15 +189,15 @@ impl Records {
 
 /// About how much memory a record takes, in bytes.
 fn memory(key: &Key, record: &Record) -> usize {
-    /// What a small key takes beside its bytes: measured with a million of them.
-    const AROUND: usize = 512;
+    /// What a small record takes beside the bytes of its key, measured with a million records.
+    const OVERHEAD: usize = 512;
     const OF_CLOCK: usize = size_of::<(NodeId, u64)>();
     let state = record.accepted.as_ref().map(|accepted| &accepted.state);
     let content = state.map_or(0, |state| {
         let clocks = state.clock.len() + state.refusals.len() + state.floor.len();
         state.value.as_ref().map_or(0, |value| value.len()) + OF_CLOCK * clocks
     });
-    AROUND + key.len() + content
+    OVERHEAD + key.len() + content
 }
 
 #[cfg(test)]

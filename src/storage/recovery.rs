@@ -1,7 +1,7 @@
-//! Starting: reads the newest snapshot and the logs after it.
+//! Recovery: reads the newest snapshot and the logs after it.
 
+use std::fmt;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -11,14 +11,56 @@ use super::entry::LogEntry;
 use super::files::{
     FIRST_GENERATION, generations, is_unfinished, log_name, remove_before, snapshot_name,
 };
-use super::frame::{self, Broken, Frames};
-use super::identity::Identity;
-use super::log::Position;
+use super::frame::{self, FrameError, Frames};
+use super::identity::{Identity, REBUILD};
+use super::progress::Progress;
 use super::records::Records;
-use super::{OpenError, Progress};
+use super::wal::LogPosition;
 use crate::protocol::Update;
 use crate::protocol::ring::Ring;
 use crate::testing::faults;
+
+/// Why a folder cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    Io(io::Error),
+    /// The folder belongs to another node or to another cluster.
+    Foreign(String),
+    /// A log or a snapshot is damaged or missing, so votes may be.
+    Damaged {
+        file: String,
+        error: FrameError,
+    },
+}
+
+impl OpenError {
+    pub(super) fn damaged(file: &str, error: FrameError) -> OpenError {
+        let file = file.to_owned();
+        OpenError::Damaged { file, error }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Io(error) => write!(f, "{error}"),
+            OpenError::Foreign(text) => f.write_str(text),
+            OpenError::Damaged { file, error } => write!(
+                f,
+                "{file}: {error}. This node may have forgotten votes, so it does not start. \
+                 {REBUILD}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
 
 /// What a folder held.
 pub struct Recovered {
@@ -27,189 +69,198 @@ pub struct Recovered {
     pub sequences: u64,
     /// The generation of the next log.
     pub generation: u64,
-    /// Bytes of log that a snapshot would save.
+    /// The length of the logs that no snapshot replaces, in bytes.
     pub log_bytes: u64,
     /// How far the logs were written.
-    pub position: Position,
+    pub position: LogPosition,
 }
 
-/// Reads everything back, cuts a torn tail off, and removes what a crash left half done.
+/// Reads a folder, cuts a torn frame off, and removes what a crash left unfinished.
+///
+/// # Errors
+/// If the disk fails, or if anything but the last frame is damaged or missing.
 pub fn recover(
     disk: &dyn Disk,
     ring: Arc<Ring>,
     identity: &Identity,
     progress: &Progress,
 ) -> Result<Recovered, OpenError> {
-    // A name that is seen here may not be durable yet, and what it replaces is removed below.
+    // A snapshot that is visible may not be durable yet, and the files that it replaces are removed below.
     disk.sync_folder()?;
-    let (unfinished, names): (Vec<_>, Vec<_>) = disk
-        .list()?
-        .into_iter()
-        .partition(|name| is_unfinished(name));
-    for name in unfinished {
-        disk.remove(&name)?;
-    }
-    let mut recovered = Recovered {
-        records: Records::new(ring),
-        sequences: 0,
-        generation: FIRST_GENERATION,
-        log_bytes: 0,
-        position: Position::default(),
-    };
-    let snapshots = generations(&names, "snapshot");
-    let covered = snapshots.last().copied().unwrap_or(0);
+    let names = remove_unfinished(disk)?;
+    let covered = generations(&names, "snapshot").pop().unwrap_or(0);
+    let snapshot = (covered > 0).then(|| snapshot_name(covered));
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
-    let snapshot = (covered > 0).then(|| snapshot_name(covered));
     for name in snapshot
-        .into_iter()
+        .iter()
+        .cloned()
         .chain(current.iter().copied().map(log_name))
     {
         progress.expect(disk.size(&name)?);
     }
-    if covered > 0 {
-        recovered.read_snapshot(disk, covered, progress)?;
-    }
-    let (last_used, mut last_content) = last_used(disk, &current)?;
-    // Each start and each snapshot begins the next log, so none between the first and the last may
-    // be missing.
-    for (place, &log) in current.iter().enumerate() {
-        let expected = covered.max(FIRST_GENERATION) + place as u64;
-        if log != expected {
-            return Err(OpenError::damaged(&log_name(expected), Broken::Missing));
+    let mut recovery = Recovery {
+        disk,
+        identity,
+        progress,
+        recovered: Recovered {
+            records: Records::new(ring),
+            sequences: 0,
+            generation: logs.last().map_or(FIRST_GENERATION, |last| last + 1),
+            log_bytes: 0,
+            position: LogPosition::default(),
+        },
+    };
+    if let Some(name) = &snapshot {
+        recovery.read_snapshot(name)?;
+        if current.is_empty() {
+            return Err(OpenError::damaged(&log_name(covered), FrameError::Missing));
         }
-        let content = if log == last_used {
-            mem::take(&mut last_content)
-        } else {
-            disk.read(&log_name(log))?
-        };
-        let end = recovered.read_log(disk, identity, log, content, log >= last_used, progress)?;
-        recovered.position = Position { log, bytes: end };
-        info!("{}: read {end} bytes of {}", identity.node, log_name(log));
     }
-    if covered > 0 && current.is_empty() {
-        return Err(OpenError::damaged(&log_name(covered), Broken::Missing));
+    let last_used = last_used(disk, &current)?;
+    // Each start and each snapshot begins the next log, so no generation may be missing in between.
+    for (expected, log) in (covered.max(FIRST_GENERATION)..).zip(current) {
+        if log != expected {
+            return Err(OpenError::damaged(&log_name(expected), FrameError::Missing));
+        }
+        recovery.read_log(log, log >= last_used)?;
     }
     remove_before(disk, covered)?;
-    if let Some(last) = logs.last() {
-        recovered.generation = last + 1;
-    }
-    Ok(recovered)
+    Ok(recovery.recovered)
 }
 
-impl Recovered {
-    fn read_snapshot(
-        &mut self,
-        disk: &dyn Disk,
-        generation: u64,
-        progress: &Progress,
-    ) -> Result<(), OpenError> {
-        let name = snapshot_name(generation);
-        let content = disk.read(&name)?;
-        let (mut end, mut ended) = (0, false);
-        let mut frames = Frames::new(&content);
-        while let Some(frame) = frames.next() {
-            let payload = frame.map_err(|broken| OpenError::damaged(&name, broken))?;
-            ended |= self.replay(&name, payload)?;
-            progress.add(frames.offset() - end);
-            end = frames.offset();
+/// Removes the files that a crash left half written. Returns the names of the others.
+fn remove_unfinished(disk: &dyn Disk) -> io::Result<Vec<String>> {
+    let names = disk.list()?.into_iter();
+    let (unfinished, names): (Vec<_>, Vec<_>) = names.partition(|name| is_unfinished(name));
+    for name in unfinished {
+        disk.remove(&name)?;
+    }
+    Ok(names)
+}
+
+struct Recovery<'a> {
+    disk: &'a dyn Disk,
+    identity: &'a Identity,
+    progress: &'a Progress,
+    recovered: Recovered,
+}
+
+/// How the frames of a file ended.
+struct FileEnd {
+    /// Where the last whole frame ends.
+    offset: u64,
+    /// Whether that frame is the last one that was meant for the file.
+    is_complete: bool,
+    /// Why the next frame is not whole, if there is one.
+    error: Option<FrameError>,
+}
+
+impl Recovery<'_> {
+    fn read_snapshot(&mut self, name: &str) -> Result<(), OpenError> {
+        let content = self.disk.read(name)?;
+        let end = self.replay(name, &content)?;
+        let offset = content.len() as u64;
+        let cut_off = (!end.is_complete).then_some(FrameError::Damaged { offset });
+        let error = end.error.or(cut_off);
+        error.map_or(Ok(()), |error| Err(OpenError::damaged(name, error)))
+    }
+
+    /// Reads a log. It is the `last` one if nothing was written to any log after it.
+    fn read_log(&mut self, log: u64, last: bool) -> Result<(), OpenError> {
+        let name = log_name(log);
+        let mut content = self.disk.read(&name)?;
+        let end = self.replay(&name, &content)?;
+        match end.error {
+            // The frame was not synced, so nothing in it was acknowledged or seen by anybody.
+            Some(FrameError::Torn { offset }) if last => warn!(
+                "{}: {name} is cut off at byte {offset}, where a crash interrupted a write",
+                self.identity.node
+            ),
+            Some(error) => return Err(OpenError::damaged(&name, error)),
+            None => {}
         }
-        if !ended {
-            let offset = content.len() as u64;
-            return Err(OpenError::damaged(&name, Broken::Damaged { offset }));
+        if last || !self.identity.logs_end {
+            // The last frames may not be on the disk: the process may have ended before their sync, or
+            // the sync failed and the operating system took them for written. From now on this node
+            // reveals them, so they are written again.
+            content.truncate(end.offset as usize);
+            if !end.is_complete {
+                frame::encode(frame::END, &mut content);
+            }
+            disk::replace(self.disk, &name, &content)?;
+        } else if !end.is_complete {
+            let offset = end.offset;
+            return Err(OpenError::damaged(&name, FrameError::CutOff { offset }));
         }
+        let bytes = end.offset;
+        info!("{}: read {bytes} bytes of {name}", self.identity.node);
+        self.recovered.log_bytes += bytes;
+        self.recovered.position = LogPosition { log, bytes };
         Ok(())
     }
 
-    /// Reads a log, and returns how long it is; `last` if nothing was written to any log after it.
-    fn read_log(
-        &mut self,
-        disk: &dyn Disk,
-        identity: &Identity,
-        log: u64,
-        content: Vec<u8>,
-        last: bool,
-        progress: &Progress,
-    ) -> Result<u64, OpenError> {
-        let name = log_name(log);
-        let (mut end, mut ended) = (0, false);
-        let mut frames = Frames::new(&content);
+    /// Applies the entries of a file, up to the first frame that is not whole.
+    fn replay(&mut self, name: &str, content: &[u8]) -> Result<FileEnd, OpenError> {
+        let mut end = FileEnd {
+            offset: 0,
+            is_complete: false,
+            error: None,
+        };
+        let mut frames = Frames::new(content);
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(payload) => {
-                    ended = payload == frame::END;
-                    self.log_bytes += payload.len() as u64;
-                    self.replay(&name, payload)?;
-                    progress.add(frames.offset() - end);
-                    end = frames.offset();
+                    end.is_complete = self.replay_frame(name, payload)? || payload == frame::END;
+                    self.progress.add(frames.offset() - end.offset);
+                    end.offset = frames.offset();
                 }
-                // What was not synced was not acknowledged: nobody has seen any of it.
-                Err(Broken::Torn { offset }) if last => {
-                    warn!(
-                        "{}: {name} is cut off at byte {offset}, where a crash interrupted a write",
-                        identity.node
-                    );
-                }
-                Err(broken) => return Err(OpenError::damaged(&name, broken)),
+                Err(error) => end.error = Some(error),
             }
-        }
-        if last || !identity.logs_end {
-            // The end of the process may have left the last frames with the operating system
-            // alone, or a failed sync marked as written what is not. They are told from now on,
-            // so they are written anew.
-            let mut whole = content;
-            whole.truncate(end as usize);
-            if !ended {
-                frame::encode(frame::END, &mut whole);
-            }
-            disk::replace(disk, &name, &whole)?;
-        } else if !ended {
-            return Err(OpenError::damaged(&name, Broken::CutOff { offset: end }));
         }
         Ok(end)
     }
 
-    /// Returns whether the payload ends a snapshot.
-    fn replay(&mut self, name: &str, payload: &[u8]) -> Result<bool, OpenError> {
+    /// Applies the entries of a frame. Returns whether it ends a snapshot.
+    fn replay_frame(&mut self, name: &str, payload: &[u8]) -> Result<bool, OpenError> {
         faults::slow_read();
-        for line in payload
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            let line: LogEntry = serde_json::from_slice(line).map_err(|error| {
+        let recovered = &mut self.recovered;
+        let records = &mut recovered.records;
+        let lines = payload.split(|byte| *byte == b'\n');
+        for line in lines.filter(|line| !line.is_empty()) {
+            let entry = serde_json::from_slice(line).map_err(|error| {
                 let text = format!(
                     "{name}: a line with a good checksum is not understood: {error}. If a newer \
                      release wrote it start that one; otherwise start once with --rebuild"
                 );
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
-            match line {
-                LogEntry::Vote { key, update } => self.records.apply(&key, update, 0),
+            match entry {
+                LogEntry::Vote { key, update } => records.apply(&key, update, 0),
                 LogEntry::Record { key, record } => {
-                    // A record without a value is one more in a set.
+                    // The state comes first, so that the key is not for a moment one without a value.
                     if let Some(accepted) = record.accepted {
-                        self.records.apply(&key, Update::Accept(accepted), 0);
+                        records.apply(&key, Update::Accept(accepted), 0);
                     }
-                    self.records
-                        .apply(&key, Update::Promise(record.promised), 0);
+                    records.apply(&key, Update::Promise(record.promised), 0);
                 }
-                LogEntry::Dropped { key, ballot } => self.records.drop_tombstone(&key, ballot, 0),
-                LogEntry::Fence(fence) => self.records.merge_fence(&fence, 0),
-                LogEntry::Sequences(upto) => self.sequences = self.sequences.max(upto),
-                LogEntry::End(count) => return Ok(count == self.records.count() as u64),
+                LogEntry::Dropped { key, ballot } => records.drop_tombstone(&key, ballot, 0),
+                LogEntry::Fence(fence) => records.merge_fence(&fence, 0),
+                LogEntry::Sequences(upto) => recovered.sequences = recovered.sequences.max(upto),
+                LogEntry::End(count) => return Ok(count == records.count() as u64),
             }
         }
         Ok(false)
     }
 }
 
-/// The last log that anything was written to, and what is in it, or 0: all before it are whole.
-fn last_used(disk: &dyn Disk, logs: &[u64]) -> io::Result<(u64, Vec<u8>)> {
+/// The last log that anything was written to, or 0. All logs before it are whole.
+fn last_used(disk: &dyn Disk, logs: &[u64]) -> io::Result<u64> {
     for &log in logs.iter().rev() {
         let content = disk.read(&log_name(log))?;
         if Frames::new(&content).next().is_some() {
-            return Ok((log, content));
+            return Ok(log);
         }
     }
-    Ok((0, Vec::new()))
+    Ok(0)
 }

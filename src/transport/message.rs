@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::{Bytes, Key};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
-use crate::storage::{ClusterId, Page, Position, Scan, Standing, Start, StorageId};
+use crate::storage::{ClusterId, Page, LogPosition, Scan, Standing, Start, StorageId};
 use crate::transport::Outgoing;
 
 /// Raised whenever nodes of two versions would misunderstand each other.
@@ -134,7 +134,7 @@ pub enum Reply {
     Held(Vec<bool>),
     Known(Known),
     /// How far the answering node's log is durable.
-    Pong(Position),
+    Pong(LogPosition),
     /// This node does not answer that: its storage is in doubt, its disk does not keep up, what is
     /// asked for is not held here, or the answer is too large for what waits already.
     Abstain,
@@ -144,7 +144,7 @@ pub enum Reply {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Resumed {
     pub start: Start,
-    pub position: Position,
+    pub position: LogPosition,
 }
 
 /// What a node answers to a [`Request::Join`].

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Record, State, Why};
-use simple_dynamo::storage::Entry;
-use simple_dynamo::storage::log::Position;
+use simple_dynamo::storage::LogPosition;
+use simple_dynamo::storage::PageEntry;
 use simple_dynamo::storage::{Page, Standing};
 use simple_dynamo::transport::message::{Known, Recognition, Reply, Request};
 
@@ -272,7 +272,7 @@ fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
         ballot,
         state: state.into(),
     };
-    let entry = Entry {
+    let entry = PageEntry {
         key: cluster.keys_of(lists).next().unwrap().as_str().into(),
         accepted: ballot,
         size: 1,
@@ -296,7 +296,7 @@ fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
                 cluster_id: None,
                 standing: Standing::Whole,
             }),
-            Request::Ping => Reply::Pong(Position::default()),
+            Request::Ping => Reply::Pong(LogPosition::default()),
             Request::Scan(scan) => {
                 let mut page = Page::default();
                 if scan.range == range && first.swap(false, Ordering::Relaxed) {

@@ -1,29 +1,31 @@
-//! The group commit: every callback once, in order, never before its entry is durable.
+//! The group commit of the write-ahead log: every callback runs once, in order, and never before its
+//! entry is durable.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use shuttle::sync::mpsc;
 
-use crate::disk::Appender;
+use crate::disk::AppendOnlyFile;
 use crate::frame::Frames;
-use crate::log::{Callback, GroupCommit, Hooks, Lsn, SyncMode};
 use crate::sync::thread::{self, JoinHandle};
+use crate::wal::{Callback, Hooks, Lsn, SyncMode, WriteAheadLog};
 use crate::{draw, explore, wait_up_to};
 
-/// What has happened, for the scenarios' eyes: no thread of the model waits for it.
+/// What the scenarios have observed. Its lock is not the model checker's, so that it changes no schedule.
 #[derive(Default)]
 struct Seen {
     /// Durable entries in order, each with the number of its log.
     durable: Vec<(usize, String)>,
     appended: Vec<(Lsn, String)>,
     registered: Vec<Lsn>,
-    told: Vec<Lsn>,
-    told_by_commit: Lsn,
+    /// The entries whose callbacks have run.
+    run: Vec<Lsn>,
+    run_by_commit: Lsn,
     failed: bool,
 }
 
-/// A disk that has logs, and breaks if it is to.
+/// A disk with logs. It fails at random if it `breaks`.
 #[derive(Clone, Default)]
 struct World {
     seen: Arc<Mutex<Seen>>,
@@ -36,7 +38,7 @@ struct Log {
     volatile: Vec<String>,
 }
 
-impl Appender for Log {
+impl AppendOnlyFile for Log {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         moment();
         for payload in Frames::new(bytes) {
@@ -68,7 +70,7 @@ fn moment() {
 }
 
 impl World {
-    fn log(&self, number: usize) -> Box<dyn Appender> {
+    fn log(&self, number: usize) -> Box<dyn AppendOnlyFile> {
         Box::new(Log {
             number,
             world: self.clone(),
@@ -83,48 +85,51 @@ impl World {
         Ok(())
     }
 
-    fn start(&self) -> Arc<GroupCommit> {
+    fn start(&self) -> Arc<WriteAheadLog> {
         let seen = self.seen.clone();
         let hooks = Hooks {
             deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
             failed: Box::new(move |_| seen.lock().unwrap().failed = true),
         };
-        Arc::new(GroupCommit::start(self.log(0), 1, SyncMode::Always, hooks, 0).unwrap())
+        Arc::new(WriteAheadLog::start(self.log(0), 1, SyncMode::Always, hooks, 0).unwrap())
     }
 
-    fn append(&self, commit: &GroupCommit, entry: String) -> Lsn {
+    fn append(&self, commit: &WriteAheadLog, entry: String) -> Lsn {
         let lsn = commit.append(|log| writeln!(log, "{entry}").unwrap());
         self.seen.lock().unwrap().appended.push((lsn, entry));
         lsn
     }
 
-    fn wait_for(&self, commit: &GroupCommit, lsn: Lsn, then: Callback) {
+    fn wait_for(&self, commit: &WriteAheadLog, lsn: Lsn, then: Callback) {
         let world = self.clone();
-        let told = move |then: Callback| {
-            world.note_told(lsn);
+        let run = move |then: Callback| {
+            world.note_run(lsn);
             then();
         };
-        if let Some(now) = commit.when_durable(lsn, then, told.clone()) {
-            told(now);
+        if let Some(now) = commit.when_durable(lsn, then, run.clone()) {
+            run(now);
         }
         self.seen.lock().unwrap().registered.push(lsn);
     }
 
-    fn note_told(&self, lsn: Lsn) {
+    fn note_run(&self, lsn: Lsn) {
         let mut seen = self.seen.lock().unwrap();
         assert!(
             seen.durable.len() as Lsn >= lsn,
-            "{lsn} is told and not durable"
+            "the callback of {lsn} runs and it is not durable"
         );
-        seen.told.push(lsn);
+        seen.run.push(lsn);
         if thread::current().name() == Some("commit") {
-            assert!(seen.told_by_commit <= lsn, "{lsn} is told out of order");
-            seen.told_by_commit = lsn;
+            assert!(
+                seen.run_by_commit <= lsn,
+                "the callback of {lsn} runs out of order"
+            );
+            seen.run_by_commit = lsn;
         }
     }
 
-    /// Appends entries and has each told.
-    fn appender(&self, commit: &Arc<GroupCommit>, name: usize, entries: usize) -> JoinHandle<()> {
+    /// Appends entries, each with a callback.
+    fn appender(&self, commit: &Arc<WriteAheadLog>, name: usize, entries: usize) -> JoinHandle<()> {
         let (world, commit) = (self.clone(), commit.clone());
         thread::spawn(move || {
             for entry in 0..entries {
@@ -145,10 +150,11 @@ impl World {
         assert!(seen.durable.len() <= appended.len());
     }
 
-    fn told(&self) -> Vec<Lsn> {
-        let mut told = self.seen.lock().unwrap().told.clone();
-        told.sort();
-        told
+    /// The entries whose callbacks have run, ascending.
+    fn run(&self) -> Vec<Lsn> {
+        let mut run = self.seen.lock().unwrap().run.clone();
+        run.sort();
+        run
     }
 
     fn durable(&self) -> Lsn {
@@ -164,12 +170,12 @@ fn each_callback_runs_once_and_in_order_and_never_before_its_entry_is_durable() 
         join([0, 1, 2].map(|name| world.appender(&commit, name, 2)));
         commit.end();
         world.check_log();
-        assert_eq!(world.told(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(world.run(), [1, 2, 3, 4, 5, 6]);
     });
 }
 
 #[test]
-fn no_entry_that_is_waited_for_waits_for_ever() {
+fn every_entry_becomes_durable_in_the_end() {
     explore(|| {
         let world = World::default();
         let commit = world.start();
@@ -178,23 +184,23 @@ fn no_entry_that_is_waited_for_waits_for_ever() {
             thread::spawn(move || {
                 for entry in 0..2 {
                     let lsn = world.append(&commit, format!("{name}.{entry}"));
-                    let (tell, told) = mpsc::channel();
-                    let tell = Box::new(move || tell.send(()).unwrap());
-                    world.wait_for(&commit, lsn, tell);
-                    // A wake-up that is lost is a deadlock here.
-                    told.recv().unwrap();
+                    let (sender, durable) = mpsc::channel();
+                    let notify = Box::new(move || sender.send(()).unwrap());
+                    world.wait_for(&commit, lsn, notify);
+                    // A lost wake-up is a deadlock here.
+                    durable.recv().unwrap();
                 }
             })
         };
         let threads: Vec<_> = (0..3).map(waiter).collect();
         join(threads);
         commit.end();
-        assert!(world.told().into_iter().eq(1..=6));
+        assert!(world.run().into_iter().eq(1..=6));
     });
 }
 
 #[test]
-fn the_end_writes_and_tells_all_that_came_before_it() {
+fn the_end_makes_all_earlier_entries_durable_and_runs_their_callbacks() {
     explore(|| {
         let world = World::default();
         let commit = world.start();
@@ -207,11 +213,11 @@ fn the_end_writes_and_tells_all_that_came_before_it() {
         commit.end();
         assert!(world.durable() >= appended, "{appended} came before");
         for lsn in registered {
-            assert!(world.told().contains(&lsn), "{lsn} came before");
+            assert!(world.run().contains(&lsn), "{lsn} came before");
         }
         join(threads);
-        let told = world.told();
-        assert!(told.is_sorted_by(|one, next| one < next), "twice: {told:?}");
+        let run = world.run();
+        assert!(run.is_sorted_by(|one, next| one < next), "twice: {run:?}");
         world.check_log();
     });
 }
@@ -236,7 +242,7 @@ fn what_is_appended_after_a_switch_is_in_the_next_log() {
 }
 
 #[test]
-fn on_a_disk_that_fails_nothing_is_told_that_is_not_durable_and_the_end_comes() {
+fn on_a_disk_that_fails_no_callback_runs_whose_entry_is_not_durable_and_the_end_comes() {
     explore(|| {
         let world = World {
             breaks: true,
@@ -249,6 +255,6 @@ fn on_a_disk_that_fails_nothing_is_told_that_is_not_durable_and_the_end_comes() 
         world.check_log();
         let whole = world.durable() == 6;
         assert_eq!(world.seen.lock().unwrap().failed, !whole);
-        assert!(world.told().into_iter().eq(1..=world.durable()));
+        assert!(world.run().into_iter().eq(1..=world.durable()));
     });
 }

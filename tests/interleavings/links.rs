@@ -9,7 +9,7 @@ use std::time::Duration;
 use shuttle::sync::mpsc;
 
 use crate::protocol::ring::NodeId;
-use crate::storage::{Position, Start};
+use crate::storage::{LogPosition, Start};
 use crate::sync::thread::{self, JoinHandle};
 use crate::transport::acquaintance::Acquaintance;
 use crate::transport::link::{Answer, Link, Settings};
@@ -52,7 +52,7 @@ fn serve(seen: &Shared, stream: TcpStream) {
                 if let Some(question) = question {
                     seen.lock().unwrap().reached.push((connection, question));
                 }
-                let tell = question.map_or(Reply::Pong(Position::default()), |n| {
+                let tell = question.map_or(Reply::Pong(LogPosition::default()), |n| {
                     Reply::Digests(vec![n as u64])
                 });
                 message::line(&Tell { id, tell })

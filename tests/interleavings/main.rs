@@ -1,7 +1,7 @@
 //! The parts of the store whose correctness hangs on how threads interleave, under a model checker.
 //!
-//! The sources of the group commit, of a connection's sending side, of a client's requests and of the
-//! link are compiled here once more, as they are, upon another `sync` and another socket. Below them is shuttle: it
+//! The sources of the write-ahead log, of a connection's sending side, of a client's requests and of
+//! the link are compiled here once more, unchanged, with another `sync` and another socket. Below them is shuttle: it
 //! runs one thread at a time, and at each lock, wait and wake-up it decides who goes on. What
 //! else may happen, such as how many bytes a socket takes or how much time passes, is drawn by
 //! the scenarios. A thread that waits for ever ends the run as a deadlock.
@@ -9,23 +9,23 @@
 //! Each scenario runs under thousands of schedules. More, over hours:
 //! `DYNAMO_SCHEDULES=1000000 cargo test --release --test interleavings`. A failure prints its
 //! schedule, which `shuttle::replay` repeats.
-// The sources have parts that nothing here uses, and this condition variable returns no lock.
+// Nothing here uses some parts of the sources, and this condition variable returns no lock.
 #![allow(dead_code, clippy::drop_non_drop)]
 
 mod connections;
 mod group_commit;
 mod links;
-#[path = "../../src/storage/log.rs"]
-mod log;
 #[path = "../../src/server/pipeline.rs"]
 mod pipeline;
 mod pipelines;
 mod sync;
 mod transport;
+#[path = "../../src/storage/wal.rs"]
+mod wal;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
-// What the sources above find around them, below and beside what is replaced.
+// Modules that the sources above import and that are not replaced.
 use simple_dynamo::server::text;
 use simple_dynamo::storage::{disk, frame};
 use simple_dynamo::{bytes, logging, protocol, storage, testing};

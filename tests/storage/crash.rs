@@ -1,4 +1,4 @@
-//! Whatever the disk does, a replica holds to every vote that it told.
+//! Whatever the disk does, a replica keeps every vote that it has revealed.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,9 +16,9 @@ fn key(number: u64) -> Key {
     format!("key{number}").into()
 }
 
-/// Asks for votes on several keys at a time, and hears until all were told or the disk failed.
+/// Asks for votes on several keys at a time, and waits until all have come or the disk has failed.
 ///
-/// The first vote is written alone and the others together after it, however the threads run: the
+/// The first vote is written alone, and the others together after it, whatever the threads do. So the
 /// same seed takes the same steps.
 fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Witness) {
     let votes = rng.usize(1..6);
@@ -53,14 +53,17 @@ fn hear(answers: usize, opened: &Opened, witness: &mut Witness) {
         let last = matches!(said, Said::Failed(_));
         witness.note(said);
         if last {
-            // The storage is as good as dead: whoever waits for it waits for ever.
-            assert!(opened.heard().is_empty(), "told after the disk had failed");
+            // After a failure the store answers nobody.
+            assert!(
+                opened.heard().is_empty(),
+                "a reply after the disk had failed"
+            );
             return;
         }
     }
 }
 
-/// Opens the folder, unless the fault that is planned comes first.
+/// Opens the folder, unless the planned fault comes first.
 fn open_or_fail(disk: &FaultyDisk, when: &str) -> Option<Opened> {
     match open(disk.power_on()) {
         Ok(opened) => Some(opened),
@@ -69,7 +72,7 @@ fn open_or_fail(disk: &FaultyDisk, when: &str) -> Option<Opened> {
     }
 }
 
-/// One life of the process: it works until something fails, or for as long as it is given.
+/// One life of the process: it works until something fails, or for a number of steps.
 fn live(disk: &FaultyDisk, rng: &mut Rng, witness: &mut Witness, when: &str) {
     let Some(opened) = open_or_fail(disk, when) else {
         return;
@@ -94,7 +97,7 @@ fn live(disk: &FaultyDisk, rng: &mut Rng, witness: &mut Witness, when: &str) {
 }
 
 #[test]
-fn a_told_vote_holds_through_any_row_of_crashes_and_failures() {
+fn a_revealed_vote_holds_through_any_sequence_of_crashes_and_failures() {
     for seed in 0..400 {
         let mut rng = Rng::with_seed(seed);
         let disk = FaultyDisk::new(seed);
@@ -105,7 +108,7 @@ fn a_told_vote_holds_through_any_row_of_crashes_and_failures() {
             disk.make_room();
             disk.fail_at(rng.usize(1..80), fault);
             live(&disk, &mut rng, &mut witness, &when);
-            // Now and then the process alone ends, and the next one finds what it had written.
+            // Sometimes only the process ends, and the next one finds all that it had written.
             if rng.u8(0..3) > 0 {
                 disk.lose_power(LOSSES[rng.usize(0..3)]);
             }
@@ -113,8 +116,8 @@ fn a_told_vote_holds_through_any_row_of_crashes_and_failures() {
     }
 }
 
-/// A fixed piece of work with all that writes: votes, drops of tombstones, a reservation, a
-/// snapshot, a change of identity, and votes and drops while the snapshot is taken.
+/// A fixed piece of work with everything that writes: votes, drops of tombstones, a reservation, a
+/// snapshot, a change of identity, and votes and drops during the snapshot.
 fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
     let Some(opened) = open_or_fail(disk, "at work") else {
         return;
@@ -129,17 +132,17 @@ fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
     }
     opened.reserve(100);
     hear(1, &opened, &mut witness.lock().unwrap());
-    let (other, told) = (Arc::downgrade(&opened), witness.clone());
+    let (other, shared) = (Arc::downgrade(&opened), witness.clone());
     disk.before_each_step(move || {
         if let Some(opened) = other.upgrade().filter(|opened| !opened.has_failed()) {
             let key = key(rng.u64(0..KEYS));
-            let mut witness = told.lock().unwrap();
+            let mut witness = shared.lock().unwrap();
             witness.drop_tombstone(&opened, &key);
             opened.ask(&key, accept(&key, opened.store.promised(&key).round + 1));
             hear(1, &opened, &mut witness);
         }
     });
-    // Fails if the fault that is planned comes first; what was told holds all the same.
+    // This fails if the planned fault comes first. The votes that were revealed hold all the same.
     let _ = opened.store.snapshot();
     end(disk, &opened);
 }
@@ -157,7 +160,7 @@ fn steps_of_the_work() -> usize {
 }
 
 #[test]
-fn a_told_vote_holds_whichever_step_the_power_goes_at_in_a_snapshot_too() {
+fn a_revealed_vote_holds_whichever_step_the_power_goes_at_in_a_snapshot_too() {
     let steps = steps_of_the_work();
     assert!(
         steps > 40,
@@ -181,7 +184,7 @@ fn a_told_vote_holds_whichever_step_the_power_goes_at_in_a_snapshot_too() {
 }
 
 #[test]
-fn a_told_vote_holds_whichever_step_of_the_recovery_the_power_goes_at() {
+fn a_revealed_vote_holds_whichever_step_of_the_recovery_the_power_goes_at() {
     for step in 1..=steps_of_the_work() {
         for seed in 0..6 {
             let mut recovery_step = 1;
@@ -200,7 +203,7 @@ fn recovers_before(recovery_step: usize, step: usize, seed: u64) -> bool {
     let witness = Arc::default();
     disk.fail_at(step, Fault::PowerOff);
     work(&disk, &witness);
-    // The process alone ends: the next one finds more than is durable.
+    // Only the process ends, so the next one finds more than is durable.
     disk.kill();
     disk.fail_at(recovery_step, Fault::PowerOff);
     let opened = open_or_fail(&disk, &when);

@@ -1,4 +1,4 @@
-//! A torn end is cut off; anything else that is not as it was written stops the start.
+//! A torn frame at the end is cut off. Any other damage stops the start.
 
 use simple_dynamo::bytes::Key;
 
@@ -72,7 +72,7 @@ fn a_log_cut_at_any_byte_opens_with_every_frame_before_the_cut() {
             disk.put("log.000001", &torn);
             let when = format!("cut at {cut}, {zeros} zeros behind");
             assert_eq!(promised(&disk), whole, "{when}");
-            // What was cut off is gone for good, and what comes after it is found again.
+            // The torn frame is gone for good, and a vote after it is found again.
             let opened = open(disk.power_on()).unwrap();
             assert_eq!(opened.store.promised(&key()).round, whole, "{when}");
             opened.vote(&key(), prepare(7));
@@ -83,7 +83,7 @@ fn a_log_cut_at_any_byte_opens_with_every_frame_before_the_cut() {
 }
 
 #[test]
-fn any_flipped_bit_of_the_log_stops_the_start_and_is_told_by_its_place() {
+fn any_flipped_bit_of_the_log_stops_the_start_which_names_its_frame() {
     let (disk, log, frames) = log_of_votes();
     for place in 0..log.len() {
         let frame = frames.iter().rfind(|start| **start <= place).unwrap();
@@ -93,9 +93,12 @@ fn any_flipped_bit_of_the_log_stops_the_start_and_is_told_by_its_place() {
             flipped.resize(log.len() + 700, 0);
             disk.put("log.000001", &flipped);
             let text = refusal(&disk, &format!("bit {bit} of byte {place}"));
-            let told = format!("log.000001: damaged frame at byte {frame}.");
+            let place_named = format!("log.000001: damaged frame at byte {frame}.");
             let helped = text.contains("--rebuild");
-            assert!(text.contains(&told) && helped, "byte {place}: {text}");
+            assert!(
+                text.contains(&place_named) && helped,
+                "byte {place}: {text}"
+            );
         }
     }
 }
@@ -118,8 +121,8 @@ fn any_flipped_bit_of_the_snapshot_stops_the_start() {
             flipped[place] ^= 1 << bit;
             disk.put(&name, &flipped);
             let text = refusal(&disk, &format!("bit {bit} of byte {place}"));
-            let told = text.contains(&name) && text.contains("at byte ");
-            assert!(told && text.contains("--rebuild"), "{text}");
+            let named = text.contains(&name) && text.contains("at byte ");
+            assert!(named && text.contains("--rebuild"), "{text}");
         }
     }
     for cut in 0..snapshot.len() {
@@ -144,14 +147,14 @@ fn a_torn_log_is_damage_when_a_later_log_holds_votes() {
     );
 }
 
-/// A repair of the file system may cut a file, where a frame ends or at its beginning.
+/// A repair of the file system may cut a file off, also between two frames.
 #[test]
 fn a_log_that_lost_its_end_is_damage_when_a_later_log_holds_votes() {
     let (disk, log, frames) = log_of_votes();
     end(&disk, &open(disk.power_on()).unwrap());
     let opened = open(disk.power_on()).unwrap();
     opened.vote(&key(), prepare(8));
-    // It has no room, and leaves the vote after it in a log of its own.
+    // The snapshot has no room, but has begun a log, which the next vote goes to.
     disk.fail_at(4, Fault::NoSpace);
     assert!(opened.store.snapshot().is_err());
     disk.make_room();
@@ -178,7 +181,7 @@ fn a_log_that_lost_its_end_is_damage_when_a_later_log_holds_votes() {
     assert_eq!(promised(&disk), 9);
 }
 
-/// The first releases did not tell where a log ends.
+/// The first releases did not mark the end of a log.
 #[test]
 fn a_folder_of_an_earlier_release_opens_and_is_protected_from_then_on() {
     let (disk, log, frames) = log_of_votes();
@@ -193,8 +196,8 @@ fn a_folder_of_an_earlier_release_opens_and_is_protected_from_then_on() {
     assert_eq!(promised(&disk), 5);
     disk.put("log.000001", &log[..frames[3]]);
     let text = refusal(&disk, "that the first log lost its end");
-    let told = format!("log.000001: cut off at byte {}", frames[3]);
-    assert!(text.contains(&told), "{text}");
+    let cut_off = format!("log.000001: cut off at byte {}", frames[3]);
+    assert!(text.contains(&cut_off), "{text}");
 }
 
 /// A repair of the file system may take a whole file away.
@@ -230,7 +233,7 @@ fn refused_without(disk: &FaultyDisk, name: &str) {
     let content = disk.content(name);
     disk.take(name);
     let text = refusal(disk, &format!("that {name} is missing"));
-    let told = text.contains("the file is missing") && text.contains("--rebuild");
-    assert!(told, "without {name}: {text}");
+    let helped = text.contains("the file is missing") && text.contains("--rebuild");
+    assert!(helped, "without {name}: {text}");
     disk.put(name, &content);
 }

@@ -1,4 +1,4 @@
-//! Whose folder it is, and whether its votes can be trusted.
+//! The identity of a folder: which node it belongs to, and whether its votes can be trusted.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use simple_dynamo::storage::{Hooks, Identity, Progress, Standing, Store, SyncMod
 use crate::support::faulty_disk::{Fault, FaultyDisk, LOSSES, Loss};
 use crate::support::witness::{CLUSTER, NODE, Opened, accept, open, ring};
 
-/// A folder that holds a vote and whose node has been told that it is whole.
+/// A whole folder that holds a vote.
 fn folder(seed: u64) -> FaultyDisk {
     let disk = FaultyDisk::new(seed);
     let opened = open(disk.power_on()).unwrap();
@@ -116,7 +116,7 @@ fn data_without_an_identity_are_refused() {
     assert!(text.contains("identity.json"), "{text}");
 }
 
-/// It has voted, and so it had a log.
+/// A node that has voted has a log at least.
 #[test]
 fn a_whole_folder_without_any_data_is_refused() {
     let disk = folder(1);
@@ -126,8 +126,8 @@ fn a_whole_folder_without_any_data_is_refused() {
         }
     }
     let text = refusal(&disk, 5554, CLUSTER);
-    let told = text.contains("log.000001: the file is missing") && text.contains("--rebuild");
-    assert!(told, "{text}");
+    let helped = text.contains("log.000001: the file is missing") && text.contains("--rebuild");
+    assert!(helped, "{text}");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_discarded_folder_is_empty_and_knows_that_it_lost_something() {
     assert_ne!(opened.store.identity().storage, before.storage);
 }
 
-/// Otherwise a node that was interrupted while it discarded its folder votes with what is left.
+/// Otherwise a node that was interrupted while it discarded its folder would vote with the rest.
 #[test]
 fn a_folder_that_was_discarded_in_part_never_counts_as_whole() {
     for (seed, step) in (0..10).flat_map(|seed| (1..12).map(move |step| (seed, step))) {
@@ -197,6 +197,28 @@ fn what_is_not_the_nodes_own_is_not_discarded() {
         disk.names().contains(&"thesis.tex".to_owned()),
         "somebody's file"
     );
+}
+
+/// Nobody would notice that it forgot its votes, since its storage id was not lost.
+#[test]
+#[should_panic(expected = "a node that votes changes records by votes only")]
+fn a_node_that_has_voted_does_not_discard_its_records() {
+    let disk = FaultyDisk::new(1);
+    let opened = open(disk.power_on()).unwrap();
+    opened.vote(&"k".into(), accept(&"k".into(), 1));
+    let _ = opened.store.discard(ring());
+}
+
+#[test]
+fn a_node_that_has_not_voted_discards_its_records_durably() {
+    let disk = folder(1);
+    let opened = open(disk.power_on()).unwrap();
+    opened.store.discard(ring()).unwrap();
+    disk.lose_power(Loss::Everything);
+    opened.store.close();
+    let again = open(disk.power_on()).unwrap();
+    assert_eq!(again.store.count(), 0);
+    assert_eq!(again.store.identity().standing, Standing::Lost);
 }
 
 #[test]
@@ -243,7 +265,7 @@ fn a_file_whose_name_only_resembles_that_of_a_log_is_nobodys_business() {
 }
 
 #[test]
-fn a_folder_is_open_in_one_place_at_a_time_and_holds_what_was_told() {
+fn a_folder_is_open_in_one_place_at_a_time_and_holds_all_votes() {
     let path = std::env::temp_dir().join(format!("dynamo-identity-{}", std::process::id()));
     let folder = Folder::open(&path).unwrap();
     let second = Folder::open(&path).err().expect("the folder is in use");

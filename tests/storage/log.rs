@@ -1,4 +1,4 @@
-//! Nothing is told before it is durable.
+//! Nothing is revealed before it is durable.
 
 use simple_dynamo::protocol::{Ballot, Promise, Record, VoteReply, VoteRequest};
 
@@ -18,7 +18,7 @@ fn replies(said: Vec<Said>) -> Vec<VoteReply> {
 }
 
 #[test]
-fn a_vote_is_told_only_once_it_is_durable() {
+fn a_vote_is_revealed_only_once_it_is_durable() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     disk.hold(Call::Sync);
@@ -29,9 +29,9 @@ fn a_vote_is_told_only_once_it_is_durable() {
         disk.hold(Call::Sync);
         node.ask(&"a".into(), request);
         disk.until_held();
-        assert!(node.heard().is_empty(), "told while it was being synced");
+        assert!(node.heard().is_empty(), "revealed before its sync ended");
         disk.release();
-        assert!(matches!(node.hear(), Said::Reply { reply: told, .. } if told == reply));
+        assert!(matches!(node.hear(), Said::Reply { reply: heard, .. } if heard == reply));
     }
 }
 
@@ -47,28 +47,27 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
     assert_eq!(
         node.store.seen(&new),
         None,
-        "what a forwarded read would tell"
+        "a forwarded read would reveal it"
     );
     assert!(node.store.seen(&old).is_some());
-    // A read, a refusal and a repetition tell of the new vote each.
+    // A read, a refusal and a repetition would all reveal the new vote.
     for request in [READ, prepare(4), accept(&new, 5)] {
         node.ask(&new, request);
     }
-    let (tell, pages) = crossbeam_channel::unbounded();
+    let (sender, pages) = crossbeam_channel::unbounded();
     for range in 0..5 {
-        let tell = tell.clone();
-        node.scan(range, move |page| tell.send(page.entries.len()).unwrap());
+        let sender = sender.clone();
+        node.scan(range, move |page| sender.send(page.entries.len()).unwrap());
     }
-    let told_all = tell.clone();
+    let of_all = sender.clone();
     node.store
-        .page(None, 10, move |page| told_all.send(page.len()).unwrap());
-    node.store
-        .when_durable(Box::new(move || tell.send(100).unwrap()));
-    // A record whose votes are all durable is told at once.
+        .page(None, 10, move |page| of_all.send(page.len()).unwrap());
+    node.store.when_durable(move || sender.send(100).unwrap());
+    // A record whose votes are all durable is revealed at once.
     node.ask(&old, READ);
     let heard = replies(node.heard());
     assert!(matches!(heard[..], [VoteReply::Seen(_)]), "{heard:?}");
-    // So are the ranges that the new key is not in.
+    // So are the ranges without the new key.
     assert_eq!(pages.try_iter().count(), 4);
     disk.release();
     for _ in 0..4 {
@@ -107,9 +106,9 @@ fn reserved_sequence_numbers_are_never_given_twice() {
         disk.hold(Call::Sync);
         node.reserve(upto);
         disk.until_held();
-        assert!(node.heard().is_empty(), "told while it was being synced");
+        assert!(node.heard().is_empty(), "revealed before its sync ended");
         disk.release();
-        assert!(matches!(node.hear(), Said::Reserved(told) if told == upto));
+        assert!(matches!(node.hear(), Said::Reserved(reserved) if reserved == upto));
         if snapshot {
             node.store.snapshot().unwrap();
         }
@@ -119,7 +118,7 @@ fn reserved_sequence_numbers_are_never_given_twice() {
 }
 
 #[test]
-fn closing_makes_everything_durable_and_tells_it() {
+fn closing_makes_everything_durable_and_sends_the_replies() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     for round in 1..100 {
@@ -132,7 +131,7 @@ fn closing_makes_everything_durable_and_tells_it() {
 }
 
 #[test]
-fn a_snapshot_takes_the_place_of_all_that_was_before_it() {
+fn a_snapshot_replaces_all_earlier_logs() {
     let disk = FaultyDisk::new(1);
     let mut node = opened(&disk);
     for round in 1..5 {
@@ -155,9 +154,9 @@ fn a_snapshot_takes_the_place_of_all_that_was_before_it() {
     }
 }
 
-/// A replica that lost its folder copies the records of both others, in any order. What was
-/// chosen with its forgotten vote is left on one of them alone, and the other one may have
-/// promised a higher ballot since: the promise of the one must not hide the state of the other.
+/// A replica that lost its folder copies the records of both others, in any order. A state that was
+/// chosen with its forgotten vote may be left on one of them alone, and the other may have promised a
+/// higher ballot since. Its promise must not hide that state.
 #[test]
 fn a_record_that_is_absorbed_keeps_the_highest_promise_and_the_highest_state_seen() {
     let key = "k".into();

@@ -21,8 +21,8 @@ const KEYS: u64 = 1_000_000;
 const LONGEST_START: Duration = Duration::from_secs(30);
 const WAITING: u64 = 1000;
 const MOST_BYTES_PER_KEY: u64 = 1024;
-/// Each step has a process of its own, or the memory of one would count for the next. It is told
-/// the step and the folder so.
+/// Each step has a process of its own, because the memory of one would count for the next. These
+/// variables pass the step and the folder to it.
 const STEP: &str = "DYNAMO_TEST_STEP";
 const FOLDER: &str = "DYNAMO_TEST_FOLDER";
 
@@ -118,11 +118,11 @@ fn start(folder: &Path) {
     let (took, used) = (began.elapsed(), resident_bytes().saturating_sub(before));
     assert_eq!(node.store.count() as u64, KEYS);
     let each = used / KEYS;
-    let told = node.store.data_bytes() as u64 / KEYS;
-    println!("open after {took:.1?}, {each} bytes of memory per key, told as {told}");
+    let estimated = node.store.data_bytes() as u64 / KEYS;
+    println!("open after {took:.1?}, {each} bytes of memory per key, estimated as {estimated}");
     assert!(took < LONGEST_START && each < MOST_BYTES_PER_KEY);
     // What a node may hold is counted in what it tells.
-    assert!(each < told * 5 / 4, "more than is told");
+    assert!(each < estimated * 5 / 4, "more than is estimated");
     node.store.close();
 }
 

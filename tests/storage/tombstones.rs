@@ -1,4 +1,4 @@
-//! Dropped tombstones: gone for good, with their past fenced off, whatever the disk loses.
+//! Dropped tombstones stay dropped, and older states stay fenced off, whatever the disk loses.
 
 use std::thread;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use simple_dynamo::protocol::{Fence, Promise, VoteReply};
 use crate::support::faulty_disk::{Call, FaultyDisk};
 use crate::support::witness::{accept, after_a_loss_of_power, ballot, opened, prepare};
 
-/// The log of the snapshot has a value, and then its tombstone, dropped, which the snapshot no
-/// longer shows: if the log lost the end of that, the value would be back.
+/// The new log has a value, then its tombstone, and then the drop. The snapshot shows none of them, so
+/// if the log lost its end, the value would be back.
 #[test]
 fn a_snapshot_waits_for_the_drops_that_it_shows() {
     let disk = FaultyDisk::new(1);
@@ -24,10 +24,10 @@ fn a_snapshot_waits_for_the_drops_that_it_shows() {
         steps += 1;
         // The new log is in use from here on, and no record has been copied yet.
         if steps == 3 {
-            let (told, heard) = bounded(1);
-            let tell = move |_| told.send(()).unwrap();
-            other.vote(&about, &accept(&about, 2), tell);
-            heard.recv().unwrap();
+            let (sender, voted) = bounded(1);
+            let notify = move |_| sender.send(()).unwrap();
+            other.vote(&about, &accept(&about, 2), notify);
+            voted.recv().unwrap();
             busy.hold(Call::Sync);
             other.vote(&about, &accept(&about, 3), |_| ());
             busy.until_held();
@@ -59,7 +59,7 @@ fn a_dropped_tombstone_stays_dropped_and_its_past_fenced_off() {
     node.vote(&key, accept(&key, 3));
     node.store.drop_tombstones(vec![(key.clone(), ballot(3))]);
     for snapshot in [false, true, false] {
-        // Nothing is told of the drop before it is durable.
+        // The drop is not revealed before it is durable.
         let refused = VoteReply::Rejected(ballot(3));
         assert_eq!(node.vote(&key, accept(&key, 2)), refused);
         assert_eq!(node.vote(&other, prepare(3)), refused);
@@ -91,9 +91,9 @@ fn the_fence_of_another_replica_is_kept() {
     assert_eq!(again.store.promised(&"k".into()), ballot(7));
 }
 
-/// Whoever copies it relies on it.
+/// A node that copies the fence relies on it.
 #[test]
-fn a_page_tells_a_fence_only_once_it_is_durable() {
+fn a_page_reveals_a_fence_only_once_it_is_durable() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     let fence = Fence {
@@ -102,10 +102,10 @@ fn a_page_tells_a_fence_only_once_it_is_durable() {
     };
     disk.hold(Call::Sync);
     node.store.absorb_fence(&fence);
-    let (tell, told) = bounded(1);
-    node.scan(0, move |page| tell.send(page.fence).unwrap());
+    let (sender, fences) = bounded(1);
+    node.scan(0, move |page| sender.send(page.fence).unwrap());
     disk.until_held();
-    assert!(told.is_empty(), "told before the disk had it");
+    assert!(fences.is_empty(), "revealed before it was durable");
     disk.release();
-    assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(fence));
+    assert_eq!(fences.recv_timeout(Duration::from_secs(20)), Ok(fence));
 }

@@ -1,4 +1,4 @@
-//! A disk that fails or is full ends the store and loses nothing; one that is slow holds up nobody.
+//! A disk that fails or is full ends the store, and nothing is lost. A slow disk holds up nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,9 @@ fn fails_with(fault: Fault, text: &str) {
     node.ask(&key, accept(&key, 3));
     disk.fail_at(1, fault);
     disk.release();
-    assert!(matches!(node.hear(), Said::Failed(told) if told.contains(text)));
+    assert!(matches!(node.hear(), Said::Failed(error) if error.contains(text)));
     let steps = disk.steps();
-    // Neither of the two, nor a later vote, nor a read of the record is ever told.
+    // Neither of the two votes, nor a later one, nor a read of the record is ever answered.
     node.ask(&key, accept(&key, 4));
     node.ask(&key, VoteRequest::Read { state: true });
     disk.make_room();
@@ -38,7 +38,7 @@ fn fails_with(fault: Fault, text: &str) {
     disk.kill();
     let again = opened(&disk);
     let record = &again.records()[&key];
-    // A sync that fails may have written, what came after it is written by nobody.
+    // A failed sync may have written its group. Nobody writes the next one.
     let may_be = match fault {
         Fault::SyncFails => vec![ballot(1), ballot(2)],
         _ => vec![ballot(1)],
@@ -52,12 +52,12 @@ fn fails_with(fault: Fault, text: &str) {
 }
 
 #[test]
-fn a_full_disk_ends_the_store_untold_and_it_opens_whole_when_there_is_room() {
+fn a_full_disk_ends_the_store_without_a_reply_and_it_opens_whole_when_there_is_room() {
     fails_with(Fault::NoSpace, "no storage space");
 }
 
 #[test]
-fn a_failed_sync_ends_the_store_untold_and_is_not_tried_again() {
+fn a_failed_sync_ends_the_store_without_a_reply_and_is_not_tried_again() {
     fails_with(Fault::SyncFails, "input/output error");
 }
 
@@ -101,13 +101,13 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
         round
     };
     write_for_a_snapshot(&node);
-    // The log, the folder, the file: that has no room.
+    // The first two steps create the log and sync the folder. The third has no room for the file.
     disk.fail_at(3, Fault::NoSpace);
     node.store.snapshot_if_due().unwrap();
     disk.make_room();
     let unfinished = |name: &String| name.ends_with(".tmp") || name.starts_with("snapshot");
     assert!(!disk.names().iter().any(unfinished), "{:?}", disk.names());
-    // Not again at once, but once there is more to save.
+    // It is not tried again at once, but once the log has grown.
     let before = disk.names();
     node.store.snapshot_if_due().unwrap();
     assert_eq!(disk.names(), before);
@@ -119,15 +119,15 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
     assert_eq!(again.records()[&"k".into()].promised, ballot(last));
 }
 
-/// Each has begun a log that nothing was written to before the next one followed.
+/// Each of them begins a log, and nothing is written to it before the next one begins.
 #[test]
-fn a_row_of_snapshots_without_room_leaves_logs_that_open() {
+fn several_snapshots_without_room_leave_logs_that_open() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     let key = "k".into();
     node.vote(&key, accept(&key, 1));
     for _ in 0..2 {
-        // The log, the folder, the file: that has no room.
+        // The first two steps create the log and sync the folder. The third has no room for the file.
         disk.fail_at(3, Fault::NoSpace);
         assert!(node.store.snapshot().is_err());
         disk.make_room();
@@ -137,7 +137,7 @@ fn a_row_of_snapshots_without_room_leaves_logs_that_open() {
     assert_eq!(again.records()[&key].promised, ballot(2));
 }
 
-/// Two replicas with faster disks decide, and would let the log of this one wait ever longer.
+/// Two replicas with faster disks decide, so nothing else bounds the queue of this one.
 #[test]
 fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog() {
     let disk = FaultyDisk::new(1);
@@ -164,7 +164,7 @@ fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog()
     assert!(node.store.disk_keeps_up());
 }
 
-/// Coordinators give their questions up after a while, and ask others.
+/// Coordinators give up their questions after a while and ask again, so nothing else bounds them.
 #[test]
 fn a_disk_that_does_not_keep_up_lets_no_more_than_a_bounded_number_of_reads_wait() {
     let disk = FaultyDisk::new(1);
@@ -193,18 +193,18 @@ fn a_disk_that_hangs_lets_no_more_than_a_bounded_number_of_pages_wait() {
     disk.hold(Call::Sync);
     node.ask(&"k".into(), accept(&"k".into(), 1));
     let range = ring().range_at(Position::of(b"k"));
-    let (tell, told) = unbounded();
+    let (sender, pages) = unbounded();
     let mut waiting = 0;
     while node.store.pages_may_wait() {
-        let tell = tell.clone();
-        node.scan(range, move |page| tell.send(page.entries.len()).unwrap());
+        let sender = sender.clone();
+        node.scan(range, move |page| sender.send(page.entries.len()).unwrap());
         waiting += 1;
         assert!(waiting < 1000);
     }
-    assert!(told.is_empty(), "told before the disk had it");
+    assert!(pages.is_empty(), "revealed before it was durable");
     disk.release();
     for _ in 0..waiting {
-        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(1));
+        assert_eq!(pages.recv_timeout(Duration::from_secs(20)), Ok(1));
     }
     assert!(node.store.pages_may_wait());
 }

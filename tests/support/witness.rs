@@ -117,7 +117,7 @@ impl Opened {
     pub fn reserve(&self, upto: u64) {
         let tell = self.tell.clone();
         let reserved = move || drop(tell.send(Said::Reserved(upto)));
-        self.store.reserve(upto, Box::new(reserved));
+        self.store.reserve(upto, reserved);
     }
 
     /// What the store says next.

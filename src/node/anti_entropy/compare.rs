@@ -14,7 +14,7 @@ use crate::node::peers::KeyBatch;
 use crate::node::replica::{Cast, OTHERS_HAVE_IT};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
-use crate::storage::Entry;
+use crate::storage::PageEntry;
 use crate::storage::Scan;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request};
@@ -111,7 +111,7 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
         else {
             return None;
         };
-        for Entry {
+        for PageEntry {
             key,
             accepted,
             size,

@@ -24,7 +24,7 @@ use super::suspicion::Suspicion;
 use crate::lock;
 use crate::logging::Throttle;
 use crate::protocol::ring::NodeId;
-use crate::storage::{Position, Start};
+use crate::storage::{LogPosition, Start};
 use crate::sync::{AtomicBool, Condvar, Instant, Mutex};
 use crate::transport::Outgoing;
 
@@ -255,7 +255,7 @@ impl Link {
 
 impl State {
     /// The process at the other end has told how far its log is.
-    fn heard_position(&mut self, position: Position) {
+    fn heard_position(&mut self, position: LogPosition) {
         self.position = self
             .process
             .clone()

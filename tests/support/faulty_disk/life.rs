@@ -4,13 +4,13 @@ use std::io;
 use std::sync::MutexGuard;
 use std::thread::{self, ThreadId};
 
-use simple_dynamo::storage::disk::{Appender, Disk};
+use simple_dynamo::storage::disk::{AppendOnlyFile, Disk};
 
 use super::copies::{Change, Content};
 use super::{Call, Fault, FaultyDisk, Hook, Machine, NEVER_POISONED};
 
-/// The storage asks for megabytes of zeros ahead; so many show the same, and faster.
-const MOST_AHEAD: usize = 2000;
+/// The storage asks for more zeros behind the end of its log. So many show the same, and take less time.
+const MOST_ZEROS: usize = 2000;
 
 /// A process, as the disk knows it.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl Disk for Life {
         Ok(machine.files[machine.file(name)?].cached.clone())
     }
 
-    fn create(&self, name: &str, ahead: usize) -> io::Result<Box<dyn Appender>> {
+    fn create(&self, name: &str, zeros: usize) -> io::Result<Box<dyn AppendOnlyFile>> {
         let mut file = 0;
         self.step(|machine| {
             machine.room()?;
@@ -104,7 +104,7 @@ impl Disk for Life {
             life: self.clone(),
             file,
             length: 0,
-            ahead: ahead.min(MOST_AHEAD),
+            zeros: zeros.min(MOST_ZEROS),
         }))
     }
 
@@ -139,13 +139,13 @@ struct OpenFile {
     life: Life,
     file: usize,
     length: usize,
-    ahead: usize,
+    zeros: usize,
 }
 
-impl Appender for OpenFile {
+impl AppendOnlyFile for OpenFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.life.wait_while_held(Call::Append);
-        let (file, from, ahead) = (self.file, self.length, self.ahead);
+        let (file, from, zeros) = (self.file, self.length, self.zeros);
         self.length += bytes.len();
         self.life.step(|machine| {
             let room = machine.room();
@@ -156,7 +156,7 @@ impl Appender for OpenFile {
             };
             let cached = &mut machine.files[file].cached;
             if from + fits > cached.len() {
-                cached.resize(from + fits + ahead, 0);
+                cached.resize(from + fits + zeros, 0);
             }
             cached[from..from + fits].copy_from_slice(&bytes[..fits]);
             room
