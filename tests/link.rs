@@ -1,5 +1,5 @@
-//! A link's questions when its connection is reset (votes are asked again, a forwarded request is
-//! not) and when its peer reads nothing. The peer is played by the test.
+//! The questions of a link when its connection is reset and when its peer reads nothing. After a reset it
+//! asks for votes again, but sends no forwarded request again. The test plays the peer.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,23 +11,22 @@ use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{Change, Operation, VoteRequest};
 use simple_dynamo::storage::Start;
-use simple_dynamo::transport::acquaintance::Acquaintance;
+use simple_dynamo::transport::handshake::{Introduction, LocalNode, Welcome};
 use simple_dynamo::transport::link::{Answer, Settings};
-use simple_dynamo::transport::message::Introduction;
-use simple_dynamo::transport::message::{Welcome, line};
+use simple_dynamo::transport::message::line;
 use simple_dynamo::transport::{Link, Request};
 
 /// Long enough that a busy machine does not turn a reset into a silence.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn link_to(listener: &TcpListener) -> Arc<Link> {
-    link_that_tells(listener, READ_TIMEOUT, |_| {})
+    link_that_notifies(listener, READ_TIMEOUT, |_| {})
 }
 
-/// The node of a link. It lasts as long as the tests do.
+/// The node of a link. It lasts until the tests end.
 struct Owner(Box<dyn Fn(NodeId) + Send + Sync>);
 
-impl Acquaintance for Owner {
+impl LocalNode for Owner {
     fn introduction(&self) -> Introduction {
         let (start, cluster_id) = (Start::numbered(1), None);
         Introduction { start, cluster_id }
@@ -46,8 +45,8 @@ impl Acquaintance for Owner {
     }
 }
 
-/// A link with its own read time-out that tells `returned` when its peer may have missed something.
-fn link_that_tells(
+/// A link with this read time-out that calls `returned` when its peer may have missed something.
+fn link_that_notifies(
     listener: &TcpListener,
     read_timeout: Duration,
     returned: impl Fn(NodeId) + Send + Sync + 'static,
@@ -65,7 +64,7 @@ fn link_that_tells(
     })
 }
 
-/// Accepts the link's next connection, up to and with the greeting.
+/// Accepts the link's next connection, with the handshake.
 fn welcome(listener: &TcpListener) -> BufReader<TcpStream> {
     let (stream, _) = listener.accept().unwrap();
     let mut lines = BufReader::new(stream);
@@ -82,16 +81,16 @@ fn next(lines: &mut BufReader<TcpStream>) -> String {
     line
 }
 
-/// Forwards a request; its answer will come.
+/// Forwards a request. The channel receives its answer.
 fn forward(link: &Link, key: &str) -> mpsc::Receiver<Answer> {
-    let (told, forwarded) = mpsc::channel();
+    let (sender, forwarded) = mpsc::channel();
     let request = Request::Coordinate {
         key: key.into(),
         operation: Operation::Get,
         seen: None,
     };
-    // Whoever has seen enough may be gone.
-    link.ask(request, move |answer| drop(told.send(answer)));
+    // The test may have dropped the receiver.
+    link.ask(request, move |answer| drop(sender.send(answer)));
     forwarded
 }
 
@@ -108,7 +107,7 @@ fn after_a_reset_a_forwarded_request_is_given_up_in_time_though_other_bytes_keep
     drop(first);
     let mut second = welcome(&listener);
     let answer = loop {
-        // A late reply to somebody else, well within the read time-out of the one before.
+        // A reply to no question keeps the peer from being silent.
         let write = second
             .get_mut()
             .write_all(b"{\"id\":99,\"tell\":\"abstain\"}\n");
@@ -133,14 +132,14 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
 
     let forwarded = forward(&link, "k");
     assert!(next(&mut first).contains("coordinate"));
-    let (told, voted) = mpsc::channel();
+    let (sender, voted) = mpsc::channel();
     let vote = VoteRequest::Read { state: false };
     let request = Request::Vote {
         key: "k".into(),
         vote,
     };
-    // Whoever has seen enough may be gone.
-    link.ask(request, move |answer| drop(told.send(answer)));
+    // The test may have dropped the receiver.
+    link.ask(request, move |answer| drop(sender.send(answer)));
     assert!(next(&mut first).contains("vote"));
     drop(first);
 
@@ -165,7 +164,7 @@ fn after_a_reset_votes_are_asked_again_and_a_forwarded_request_is_given_up_as_si
 fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let time_out = Duration::from_millis(100);
-    let link = link_that_tells(&listener, time_out, |_| {});
+    let link = link_that_notifies(&listener, time_out, |_| {});
     let running = link.clone();
     let thread = thread::spawn(move || running.run());
     let mut peer = welcome(&listener);
@@ -180,9 +179,9 @@ fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
         operation,
         seen: None,
     };
-    let (told, answer) = mpsc::channel();
+    let (sender, answer) = mpsc::channel();
     let began = Instant::now();
-    link.ask(request, move |answer| told.send(answer).unwrap());
+    link.ask(request, move |answer| sender.send(answer).unwrap());
     assert!(next(&mut peer).len() > 1 << 20);
     assert!(matches!(answer.recv().unwrap(), Answer::Silent));
     assert!(began.elapsed() >= time_out + Duration::from_millis(250));
@@ -190,12 +189,12 @@ fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
     thread.join().unwrap();
 }
 
-/// It has nothing to read.
+/// Large values excuse the silence of a peer only if it was sent them.
 #[test]
-fn a_peer_that_was_sent_nothing_is_suspected_in_time_however_large_what_waits_for_it() {
+fn values_that_were_not_sent_give_a_peer_no_more_time() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let time_out = Duration::from_millis(100);
-    let link = link_that_tells(&listener, time_out, |_| {});
+    let link = link_that_notifies(&listener, time_out, |_| {});
     drop(listener);
     let running = link.clone();
     let thread = thread::spawn(move || running.run());
@@ -206,7 +205,7 @@ fn a_peer_that_was_sent_nothing_is_suspected_in_time_however_large_what_waits_fo
         origin: NodeId(1),
         sequence: 1,
     };
-    let (told, answers) = mpsc::channel();
+    let (sender, answers) = mpsc::channel();
     for _ in 0..20 {
         let request = Request::Coordinate {
             key: "k".into(),
@@ -216,8 +215,8 @@ fn a_peer_that_was_sent_nothing_is_suspected_in_time_however_large_what_waits_fo
             },
             seen: None,
         };
-        let told = told.clone();
-        link.ask(request, move |answer| told.send(answer).unwrap());
+        let sender = sender.clone();
+        link.ask(request, move |answer| sender.send(answer).unwrap());
     }
     for _ in 0..20 {
         assert!(matches!(answers.recv().unwrap(), Answer::Unreached));
@@ -231,12 +230,12 @@ fn a_peer_that_was_sent_nothing_is_suspected_in_time_however_large_what_waits_fo
 }
 
 #[test]
-fn a_request_that_a_full_queue_does_not_take_is_told_at_once_that_it_was_not_sent() {
+fn a_request_that_a_full_queue_does_not_take_ends_at_once_as_unreached() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let link = link_to(&listener);
     let running = link.clone();
     let thread = thread::spawn(move || running.run());
-    // It reads this one and no more.
+    // The peer reads one request and no more.
     let mut deaf = welcome(&listener);
     let first = forward(&link, "k");
     assert!(next(&mut deaf).contains("coordinate"));
@@ -252,14 +251,14 @@ fn a_request_that_a_full_queue_does_not_take_is_told_at_once_that_it_was_not_sen
     thread.join().unwrap();
 }
 
-/// Whether `send` has messages dropped while the peer takes nothing, and whether the peer is then
-/// told so, once, when it takes them again and answers.
-fn is_told_of_what_was_dropped(send: impl Fn(&Link) -> bool) {
+/// Checks that `send` drops messages while the peer reads nothing, and that the node learns once that the
+/// peer may have missed them, when it reads and answers again.
+fn check_that_the_node_learns_of_dropped_messages(send: impl Fn(&Link) -> bool) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (tell, returned) = mpsc::channel();
-    // So long that no silence plays a part.
+    let (sender, returned) = mpsc::channel();
+    // Long enough that the peer is never suspected.
     let read_timeout = Duration::from_secs(600);
-    let link = link_that_tells(&listener, read_timeout, move |_| tell.send(()).unwrap());
+    let link = link_that_notifies(&listener, read_timeout, move |_| sender.send(()).unwrap());
     let running = link.clone();
     let thread = thread::spawn(move || running.run());
     let mut peer = welcome(&listener);
@@ -268,7 +267,7 @@ fn is_told_of_what_was_dropped(send: impl Fn(&Link) -> bool) {
     assert!(send(&link), "all of them were sent");
     let mut chatter = peer.get_ref().try_clone().unwrap();
     let chatting = thread::spawn(move || {
-        // Whole lines: the other thread writes to the same connection.
+        // The other thread writes to the same connection, so each write is a whole line.
         while chatter
             .write_all(b"{\"id\":0,\"tell\":\"abstain\"}\n")
             .is_ok()
@@ -282,7 +281,7 @@ fn is_told_of_what_was_dropped(send: impl Fn(&Link) -> bool) {
     );
     let answering = thread::spawn(move || {
         let mut question = String::new();
-        // Until the link ends, which may be a reset.
+        // The end of the link may be a reset.
         while peer.read_line(&mut question).is_ok_and(|length| length > 0) {
             let id = question.trim_start_matches("{\"id\":").split(',').next();
             let answer = format!("{{\"id\":{},\"tell\":\"abstain\"}}\n", id.unwrap());
@@ -300,7 +299,7 @@ fn is_told_of_what_was_dropped(send: impl Fn(&Link) -> bool) {
     answering.join().unwrap();
 }
 
-/// Forwards so many requests; whether one of them could not be sent.
+/// Forwards so many requests, and returns whether one of them could not be sent.
 fn forward_all(link: &Link, count: usize, key: &str) -> bool {
     let forwarded: Vec<_> = (0..count).map(|_| forward(link, key)).collect();
     let mut answers = forwarded.iter().filter_map(|answer| answer.try_recv().ok());
@@ -308,25 +307,25 @@ fn forward_all(link: &Link, count: usize, key: &str) -> bool {
 }
 
 #[test]
-fn a_peer_is_told_of_questions_that_a_full_queue_did_not_take() {
+fn a_node_learns_that_a_full_queue_dropped_questions() {
     let long = "k".repeat(1 << 20);
-    is_told_of_what_was_dropped(|link| forward_all(link, 100, &long));
+    check_that_the_node_learns_of_dropped_messages(|link| forward_all(link, 100, &long));
 }
 
 #[test]
-fn a_peer_is_told_of_questions_that_were_too_many() {
-    is_told_of_what_was_dropped(|link| forward_all(link, 20_001, "k"));
+fn a_node_learns_that_too_many_questions_were_dropped() {
+    check_that_the_node_learns_of_dropped_messages(|link| forward_all(link, 20_001, "k"));
 }
 
 #[test]
-fn a_peer_is_told_of_messages_without_an_answer_that_a_full_queue_did_not_take() {
-    is_told_of_what_was_dropped(|link| {
+fn a_node_learns_that_a_full_queue_dropped_messages_without_an_answer() {
+    check_that_the_node_learns_of_dropped_messages(|link| {
         for _ in 0..100 {
             let key = vec![b'k'; 1 << 20].as_slice().into();
             let vote = VoteRequest::Read { state: true };
             link.tell(Request::Vote { key, vote });
         }
-        // Nobody is told here.
+        // Nothing says here whether a message was dropped.
         true
     });
 }

@@ -26,9 +26,9 @@ use crate::protocol::ring::NodeId;
 use crate::storage::{ClusterId, Start, StorageId};
 use crate::testing::rules::{self, Rule};
 use crate::transport;
-use crate::transport::acquaintance::Acquaintance;
+use crate::transport::handshake::{Introduction, LocalNode, Welcome};
 use crate::transport::link::Answer;
-use crate::transport::message::{Introduction, Known, Recognition, Resumed, Welcome};
+use crate::transport::message::{Known, Recognition, Resumed};
 use crate::transport::{Reply, Request, Respond};
 
 /// How many join requests may wait for the thread. Each peer sends one at a time.
@@ -91,7 +91,7 @@ pub fn run(node: &Arc<Node>, requests: &Receiver<JoinRequest>) {
     }
 }
 
-impl Acquaintance for Node {
+impl LocalNode for Node {
     fn introduction(&self) -> Introduction {
         let identity = self.store.identity();
         Introduction {

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What each [`Share`] may hold without asking, in bytes: whoever wants little is served however
-/// much others want.
+/// How many bytes each [`Share`] may hold beside the budget. So a connection that needs little works
+/// however much others need.
 pub const FREE: usize = 128 << 10;
 
-/// So many bytes, for all who have a share.
+/// A number of bytes that all its shares together may hold.
 pub struct Budget {
     limit: usize,
     taken: AtomicUsize,
 }
 
 impl Budget {
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Budget> {
         let taken = AtomicUsize::new(0);
         Arc::new(Budget { limit, taken })
@@ -25,7 +26,7 @@ impl Budget {
     }
 }
 
-/// What one connection holds of a budget, given back at its end.
+/// The part of a budget that one connection holds. Dropping it gives the bytes back.
 pub struct Share {
     budget: Arc<Budget>,
     taken: usize,
@@ -37,8 +38,8 @@ impl Share {
         Share { budget, taken: 0 }
     }
 
-    /// Holds so many bytes in place of those so far; false, and nothing changes, if there are not
-    /// as many left.
+    /// Holds so many bytes in place of those so far. Returns false, and changes nothing, if too few are
+    /// left.
     pub fn hold(&mut self, bytes: usize) -> bool {
         let needed = bytes.saturating_sub(FREE);
         let total = &self.budget.taken;
@@ -55,7 +56,7 @@ impl Share {
         true
     }
 
-    /// Whether it holds more than what is free.
+    /// Whether it holds any bytes of the budget.
     pub fn holds_much(&self) -> bool {
         self.taken > 0
     }

@@ -4,9 +4,9 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time at least.
 const CHUNK: usize = 16 << 10;
-/// A buffer larger than this is at most twice as large as the unfinished line in it, in bytes.
+/// A buffer of more bytes than this is at most twice as long as the unfinished line in it.
 const KEPT: usize = 8 * CHUNK;
 
 /// Splits what a connection sends into lines.
@@ -16,8 +16,9 @@ pub struct Lines<R> {
     buffer: Vec<u8>,
     /// Where the next line starts.
     start: usize,
-    /// Up to here there is no line end.
+    /// Between `start` and here there is no line end.
     searched: usize,
+    /// Where the received bytes end.
     end: usize,
 }
 
@@ -25,18 +26,18 @@ pub struct Lines<R> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Bytes(usize),
-    /// Nothing within the read time-out.
+    /// Nothing came within the read time-out.
     Nothing,
     /// The other side has closed.
     End,
 }
 
-/// A line is longer than allowed.
+/// The error for a line that is longer than allowed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
 impl<R: Read> Lines<R> {
-    /// Lines of at most `longest` bytes, without their end.
+    /// Reads lines of at most `longest` bytes, not counting the line end.
     pub fn new(reader: R, longest: usize) -> Lines<R> {
         Lines {
             reader,
@@ -66,36 +67,37 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The next whole line of what was received, without `\n` or `\r\n`.
+    /// The next whole line that was received, without `\n` or `\r\n`.
+    ///
+    /// # Errors
+    /// If a line, whole or not, is too long.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, TooLong> {
         let unread = &self.buffer[self.searched..self.end];
         let Some(place) = memchr(b'\n', unread) else {
             self.searched = self.end;
-            let partial = self.end - self.start;
-            return if partial > self.longest + 1 {
-                Err(TooLong)
-            } else {
-                Ok(None)
-            };
+            // An unfinished line may end with a `\r` that does not count.
+            let is_too_long = self.partial() > self.longest + 1;
+            return if is_too_long { Err(TooLong) } else { Ok(None) };
         };
         let line_end = self.searched + place;
         let line = &self.buffer[self.start..line_end];
         self.start = line_end + 1;
         self.searched = self.start;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() > self.longest {
+        let is_too_long = line.len() > self.longest;
+        if is_too_long {
             Err(TooLong)
         } else {
             Ok(Some(line))
         }
     }
 
-    /// How many bytes of an unfinished line have been received.
+    /// How many bytes of an unfinished line were received.
     pub fn partial(&self) -> usize {
         self.end - self.start
     }
 
-    /// Forgets the unfinished line if it ends with this byte.
+    /// Drops the unfinished line if it ends with this byte.
     pub fn forget_after(&mut self, mark: u8) {
         if self.buffer[self.start..self.end].last() == Some(&mark) {
             self.start = self.end;
@@ -113,11 +115,12 @@ impl<R: Read> Lines<R> {
         &self.reader
     }
 
-    /// The same, to change it.
+    /// What the lines are read from, so that it can be changed.
     pub fn reader_mut(&mut self) -> &mut R {
         &mut self.reader
     }
 
+    /// Moves the unfinished line to the front of the buffer, and makes room for a read behind it.
     fn make_room(&mut self) {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -127,7 +130,7 @@ impl<R: Read> Lines<R> {
         }
         let room = (2 * self.end).max(self.end + CHUNK);
         if self.buffer.len() > KEPT && self.end < self.buffer.len() / 2 {
-            // A long line has gone.
+            // A long line is gone, and its memory is given back.
             self.buffer.truncate(self.end);
             self.buffer.shrink_to(room);
         }
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_put_together_however_they_arrive() {
+    fn lines_are_whole_however_their_bytes_arrive() {
         let pieces: Vec<&[u8]> = vec![b"on", b"e\ntwo\r", b"\n\nthr", b"ee\n", b"rest"];
         assert_eq!(
             lines(pieces, 10),
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_long_line_is_given_back_though_half_a_line_follows() {
+    fn the_memory_of_a_long_line_is_given_back_though_half_a_line_follows() {
         let text = "x".repeat(1 << 20) + "\nhalf";
         let mut lines = Lines::new(text.as_bytes(), 1 << 20);
         while lines.next_line().unwrap().is_none() {

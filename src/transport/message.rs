@@ -1,178 +1,152 @@
-//! What nodes say to each other: lines of JSON.
+//! The messages between nodes: lines of JSON.
 //!
-//! A connection belongs to the node that opened it. Its first line is a [`Hello`], answered by a
-//! [`Welcome`]; then come [`Ask`]s in one direction and [`Tell`]s in the other, matched by their
-//! ids and in any order. A question with id 0 wants no answer.
+//! A node asks on the connections that it opened. After the [handshake](super::handshake) it sends
+//! [`Ask`]s, and the peer answers each with a [`Tell`] of the same id, in any order. Ids grow by one with
+//! each question of a link. A question with id 0 wants no answer.
 
 use std::cell::RefCell;
+use std::io::{self, Read};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Bytes, Key};
-use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
-use crate::storage::{ClusterId, Page, LogPosition, Scan, Standing, Start, StorageId};
-use crate::transport::Outgoing;
+use crate::storage::{ClusterId, LogPosition, Page, Scan, Standing, Start, StorageId};
+use crate::transport::{Lines, Outgoing};
 
-/// Raised whenever nodes of two versions would misunderstand each other.
-pub const PROTOCOL: u32 = 6;
-
-/// What a process says of itself.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Introduction {
-    pub start: Start,
-    /// Of which cluster it is, if that is agreed on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_id: Option<ClusterId>,
-}
-
-/// The longest line, in bytes: a page of 1 MiB of records and one more, with the largest key and
-/// value, which take some 3 MiB.
+/// The longest line, in bytes. A page of 1 MiB and one more record with the largest key and value take
+/// about 4 MiB.
 pub const MAX_LINE: usize = 5 << 20;
-/// How many bytes of questions, and how many of replies, may wait for a peer that does not read
-/// them.
+/// The most bytes that wait for a peer on one connection. Further messages are dropped.
 pub const QUEUE_LIMIT: usize = 64 << 20;
+/// The buffer that each thread keeps for outgoing messages, in bytes.
+const KEPT_BUFFER: usize = 64 << 10;
 
-/// How much of the buffer for outgoing messages each thread keeps, in bytes.
-const KEPT_SCRATCH: usize = 64 << 10;
-
-/// The first line of a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Hello {
-    pub protocol: u32,
-    /// The cluster's name and the fingerprint of its ids and quorums.
-    pub cluster: String,
-    pub from: NodeId,
-    pub to: NodeId,
-    pub introduction: Introduction,
-}
-
-/// The answer to a [`Hello`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Welcome {
-    Welcome(Introduction),
-    /// Why the connection is closed now.
-    Refused(String),
-    /// The same, where it is since a later process of the same node is known.
-    Outdated(String),
-}
-
-impl Welcome {
-    /// Why the connection is closed; empty for a welcome.
-    pub fn text(&self) -> &str {
-        match self {
-            Welcome::Welcome(_) => "",
-            Welcome::Refused(why) | Welcome::Outdated(why) => why,
-        }
-    }
-}
-
-/// A question.
+/// A question, as it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ask {
     pub id: u64,
     pub ask: Request,
 }
 
-/// An answer.
+/// An answer, as it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tell {
+    /// The id of the question.
     pub id: u64,
     pub tell: Reply,
 }
 
-/// A question of one node to another, or what it tells it without a question ([`Ask`] with number 0).
+/// A question of one node to another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// A coordinator asks a replica.
+    /// From a coordinator, and from anti-entropy, to a replica: vote on a key. Answered by
+    /// [`Reply::Vote`] once the vote is durable.
     Vote { key: Key, vote: VoteRequest },
-    /// An origin asks a coordinator.
+    /// From the node that a client asked, to a coordinator of the key: carry this operation out.
+    /// Answered by [`Reply::Outcome`].
     Coordinate {
         key: Key,
         operation: Operation,
-        /// For a read, what the origin has accepted itself, if it is a replica of the key: the
-        /// answer to what the coordinator would ask it.
+        /// With a read from a replica of the key, what that replica has accepted: the coordinator
+        /// need not ask it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<Seen>,
     },
-    /// Anti-entropy: the digests of a range's buckets.
+    /// From anti-entropy to another replica of the range: which buckets differ? Answered by
+    /// [`Reply::Digests`].
     Digests { range: usize },
-    /// Anti-entropy, and listing all pairs: the records of a range.
+    /// From anti-entropy, a listing of all pairs or a node that copies what it lost, to a replica: a page
+    /// of records. Answered by [`Reply::Page`] once the page is durable.
     Scan(Scan),
-    /// Do you hold these very tombstones, or are you past them?
+    /// From a node that wants to drop tombstones, to each other replica of their keys: do you hold them,
+    /// or are you past them? Answered by [`Reply::Held`].
     Tombstones(Vec<(Key, Accepted)>),
-    /// Every replica does: drop them.
+    /// From the same node to the same replicas once all of them hold the tombstones or are past them:
+    /// drop them. Not answered.
     Drop(Vec<(Key, Ballot)>),
-    /// A node says which of its processes this is, and under which storage id it votes, or wants to
-    /// vote.
+    /// From a node to all others, when it starts and whenever a link is connected: this is my process and
+    /// my storage, so notice if I have lost votes. Answered by [`Reply::Known`].
     Join {
         storage: StorageId,
         start: Start,
+        /// Whether the node votes with this storage, or makes sure first that it may.
         votes: bool,
-        /// Where it goes on, if its folder is whole.
+        /// If its folder is whole, the point from which it goes on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resumed: Option<Resumed>,
     },
-    /// A node says whether it holds as much data as it may.
+    /// From a node to all others whenever it changes: I hold as much data as I may, or no longer do. Not
+    /// answered.
     Full(bool),
-    /// Are you there?
+    /// From a link to a peer that has been silent or was asked nothing for a while: are you there?
+    /// Answered by [`Reply::Pong`] at once, without the disk.
     Ping,
 }
 
-/// The answer to a [`Request`]; each variant belongs to that of the same name, if there is one.
+/// The answer to a [`Request`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// From a replica to [`Request::Vote`]: its vote.
     Vote(VoteReply),
+    /// From a coordinator to [`Request::Coordinate`]: how the operation ended.
     Outcome(Outcome),
+    /// From a replica to [`Request::Digests`]: one digest for each bucket of the range.
     Digests(Vec<u64>),
+    /// From a replica to [`Request::Scan`]: the page.
     Page(Page),
-    /// For each tombstone whether it is held, or past.
+    /// From a replica to [`Request::Tombstones`]: for each, whether it is held or past.
     Held(Vec<bool>),
+    /// From any node to [`Request::Join`]: what it knows of the sender.
     Known(Known),
-    /// How far the answering node's log is durable.
+    /// From any node to [`Request::Ping`]: how far its log is durable. If its folder is later replaced by
+    /// an older copy, the position gives that away.
     Pong(LogPosition),
-    /// This node does not answer that: its storage is in doubt, its disk does not keep up, what is
-    /// asked for is not held here, or the answer is too large for what waits already.
+    /// From a node that does not answer a question, so that the sender need not wait: its storage is
+    /// in doubt, its disk does not keep up, it is no replica of the key or range, or too much waits for
+    /// the sender already.
     Abstain,
 }
 
-/// Which process had a data folder last, and how far its log was written when it was opened again.
+/// The point from which a process goes on with a data folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Resumed {
+    /// The process that used the folder before.
     pub start: Start,
+    /// How far its log was written.
     pub position: LogPosition,
 }
 
-/// What a node answers to a [`Request::Join`].
+/// What a node knows of a peer that sent [`Request::Join`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// Whether the process that asks may be the node that it says it is.
+    /// Whether the process may be the peer that it claims to be.
     pub recognition: Recognition,
-    /// Under which storage id the asking node was known, if at all.
+    /// The storage id under which the peer voted until now, if it is known.
     pub storage: Option<StorageId>,
-    /// The number of its last start that is known, or 0.
+    /// The number of the peer's last start that is known, or 0.
     pub start_number: u64,
-    /// The highest number of its writes that was seen.
+    /// The highest sequence number of the peer's writes that was seen.
     pub highest_number: u64,
-    /// Of which cluster the answering node is, if that is agreed on.
+    /// The id of the answering node's cluster, if the nodes have agreed on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<ClusterId>,
     /// Whether the answering node's own folder holds all its votes.
     pub standing: Standing,
 }
 
-/// What a node makes of a process that says which node it is.
+/// Whether a process may be the peer that it claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recognition {
     Accepted,
-    /// A later start of that node is known, or another one with the same number.
+    /// It may not: a later start of that peer is known, or another one with the same number.
     Outdated,
-    /// Another process of that node answers at this moment.
+    /// It may not: another process of that peer answers at this moment.
     Doubled,
 }
 
@@ -185,8 +159,8 @@ impl Request {
         }
     }
 
-    /// How long the value in it is, in bytes.
-    pub fn size(&self) -> usize {
+    /// The length of the value in it, in bytes.
+    pub fn value_size(&self) -> usize {
         let value = match self {
             Request::Vote {
                 vote: VoteRequest::Accept(accepted),
@@ -201,7 +175,7 @@ impl Request {
         value.map_or(0, Bytes::len)
     }
 
-    /// Whether it has a state to take.
+    /// Whether it asks a replica to accept a state.
     pub fn is_accept(&self) -> bool {
         let Request::Vote { vote, .. } = self else {
             return false;
@@ -210,7 +184,23 @@ impl Request {
     }
 }
 
-/// One message as a line.
+/// The next message among the received lines, if a whole one is there.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] if the line is too long, or, with this `complaint`, if it is not such a
+/// message.
+pub fn next<T: DeserializeOwned, R: Read>(
+    lines: &mut Lines<R>,
+    complaint: &str,
+) -> io::Result<Option<T>> {
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let line = lines.next_line();
+    let line = line.map_err(|_| invalid("an endless line".to_owned()))?;
+    let message = line.map(serde_json::from_slice).transpose();
+    message.map_err(|error| invalid(format!("{complaint}: {error}")))
+}
+
+/// A message as a line.
 pub fn line<T: Serialize>(message: &T) -> Vec<u8> {
     let mut line = Vec::new();
     write_line(message, &mut line);
@@ -223,16 +213,16 @@ fn write_line<T: Serialize>(message: &T, line: &mut Vec<u8>) {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Sends one message; false if the connection is closed or too much waits already.
+/// Sends a message. Returns false if the connection is closed or too much waits already.
 pub fn send<T: Serialize>(connection: &Arc<Outgoing>, message: &T) -> bool {
-    SCRATCH.with_borrow_mut(|line| {
+    BUFFER.with_borrow_mut(|line| {
         write_line(message, line);
         let sent = connection.send(line);
         line.clear();
-        line.shrink_to(KEPT_SCRATCH);
+        line.shrink_to(KEPT_BUFFER);
         sent
     })
 }
@@ -242,10 +232,11 @@ mod tests {
     use super::*;
     use crate::bytes::{MAX_KEY, MAX_VALUE};
     use crate::config::MOST_NODES;
-    use crate::protocol::ring::Ring;
+    use crate::protocol::ring::{NodeId, Ring};
     use crate::protocol::version::Dot;
     use crate::protocol::{Change, State, Update};
     use crate::storage::records::Records;
+    use crate::transport::handshake::Welcome;
 
     fn text<T: Serialize>(message: &T) -> String {
         String::from_utf8(line(message)).unwrap()
@@ -271,109 +262,75 @@ mod tests {
             },
             state: state.into(),
         };
+        let key: Key = "k".into();
         let vote = VoteRequest::Accept(accepted);
-        assert_eq!(
-            text(&Ask {
-                id: 3,
-                ask: Request::Vote {
-                    key: "k".into(),
-                    vote
-                }
-            }),
-            "{\"id\":3,\"ask\":{\"vote\":{\"key\":\"k\",\"vote\":{\"accept\":{\"ballot\":[1,5554,2],\
-             \"state\":{\"value\":\"v\",\"clock\":[[5554,7]],\
-             \"last\":{\"origin\":5554,\"sequence\":7}}}}}}}\n"
-        );
-        assert_eq!(
-            text(&Tell {
-                id: 3,
-                tell: Reply::Vote(VoteReply::Taken)
-            }),
-            "{\"id\":3,\"tell\":{\"vote\":\"taken\"}}\n"
-        );
         let change = Change::CompareAndSet {
             expected: None,
             value: "v".into(),
         };
-        let operation = Operation::Write {
-            dot: Dot {
-                origin: node,
-                sequence: 8,
-            },
-            change,
+        let dot = Dot {
+            origin: node,
+            sequence: 8,
         };
-        assert_eq!(
-            text(&Ask {
-                id: 4,
-                ask: Request::Coordinate {
-                    key: "k".into(),
-                    operation,
-                    seen: None
-                }
-            }),
-            "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":{\"write\":{\"dot\":\
-             {\"origin\":5554,\"sequence\":8},\"change\":{\"compare_and_set\":\
-             {\"expected\":null,\"value\":\"v\"}}}}}}}\n"
-        );
+        let coordinate = |operation, seen| Request::Coordinate {
+            key: "k".into(),
+            operation,
+            seen,
+        };
         let seen = Seen {
             ballot: Ballot::first(3, node),
             state: None,
         };
-        assert_eq!(
-            text(&Ask {
-                id: 4,
-                ask: Request::Coordinate {
-                    key: "k".into(),
-                    operation: Operation::Get,
-                    seen: Some(seen)
-                }
-            }),
-            "{\"id\":4,\"ask\":{\"coordinate\":{\"key\":\"k\",\"operation\":\"get\",\
-             \"seen\":{\"ballot\":[3,5554,0]}}}}\n"
-        );
         let tombstone = Accepted {
             ballot: Ballot::first(3, node),
             state: State::default().into(),
         };
-        assert_eq!(
-            text(&Ask {
-                id: 5,
-                ask: Request::Tombstones(vec![("k".into(), tombstone)])
-            }),
-            "{\"id\":5,\"ask\":{\"tombstones\":[[\"k\",{\"ballot\":[3,5554,0],\"state\":{\"clock\":[]}}]]}}\n"
-        );
-        assert_eq!(
-            text(&Tell {
-                id: 5,
-                tell: Reply::Held(vec![true])
-            }),
-            "{\"id\":5,\"tell\":{\"held\":[true]}}\n"
-        );
-        assert_eq!(
-            text(&Ask {
-                id: 0,
-                ask: Request::Drop(vec![("k".into(), Ballot::first(3, node))])
-            }),
-            "{\"id\":0,\"ask\":{\"drop\":[[\"k\",[3,5554,0]]]}}\n"
-        );
-        assert_eq!(
-            text(&Ask {
-                id: 0,
-                ask: Request::Ping
-            }),
-            "{\"id\":0,\"ask\":\"ping\"}\n"
-        );
-        assert_eq!(
-            text(&Ask {
-                id: 0,
-                ask: Request::Full(true)
-            }),
-            "{\"id\":0,\"ask\":{\"full\":true}}\n"
-        );
-        assert_eq!(
-            text(&Welcome::Refused("no".into())),
-            "{\"refused\":\"no\"}\n"
-        );
+        let asks = [
+            (
+                Request::Vote {
+                    key: key.clone(),
+                    vote,
+                },
+                "{\"vote\":{\"key\":\"k\",\"vote\":{\"accept\":{\"ballot\":[1,5554,2],\
+                 \"state\":{\"value\":\"v\",\"clock\":[[5554,7]],\
+                 \"last\":{\"origin\":5554,\"sequence\":7}}}}}}",
+            ),
+            (
+                coordinate(Operation::Write { dot, change }, None),
+                "{\"coordinate\":{\"key\":\"k\",\"operation\":{\"write\":{\"dot\":\
+                 {\"origin\":5554,\"sequence\":8},\"change\":{\"compare_and_set\":\
+                 {\"expected\":null,\"value\":\"v\"}}}}}}",
+            ),
+            (
+                coordinate(Operation::Get, Some(seen)),
+                "{\"coordinate\":{\"key\":\"k\",\"operation\":\"get\",\
+                 \"seen\":{\"ballot\":[3,5554,0]}}}",
+            ),
+            (
+                Request::Tombstones(vec![(key.clone(), tombstone)]),
+                "{\"tombstones\":[[\"k\",{\"ballot\":[3,5554,0],\"state\":{\"clock\":[]}}]]}",
+            ),
+            (
+                Request::Drop(vec![(key, Ballot::first(3, node))]),
+                "{\"drop\":[[\"k\",[3,5554,0]]]}",
+            ),
+            (Request::Ping, "\"ping\""),
+            (Request::Full(true), "{\"full\":true}"),
+        ];
+        for (ask, expected) in asks {
+            let expected = format!("{{\"id\":3,\"ask\":{expected}}}\n");
+            assert_eq!(text(&Ask { id: 3, ask }), expected);
+        }
+        let tells = [
+            (Reply::Vote(VoteReply::Taken), "{\"vote\":\"taken\"}"),
+            (Reply::Held(vec![true]), "{\"held\":[true]}"),
+        ];
+        for (tell, expected) in tells {
+            let expected = format!("{{\"id\":5,\"tell\":{expected}}}\n");
+            assert_eq!(text(&Tell { id: 5, tell }), expected);
+        }
+        let refused = Welcome::Refused("no".into());
+        assert_eq!(text(&refused), "{\"refused\":\"no\"}\n");
     }
 
     #[test]
@@ -382,7 +339,7 @@ mod tests {
         let clock: Vec<_> = (0..MOST_NODES as u32)
             .map(|id| format!("{}:{}", u32::MAX - id, u64::MAX))
             .collect();
-        // As long in JSON as can be.
+        // Its JSON is as long as that of a value can be.
         let state = |value: usize| State {
             value: Some("\u{1}\"\"\"\"".repeat(value / 5).into()),
             clock: clock.join(",").parse().unwrap(),
@@ -390,7 +347,7 @@ mod tests {
         };
         let ballot = Ballot::first(u64::MAX, NodeId(u32::MAX));
         let mut longest = 0;
-        // Pages that are all but full, and then the largest record of all.
+        // Pages that are nearly full get the largest possible record on top.
         for (small, count) in [(0, 1000), (2_600, 1000), (MAX_VALUE / 2, 10)] {
             let mut records = Records::new(ring.clone());
             let mut put = |key: String, value: usize| {

@@ -1,12 +1,13 @@
-//! How bytes come and go: lines in with a bound, batches out, and one connection per pair of nodes
-//! and direction.
+//! Connections between nodes, and what connections with clients share with them.
 //!
-//! A node asks on the connection that it opened ([`link`]) and answers on those that others opened
-//! ([`inbound`]). What is said is in [`message`]. [`suspicion`] says when a peer counts as silent, and
-//! [`acquaintance`] which process may be a peer at all.
+//! Between two nodes there is one connection in each direction. A node asks on the one that it opened
+//! ([`link`]), and answers on the one that the other node opened ([`inbound`]). Each begins with a
+//! [`handshake`], and then carries [`message`]s. [`suspicion`] decides when a peer counts as silent.
+//!
+//! Each connection has a receiving side ([`lines`]) and a sending side ([`outgoing`]), both bounded.
 
-pub mod acquaintance;
 pub mod budget;
+pub mod handshake;
 pub mod inbound;
 pub mod lines;
 pub mod link;
@@ -24,10 +25,10 @@ pub use outgoing::{Outgoing, batch};
 
 use std::net::TcpListener;
 
-/// Lets nobody in any more, and wakes the thread that accepts: from now on it gets errors. Unlike
-/// a connection to oneself this needs no address that still leads here, and no free descriptor.
+/// Ends a listener, so that the thread that accepts from it gets errors from now on. A connection to the
+/// own address would wake that thread, too, but may find no free descriptor or no route.
 pub fn stop_listening(listener: &TcpListener) {
-    // An error says that it has stopped already.
+    // An error means that it has ended already.
     let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
 }
 
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_accepts_is_woken_without_a_connection_and_nobody_gets_in_any_more() {
+    fn a_listener_that_is_stopped_wakes_its_thread_and_accepts_nobody() {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let (sender, accepted) = mpsc::channel();
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_batch_sends_arrives_in_order_when_it_ends() {
+    fn the_messages_of_a_batch_arrive_in_order_when_it_ends() {
         let (out, mut receiver) = pair(1000);
         receiver.set_nonblocking(true).unwrap();
         let mut bytes = [0; 10];
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_does_not_read_stops_nobody_and_loses_nothing() {
+    fn a_receiver_that_does_not_read_blocks_no_sender_and_loses_nothing() {
         let (out, mut receiver) = pair(64 << 20);
         let chunk = vec![7; 1 << 20];
         for _ in 0..32 {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_takes_nothing_loses_its_connection_unless_it_is_heard_meanwhile() {
+    fn a_receiver_that_takes_nothing_loses_its_connection_unless_it_sends_something() {
         let (stream, mut receiver) = connect();
         let same = stream.try_clone().unwrap();
         let out = Outgoing::new(stream, &Budget::new(64 << 20)).unwrap();

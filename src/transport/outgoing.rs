@@ -1,9 +1,9 @@
 //! The sending side of a connection, shared by all threads that have something to send.
 //!
-//! A thread that sends appends to a queue. If nobody is writing it writes, all that is queued
-//! with one system call, until the queue is empty; otherwise whoever writes takes its bytes
-//! along. Nobody waits for a slow receiver: what does not fit the socket's buffer is left to a
-//! thread that lives only as long as the rest.
+//! A thread that sends something appends it to a queue. If no other thread writes, it writes all queued
+//! bytes with one system call, until the queue is empty. Otherwise the writing thread takes its bytes
+//! along. No sender waits for a slow receiver: what does not fit the socket's buffer is left to a
+//! thread that ends once the queue is empty.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -19,30 +19,33 @@ use super::socket::{TcpStream, send_without_waiting};
 use crate::sync::{AtomicBool, Condvar, Mutex, thread, thread_local};
 use crate::{lock, wait};
 
-/// A receiver that takes nothing for so long, and has not been [heard](Outgoing::heard) meanwhile, loses
-/// its connection.
+/// A receiver that takes nothing for so long loses its connection, unless it was
+/// [heard](Outgoing::heard) meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A buffer larger than this is given back to the allocator after use, in bytes.
+/// A buffer of more bytes than this is not kept after use.
 const KEPT_BUFFER: usize = 64 << 10;
-/// A batch that has queued so many bytes for a connection writes them at once: the receiver takes
-/// silence for a failure, and has something to do meanwhile.
+/// A batch that has queued so many bytes for a connection writes them at once, so that the receiver does
+/// not take the silence for a failure and can begin its work.
 const MOST_HELD_BACK: usize = 64 << 10;
 
 /// The sending side of one connection.
 pub struct Outgoing {
     stream: TcpStream,
-    queue: Mutex<Queue>,
+    queue: Mutex<SendQueue>,
+    /// Wakes the threads in [`Outgoing::drain`].
     drained: Condvar,
-    /// Whether the receiver has sent something since it was last waited for in vain.
+    /// Whether the receiver has sent something since a write to it last timed out.
     heard: AtomicBool,
 }
 
-struct Queue {
+struct SendQueue {
+    /// The bytes that no thread has begun to write.
     bytes: Vec<u8>,
-    /// How many bytes the operating system has not taken yet: these, and those being written.
+    /// How many bytes the operating system has not taken yet, with those being written.
     waiting: usize,
-    /// The part of a budget that they take.
+    /// Holds them in a budget.
     share: Share,
+    /// Whether a thread writes: no other one may, or the bytes would get out of order.
     writing: bool,
     closed: bool,
     /// How many threads are in [`Outgoing::drain`].
@@ -54,27 +57,28 @@ thread_local! {
     static UNSENT: RefCell<Vec<Arc<Outgoing>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `work`, and writes what it sent on any connection only at its end: one system call per
-/// connection, however many messages. Of more than 64 KiB nothing is held back.
+/// Runs `work`, and writes what it sends on any connection only at its end: with one system call per
+/// connection, however many messages. More than 64 KiB are not held back.
 pub fn batch<T>(work: impl FnOnce() -> T) -> T {
     if IN_BATCH.replace(true) {
         return work();
     }
     let result = work();
     IN_BATCH.set(false);
-    // Nothing that writes a queue sends anything.
+    // To write a queue sends nothing, so it does not borrow this list again.
     UNSENT.with_borrow_mut(|unsent| unsent.drain(..).for_each(|sent| sent.write_queue()));
     result
 }
 
 impl Outgoing {
-    /// The sending side of `stream`. What waits for the receiver is held in a share of `budget`.
+    /// The sending side of `stream`. The bytes that wait for the receiver are held in a share of
+    /// `budget`.
     pub fn new(stream: TcpStream, budget: &Arc<Budget>) -> io::Result<Arc<Outgoing>> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         Ok(Arc::new(Outgoing {
             stream,
-            queue: Mutex::new(Queue {
+            queue: Mutex::new(SendQueue {
                 bytes: Vec::new(),
                 waiting: 0,
                 share: Share::of(budget),
@@ -87,8 +91,8 @@ impl Outgoing {
         }))
     }
 
-    /// Sends bytes, in the order of the calls; false if the connection is closed or too much
-    /// waits already, and nothing was sent.
+    /// Sends bytes, in the order of the calls. Returns false, and sends nothing, if the connection is
+    /// closed or too much waits already.
     pub fn send(self: &Arc<Self>, bytes: &[u8]) -> bool {
         let queued = self.append(bytes);
         if let Some(queued) = queued {
@@ -97,8 +101,8 @@ impl Outgoing {
         queued.is_some()
     }
 
-    /// Queues bytes, to be [flushed](Outgoing::flush). Returns how many are queued now; none if these
-    /// cannot be.
+    /// Queues bytes, for a later [`Outgoing::flush`]. Returns the length of the queue, or `None` if it
+    /// does not accept them.
     pub fn append(&self, bytes: &[u8]) -> Option<usize> {
         let mut queue = lock(&self.queue);
         let waiting = queue.waiting + bytes.len();
@@ -110,7 +114,7 @@ impl Outgoing {
         Some(queue.bytes.len())
     }
 
-    /// Has the bytes that are queued written, which are so many: now, or at the end of the batch.
+    /// Writes the `queued` bytes now, or leaves them to the end of the batch.
     pub fn flush(self: &Arc<Self>, queued: usize) {
         if !IN_BATCH.get() || queued >= MOST_HELD_BACK {
             return self.write_queue();
@@ -122,32 +126,32 @@ impl Outgoing {
         });
     }
 
-    /// Sends no more, and makes the receiving side end.
+    /// Sends no more, and ends the receiving side.
     pub fn close(&self) {
         let mut queue = lock(&self.queue);
         queue.closed = true;
-        self.tell_drained(&queue);
+        self.notify_draining(&queue);
         drop(queue);
         self.shut_down(Shutdown::Both);
     }
 
-    /// Makes the receiving side end; what is sent still goes out.
+    /// Ends the receiving side. What was sent still goes out.
     pub fn stop_receiving(&self) {
         self.shut_down(Shutdown::Read);
     }
 
     fn shut_down(&self, how: Shutdown) {
-        // An error says that the connection is gone already.
+        // An error means that the connection is closed already.
         let _ = self.stream.shutdown(how);
     }
 
-    /// The receiver has sent something: it is there, though it may not take what it is sent.
+    /// Notes that the receiver has sent something, so that it is not given up though it takes nothing.
     pub fn heard(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until all that was sent but `most` bytes is with the operating system, or the
-    /// connection closed.
+    /// Waits until at most `most` of the sent bytes are not with the operating system yet, or the
+    /// connection is closed.
     pub fn drain(&self, most: usize) {
         let mut queue = lock(&self.queue);
         queue.draining += 1;
@@ -157,7 +161,7 @@ impl Outgoing {
         queue.draining -= 1;
     }
 
-    fn tell_drained(&self, queue: &Queue) {
+    fn notify_draining(&self, queue: &SendQueue) {
         if queue.draining > 0 {
             self.drained.notify_all();
         }
@@ -172,6 +176,7 @@ impl Outgoing {
         lock(&self.queue).closed
     }
 
+    /// Writes the queue until it is empty, unless another thread does so.
     fn write_queue(self: &Arc<Self>) {
         let mut bytes = Vec::new();
         let mut queue = lock(&self.queue);
@@ -195,8 +200,7 @@ impl Outgoing {
                 Err(error) => return self.fail(&error),
             };
             queue = lock(&self.queue);
-            queue.taken(written);
-            self.tell_drained(&queue);
+            self.note_taken(&mut queue, written);
             if written < bytes.len() {
                 drop(queue);
                 return self.leave_to_a_thread(bytes.split_off(written));
@@ -204,7 +208,7 @@ impl Outgoing {
         }
     }
 
-    /// The socket's buffer is full: a thread waits for room and then writes all that is queued.
+    /// Starts a thread that waits for room in the socket's buffer, and then writes the rest and the queue.
     fn leave_to_a_thread(self: &Arc<Self>, rest: Vec<u8>) {
         let connection = self.clone();
         let builder = thread::Builder::new()
@@ -229,6 +233,7 @@ impl Outgoing {
         }
     }
 
+    /// Writes all bytes, and waits for room as long as the receiver takes or sends something.
     fn write_waiting(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let count = match (&self.stream).write(bytes) {
@@ -245,11 +250,15 @@ impl Outgoing {
                 },
             };
             bytes = &bytes[count..];
-            let mut queue = lock(&self.queue);
-            queue.taken(count);
-            self.tell_drained(&queue);
+            self.note_taken(&mut lock(&self.queue), count);
         }
         Ok(())
+    }
+
+    /// Notes that the operating system has taken so many bytes.
+    fn note_taken(&self, queue: &mut SendQueue, count: usize) {
+        queue.hold(queue.waiting - count);
+        self.notify_draining(queue);
     }
 
     fn fail(&self, error: &io::Error) {
@@ -257,20 +266,18 @@ impl Outgoing {
         let mut queue = lock(&self.queue);
         queue.writing = false;
         queue.bytes = Vec::new();
-        let waiting = queue.waiting;
-        queue.taken(waiting);
-        // In the same step: what another thread sends now would follow upon half a message.
+        queue.hold(0);
+        // The lock is still held: otherwise another thread could send something behind half a message.
         queue.closed = true;
         drop(queue);
         self.close();
     }
 }
 
-impl Queue {
-    /// So much of what waited is with the operating system, or of no use any more.
-    fn taken(&mut self, count: usize) {
-        self.waiting -= count;
-        let waiting = self.waiting;
+impl SendQueue {
+    /// Holds fewer bytes than before in the budget.
+    fn hold(&mut self, waiting: usize) {
+        self.waiting = waiting;
         let held = self.share.hold(waiting);
         debug_assert!(held, "less is never refused");
     }

@@ -1,4 +1,4 @@
-//! The socket below a connection.
+//! Sockets: what the standard library lacks or leaves open.
 
 use std::io::{self, Read};
 pub use std::net::TcpStream;
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send, sockopt};
 
-/// After so long without a byte the system asks whether the other machine is still there.
-const QUIET: Duration = Duration::from_secs(60);
-/// Without an answer it asks again after this time.
-const PROBE_AGAIN: Duration = Duration::from_secs(15);
-/// After so many questions in vain the connection has failed.
-const QUESTIONS: u32 = 4;
+/// After so long without a byte the operating system sends a keepalive probe.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How long it waits for an answer before it sends another one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// After so many probes without an answer the connection fails.
+const KEEPALIVE_PROBES: u32 = 4;
 
-/// Lets the connection of a machine that has vanished fail within two minutes, though nothing is
-/// to be sent on it.
+/// Makes a connection to a machine that has vanished fail within two minutes, even if nothing is sent
+/// on it.
 pub fn notice_vanished(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, QUIET)?;
-    sockopt::set_tcp_keepintvl(stream, PROBE_AGAIN)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, QUESTIONS)?)
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?)
 }
 
 /// Connects, within `time_out`.
 ///
 /// # Errors
-/// [`io::ErrorKind::ConnectionRefused`] also if the connection has met itself: where nobody listens, the port
-/// may be the one that the system has handed out to this very connection.
+/// [`io::ErrorKind::ConnectionRefused`] also if the connection has met itself. That happens if nobody
+/// listens on the port and the operating system picks the same port for this end.
 pub fn connect(address: &SocketAddr, time_out: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(address, time_out)?;
     if stream.local_addr()? == stream.peer_addr()? {
@@ -37,9 +37,9 @@ pub fn connect(address: &SocketAddr, time_out: Duration) -> io::Result<TcpStream
     Ok(stream)
 }
 
-/// Ends a connection so that what was written on it arrives: with bytes unread, a close would reset it,
-/// and the other side might lose what it has not read yet. So what it still sends is thrown away,
-/// until it closes too, or `within` has passed, or it has sent `most` bytes.
+/// Ends a connection so that all that was written on it arrives. A close with bytes unread would reset
+/// it, and the other side could lose what it has not read yet. So this reads on, and throws away what
+/// comes, until the other side closes, `within` has passed, or `most` bytes have come.
 pub fn part(mut stream: &TcpStream, within: Duration, most: usize) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let until = Instant::now() + within;
@@ -59,15 +59,12 @@ pub fn part(mut stream: &TcpStream, within: Duration, most: usize) -> io::Result
     Ok(())
 }
 
-/// Sends what fits the socket's buffer at this moment, and returns how many bytes that were.
+/// Sends as many bytes as fit the socket's buffer at this moment, and returns how many.
 pub fn send_without_waiting(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let mut sent = 0;
     while sent < bytes.len() {
-        match send(
-            stream,
-            &bytes[sent..],
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        ) {
+        match send(stream, &bytes[sent..], flags) {
             Ok(count) => sent += count,
             Err(Errno::AGAIN) => break,
             Err(Errno::INTR) => {}
@@ -85,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_connection_to_a_port_that_nobody_listens_on_never_meets_itself() {
-        // Linux hands even ports out to connections, one after the other.
+        // Linux gives even ports to connections, one after the other, so one of them would meet itself.
         let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
         let port = (50_000..60_000).step_by(2).find(free).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));

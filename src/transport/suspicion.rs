@@ -1,35 +1,34 @@
-//! When a silent peer is suspected: arithmetic, without a clock.
+//! The failure detector: when a silent peer is suspected. This is arithmetic, without a clock.
 //!
-//! The only evidence of failure is silence: a question has been outstanding for the read time-out
-//! and no byte has come in that time. A refused or reset connection is none. A suspect is not
+//! The only evidence of failure is silence: a question has been outstanding for the read time-out,
+//! and no byte has come in that time. A refused or reset connection is no evidence. A suspect is not
 //! dead: the first byte from it clears the suspicion.
 //!
-//! Silence must measure the process and the link, never the disk: a vote that waits for a sync of a
-//! slow disk is no failure. So a peer that leaves a question unanswered is also asked whether it is
-//! there. The threads that answer this wait for nothing, and any byte is a sign of life. Without that
-//! question, or before there was time to answer it, silence proves nothing.
+//! Silence must measure the process and the link, never the disk: a vote may wait for a slow disk. So a
+//! peer that leaves a question unanswered also gets a ping, which it answers without the disk. Any byte
+//! is a sign of life. Silence proves nothing without a ping, or before there was time to answer it.
 //!
-//! A peer that was sent a large value has to read all of it before it can say a word, with others
-//! perhaps before it: that is no silence. Taken for one, it would have the value sent once more, to
-//! the next replica, and the more so the more there is to do.
+//! A peer that was sent large values gets more time, because it has to receive all of them before it can
+//! answer. Otherwise a busy peer would be suspected, the values would be sent once more to the next
+//! replica, and all would have even more to do.
 
 use std::time::Duration;
 
 use crate::bytes::LARGE;
 
-/// How many bytes of large values a node takes in a millisecond, at the least.
+/// How many bytes of large values a node receives in a millisecond at least.
 const TAKEN_PER_MS: usize = 4 << 10;
-/// The silence is looked at so many times in each time-out, at the least. A peer that has been silent
-/// from one look to the next is asked whether it is there.
+/// How often the silence is judged in each time-out at least. A peer that has been silent from one look
+/// to the next gets a ping.
 pub const LOOKS: u32 = 4;
-/// The part of the time-out that a peer has, at the least, to answer that.
-const TO_ANSWER: u32 = 2;
+/// A peer has the time-out divided by this to answer a ping at least.
+const ANSWER_PART: u32 = 2;
 
-/// What is known of a peer's silence. Times are since any fixed moment.
+/// What is known of a peer's silence. All times are since one fixed moment.
 #[derive(Clone, Debug, Default)]
 pub struct Suspicion {
     last_heard: Duration,
-    /// When the peer was asked last whether it is there.
+    /// When the peer got its last ping.
     last_pinged: Option<Duration>,
     suspect: bool,
 }
@@ -37,42 +36,44 @@ pub struct Suspicion {
 /// The judgement at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Judgement {
-    /// Look again after this time at the latest.
+    /// It proves nothing yet: judge again after this time at the latest.
     Patience(Duration),
-    /// The same, and ask the peer whether it is there.
+    /// The same, and send the peer a ping.
     Ping(Duration),
-    /// Silent for as long as the read time-out.
+    /// The peer was silent for the read time-out.
     Silent,
 }
 
-/// How much longer than usual a peer may be silent that was sent values of these sizes.
+/// How much longer a peer may be silent that was sent values of these lengths, in bytes.
 pub fn time_to_take(sizes: impl Iterator<Item = usize>) -> Duration {
     let large: usize = sizes.filter(|size| *size > LARGE).sum();
     Duration::from_millis((large / TAKEN_PER_MS) as u64)
 }
 
 impl Suspicion {
+    /// Whether the peer is suspected.
     pub fn suspect(&self) -> bool {
         self.suspect
     }
 
-    /// A byte came in; returns whether that cleared a suspicion.
+    /// Notes that a byte came in. Returns whether that cleared a suspicion.
     pub fn heard(&mut self, now: Duration) -> bool {
         self.last_heard = now;
         std::mem::replace(&mut self.suspect, false)
     }
 
-    /// Whether a suspect has been silent for `patience` on a connection opened at that moment.
+    /// Whether the peer is a suspect that has been silent for `patience` on a connection that was opened
+    /// at this moment.
     pub fn hopeless(&self, now: Duration, opened: Duration, patience: Duration) -> bool {
         self.suspect && now.saturating_sub(opened.max(self.last_heard)) >= patience
     }
 
-    /// The peer is being asked whether it is there.
+    /// Notes that the peer gets a ping.
     pub fn pinged(&mut self, now: Duration) {
         self.last_pinged = Some(now);
     }
 
-    /// Whether the peer has not been asked for so long whether it is there; then it is being asked now.
+    /// Whether the peer got no ping for so long. If so, notes that it gets one now.
     pub fn ping_if_due(&mut self, now: Duration, after: Duration) -> bool {
         let due = self.last_pinged.is_none_or(|at| now >= at + after);
         if due {
@@ -81,7 +82,7 @@ impl Suspicion {
         due
     }
 
-    /// Judges the silence; `oldest` is when the oldest question still outstanding was asked.
+    /// Judges the silence. `oldest` is when the oldest outstanding question was asked.
     pub fn judge(
         &mut self,
         now: Duration,
@@ -102,7 +103,7 @@ impl Suspicion {
             self.pinged(now);
             return Judgement::Ping(next_look);
         };
-        let judged_at = (silent_since + time_out).max(pinged + time_out / TO_ANSWER);
+        let judged_at = (silent_since + time_out).max(pinged + time_out / ANSWER_PART);
         if now < judged_at {
             return Judgement::Patience(next_look.min(judged_at - now));
         }
@@ -134,11 +135,11 @@ mod tests {
             ((540, Some(500), Some(525), 0), patience(25)),
             ((599, Some(500), Some(525), 0), patience(1)),
             ((600, Some(500), Some(525), 0), Judgement::Silent),
-            // A byte came, perhaps the answer to the ping: the silence begins anew.
+            // A byte came, such as the answer to the ping, so the silence begins anew.
             ((600, Some(500), Some(525), 550), ping),
             ((640, Some(500), Some(575), 550), patience(10)),
             ((650, Some(500), Some(575), 550), Judgement::Silent),
-            // The ping is of an earlier silence.
+            // The ping belongs to an earlier silence.
             ((610, Some(600), Some(520), 550), patience(15)),
             ((450, Some(500), None, 0), patience(25)),
         ];
@@ -157,7 +158,7 @@ mod tests {
         }
     }
 
-    /// This process may have been away itself, and only now looks at the silence.
+    /// This process itself may have been paused, so that it judges the silence late.
     #[test]
     fn a_peer_has_time_to_answer_the_ping_however_late_that_was_sent() {
         let mut suspicion = Suspicion::default();

@@ -3,7 +3,8 @@
 use simple_dynamo::config::Config;
 use simple_dynamo::protocol::Operation;
 use simple_dynamo::protocol::ring::NodeId;
-use simple_dynamo::transport::message::{Hello, PROTOCOL, Request, line};
+use simple_dynamo::transport::handshake::{Hello, PROTOCOL};
+use simple_dynamo::transport::message::{Request, line};
 
 use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 use crate::support::impostor::{Impostor, unnumbered};

@@ -82,7 +82,7 @@ fn what_arrives_before_a_close_or_a_failure_has_no_gap() {
         for (name, count) in counts {
             assert!(
                 count <= taken[name],
-                "{name} was told that it sends no more"
+                "a message of {name} arrived that was not sent"
             );
         }
         assert!(!(closes && connection.send(b"more")));

@@ -11,10 +11,9 @@ use shuttle::sync::mpsc;
 use crate::protocol::ring::NodeId;
 use crate::storage::{LogPosition, Start};
 use crate::sync::thread::{self, JoinHandle};
-use crate::transport::acquaintance::Acquaintance;
+use crate::transport::handshake::{Introduction, LocalNode, Welcome};
 use crate::transport::link::{Answer, Link, Settings};
-use crate::transport::message::Introduction;
-use crate::transport::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
+use crate::transport::message::{self, Ask, MAX_LINE, Reply, Request, Tell};
 use crate::transport::socket::{self, TcpStream};
 use crate::transport::{Lines, Received};
 use crate::{SCHEDULES, draw, explore, wait_up_to};
@@ -22,7 +21,7 @@ use crate::{SCHEDULES, draw, explore, wait_up_to};
 const ASKERS: usize = 2;
 const QUESTIONS: usize = 2;
 
-/// What has happened, for the scenarios' eyes: no thread of the model waits for it.
+/// What the scenarios have observed. Its lock is not the model checker's, so that it changes no schedule.
 #[derive(Default)]
 struct Seen {
     connections: usize,
@@ -87,7 +86,7 @@ fn introduction() -> Introduction {
 /// The node of the link, which takes everybody for the peer.
 struct Owner;
 
-impl Acquaintance for Owner {
+impl LocalNode for Owner {
     fn introduction(&self) -> Introduction {
         introduction()
     }
@@ -140,7 +139,7 @@ fn start(seen: &Shared) -> (Arc<Link>, JoinHandle<()>) {
         cluster: "model".into(),
         read_timeout: Duration::from_millis(100),
         patience: Duration::from_millis(300),
-        owner: Arc::downgrade(&*OWNER) as Weak<dyn Acquaintance>,
+        owner: Arc::downgrade(&*OWNER) as Weak<dyn LocalNode>,
     });
     let running = link.clone();
     (link, thread::spawn(move || running.run()))
@@ -157,25 +156,25 @@ fn asker(seen: &Shared, link: &Arc<Link>, name: usize, pace: Pace) -> JoinHandle
     let (seen, link) = (seen.clone(), link.clone());
     thread::spawn(move || {
         for number in (0..QUESTIONS).map(|place| name * QUESTIONS + place) {
-            let (tell, told) = mpsc::channel();
+            let (sender, answered) = mpsc::channel();
             let seen = seen.clone();
             link.ask(question(number), move |answer| {
                 let mut seen = seen.lock().unwrap();
                 seen.answers.entry(number).or_default().push(answer);
                 drop(seen);
-                // Who is hasty does not listen.
-                let _ = tell.send(());
+                // A hasty asker has dropped the receiver.
+                let _ = sender.send(());
             });
             if pace == Pace::Patient {
-                // A question that is forgotten is a deadlock here.
-                told.recv().unwrap();
+                // A forgotten question is a deadlock here.
+                answered.recv().unwrap();
             }
         }
     })
 }
 
-/// How often there was a reply, a silence, nobody to ask, and a question asked again: a scenario
-/// that misses one of these proves nothing of it.
+/// How often there was a reply, a silence, a question that was not sent, and one that was sent again. A
+/// scenario in which one of these never happens proves nothing about it.
 #[derive(Debug)]
 struct Met([AtomicUsize; 4]);
 
@@ -203,10 +202,10 @@ impl Met {
             );
             let answers = seen.answers.get(&number).map_or(&[][..], Vec::as_slice);
             self.count(match answers {
-                [Answer::Reply(Reply::Digests(told))] if told[..] == [number as u64] => 0,
+                [Answer::Reply(Reply::Digests(reply))] if reply[..] == [number as u64] => 0,
                 [Answer::Silent] => 1,
                 [Answer::Unreached] if times == 0 => 2,
-                _ => panic!("{number} reached the peer {times} times and was told {answers:?}"),
+                _ => panic!("{number} reached the peer {times} times and got {answers:?}"),
             });
             if repeated {
                 self.count(3);

@@ -1,4 +1,4 @@
-//! What the link and the sending side of a connection find in `src/transport/`. Both are the store's own.
+//! `src/transport/` for the model checker: the link and the sending side are compiled from their sources.
 
 #[path = "../../src/transport/link/mod.rs"]
 pub mod link;
@@ -7,9 +7,7 @@ pub mod outgoing;
 pub mod socket;
 
 pub use outgoing::{Outgoing, batch};
-pub use simple_dynamo::transport::{
-    Budget, Lines, Received, Share, acquaintance, budget, suspicion,
-};
+pub use simple_dynamo::transport::{Budget, Lines, Received, Share, budget, handshake, suspicion};
 
 pub mod message {
     use std::sync::Arc;

@@ -9,10 +9,8 @@ use std::time::Duration;
 use simple_dynamo::config::Config;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::storage::Start;
-use simple_dynamo::transport::message::Introduction;
-use simple_dynamo::transport::message::{
-    Ask, Hello, PROTOCOL, Reply, Request, Tell, Welcome, line,
-};
+use simple_dynamo::transport::handshake::{Hello, Introduction, PROTOCOL, Welcome};
+use simple_dynamo::transport::message::{Ask, Reply, Request, Tell, line};
 
 use super::cluster::Cluster;
 

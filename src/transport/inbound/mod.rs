@@ -1,7 +1,7 @@
 //! The answering side: connections that other nodes opened.
 
-mod duplicates;
-mod greeting;
+mod hello;
+mod replay_window;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use duplicates::Duplicates;
 use log::{debug, warn};
 
-use super::acquaintance::Acquaintance;
-use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell, Welcome};
+use super::handshake::{LocalNode, Welcome};
+use super::message::{self, Ask, MAX_LINE, Reply, Request, Tell};
 use crate::bytes::LARGE;
 use crate::lock;
 use crate::logging::Throttle;
@@ -22,22 +21,24 @@ use crate::protocol::ring::NodeId;
 use crate::protocol::{Outcome, Why};
 use crate::storage::Start;
 use crate::transport::{self, Budget, Lines, Outgoing, Received};
+use replay_window::ReplayWindow;
 
-/// A [large](LARGE) value is not told while so many bytes wait for the same peer: many small replies would wait
-/// behind it.
+/// A [large](LARGE) value is not sent while so many bytes wait for the same peer, because many small
+/// replies would wait behind it.
 const MOST_BEFORE_LARGE: usize = 8 << 20;
-/// How many connections may not have said yet who they are; one more takes the place of the
-/// oldest, so that a peer gets in, which says so at once.
+/// How many connections may be without a hello. One more replaces the oldest of them, so that strangers
+/// cannot keep peers out: a peer sends its hello at once.
 pub const MOST_STRANGERS: usize = 64;
+/// After several questions came at once, the thread yields the processor before each of so many reads.
+/// Threads that are ready to send more questions run first, and one system call then takes all of them,
+/// without a sleep and a wake-up for each. The questions of a single client never come at once, and
+/// would gain nothing.
+const YIELDS: usize = 1000;
 
-/// After several questions at once the thread yields before each of so many reads: whoever
-/// is ready to run may have more questions, and they are then taken with one system call, without
-/// a sleep and a wake-up for each. A single client never causes that, and gains nothing by it.
-const TURNS: usize = 1000;
-
-/// What a node does with its peers' questions. Must not wait for another node: other nodes wait
-/// for the thread that this runs on.
-pub trait Service: Acquaintance {
+/// What a node does with the questions of its peers.
+pub trait Service: LocalNode {
+    /// Answers one question, now or later. Must not wait for another node, because other nodes wait for
+    /// the thread that calls it.
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond);
 }
 
@@ -54,23 +55,23 @@ impl Respond {
         if self.id == 0 {
             return;
         }
-        let awaited = matches!(reply, Reply::Vote(_) | Reply::Page(_));
+        let is_awaited = matches!(reply, Reply::Vote(_) | Reply::Page(_));
         let sent = match &reply {
             Reply::Outcome(Outcome::Found { value, .. })
                 if value.len() > LARGE && self.connection.waiting() > MOST_BEFORE_LARGE =>
             {
-                self.tell(Reply::Outcome(Outcome::not_done(Why::Congested)))
+                self.send(Reply::Outcome(Outcome::not_done(Why::Congested)))
             }
-            _ => self.tell(reply),
+            _ => self.send(reply),
         };
-        // If the connection is gone, the asker asks again on a new one. If too much waits on it,
-        // the asker need not wait for what does not come.
-        if !sent && awaited {
-            self.tell(Reply::Abstain);
+        // If the connection is closed, the peer asks again on a new one. If too much waits on it, a
+        // shorter answer keeps the peer from waiting in vain.
+        if !sent && is_awaited {
+            self.send(Reply::Abstain);
         }
     }
 
-    fn tell(&self, tell: Reply) -> bool {
+    fn send(&self, tell: Reply) -> bool {
         let id = self.id;
         message::send(&self.connection, &Tell { id, tell })
     }
@@ -79,19 +80,21 @@ impl Respond {
 /// Accepts connections of peers and answers their questions.
 pub struct Inbound {
     node: NodeId,
+    /// The fingerprint of the cluster.
     cluster: String,
     peers: Vec<NodeId>,
     service: Arc<dyn Service>,
+    /// By the order in which they were accepted.
     connections: Mutex<BTreeMap<u64, Connection>>,
     last_connection: AtomicU64,
     began: Instant,
-    /// Logs connections that were refused.
+    /// Limits how often refused connections are logged.
     refusals: Mutex<Throttle>,
     ending: AtomicBool,
 }
 
 struct Connection {
-    /// Who opened it, and which of its processes, once that is known.
+    /// The process of a peer that opened it, once its hello has come.
     peer: Option<(NodeId, Start)>,
     stream: TcpStream,
 }
@@ -103,7 +106,7 @@ impl Connection {
     }
 
     fn close(&self) {
-        // An error says that the connection is gone already.
+        // An error means that the connection is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -128,7 +131,7 @@ impl Inbound {
         })
     }
 
-    /// Accepts connections until [`Inbound::end`]; a thread for each.
+    /// Accepts connections until [`Inbound::end`], and starts a thread for each.
     pub fn run(self: &Arc<Self>, listener: &TcpListener) {
         let mut failures = Throttle::default();
         for stream in listener.incoming() {
@@ -145,7 +148,7 @@ impl Inbound {
         }
     }
 
-    /// Closes all connections and refuses further ones.
+    /// Closes all connections, and accepts no more.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
         lock(&self.connections).values().for_each(Connection::close);
@@ -154,11 +157,8 @@ impl Inbound {
     fn start(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
         let id = self.last_connection.fetch_add(1, Ordering::Relaxed);
         let mut connections = lock(&self.connections);
-        let strangers = connections
-            .iter()
-            .filter(|(_, known)| known.peer.is_none())
-            .map(|(&id, _)| id);
-        let strangers: Vec<u64> = strangers.collect();
+        let strangers = connections.iter().filter(|(_, it)| it.peer.is_none());
+        let strangers: Vec<u64> = strangers.map(|(&id, _)| id).collect();
         if strangers.len() >= MOST_STRANGERS
             && let Some(oldest) = connections.remove(&strangers[0])
         {
@@ -179,21 +179,22 @@ impl Inbound {
         };
         let thread = std::thread::Builder::new().name("votes".into()).spawn(run);
         if thread.is_err() {
-            // Closed, the peer opens another one at once.
+            // This closes the connection, so that the peer opens another one at once.
             lock(&self.connections).remove(&id);
         }
         thread.map(drop)
     }
 
+    /// The thread of a connection.
     fn converse(&self, id: u64, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(greeting::WITHIN))?;
+        stream.set_read_timeout(Some(hello::TIMEOUT))?;
         let sending = stream.try_clone()?;
-        let mut lines = Lines::new(stream, greeting::LONGEST);
+        let mut lines = Lines::new(stream, hello::MAX_HELLO);
         let (peer, start) = match self.await_hello(&mut lines) {
-            Ok(greeted) => greeted,
+            Ok(opened_by) => opened_by,
             Err(refusal) => {
-                self.note_refusal(refusal.text());
+                self.log_refusal(refusal.text());
                 return (&sending).write_all(&message::line(&refusal));
             }
         };
@@ -207,11 +208,11 @@ impl Inbound {
         let connection = Outgoing::new(sending, &Budget::new(message::QUEUE_LIMIT))?;
         let ended = self.answer(peer, lines, &connection);
         connection.close();
-        ended
+        ended.map_err(|error| io::Error::new(error.kind(), format!("{peer}: {error}")))
     }
 
-    fn note_refusal(&self, why: &str) {
-        // A stranger's words are in it.
+    fn log_refusal(&self, why: &str) {
+        // The text may contain words of a stranger.
         let why = why.replace(char::is_control, " ");
         let passed = lock(&self.refusals).pass(self.began.elapsed());
         let Some(others) = passed else {
@@ -223,25 +224,26 @@ impl Inbound {
         );
     }
 
-    /// A process of a peer has one connection, which it opened last: older ones are gone, even if
-    /// nobody said so. Returns false if this one, `by`, is older than another.
-    fn replace_older(&self, peer: NodeId, start: Start, by: u64) -> bool {
+    /// Closes the older connections of a process that has opened connection `id`: it uses only the last
+    /// one that it opened, and may have given the others up without a word. Returns false if this one is
+    /// older than another.
+    fn replace_older(&self, peer: NodeId, start: Start, id: u64) -> bool {
         let mut connections = lock(&self.connections);
-        for (&id, connection) in connections.iter().filter(|(id, _)| **id != by) {
+        for (&other, connection) in connections.iter().filter(|(other, _)| **other != id) {
             if connection.is_of(peer, |process| process.is_of_same_process(&start)) {
-                if id > by {
+                if other > id {
                     return false;
                 }
                 connection.close();
             }
         }
-        if let Some(own) = connections.get_mut(&by) {
+        if let Some(own) = connections.get_mut(&id) {
             own.peer = Some((peer, start));
         }
         true
     }
 
-    /// Closes the connections of all other processes of a peer than this one.
+    /// Closes the connections of all processes of a peer but this one.
     pub fn accept_only(&self, peer: NodeId, start: &Start) {
         for connection in lock(&self.connections).values() {
             if connection.is_of(peer, |process| !process.is_of_same_process(start)) {
@@ -256,48 +258,42 @@ impl Inbound {
         mut lines: Lines<TcpStream>,
         connection: &Arc<Outgoing>,
     ) -> io::Result<()> {
-        let mut taken = Duplicates::new();
-        let mut turns = 0;
+        let mut window = ReplayWindow::new();
+        let mut yields = 0;
         loop {
-            if turns > 0 {
-                turns -= 1;
+            if yields > 0 {
+                yields -= 1;
                 std::thread::yield_now();
             }
-            match lines.receive()? {
-                Received::Bytes(_) | Received::Nothing => {}
-                Received::End => return Ok(()),
+            if lines.receive()? == Received::End {
+                return Ok(());
             }
             let questions = transport::batch(|| {
-                self.answer_received(peer, &mut lines, &mut taken, connection)
+                self.answer_received(peer, &mut lines, &mut window, connection)
             })?;
             if questions > 1 {
-                turns = TURNS;
+                yields = YIELDS;
             }
         }
     }
 
-    /// Answers what came; returns how many questions that were.
+    /// Answers the questions that were received, and returns how many there were.
     fn answer_received(
         &self,
         peer: NodeId,
         lines: &mut Lines<TcpStream>,
-        taken: &mut Duplicates,
+        window: &mut ReplayWindow,
         connection: &Arc<Outgoing>,
     ) -> io::Result<usize> {
-        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        let endless = |_| invalid("an endless line".into());
         let mut questions = 0;
-        while let Some(line) = lines.next_line().map_err(endless)? {
-            let Ask { id, ask } = serde_json::from_slice(line)
-                .map_err(|error| invalid(format!("{peer} asks nonsense: {error}")))?;
-            if matches!(ask, Request::Coordinate { .. }) && !taken.take(id) {
+        while let Some(question) = message::next(lines, "a question that is not understood")? {
+            let Ask { id, ask } = question;
+            if matches!(ask, Request::Coordinate { .. }) && !window.accept(id) {
                 continue;
             }
             questions += 1;
-            let respond = Respond {
-                connection: connection.clone(),
-                id,
-            };
+            let connection = connection.clone();
+            let respond = Respond { connection, id };
             self.service.clone().serve(peer, ask, respond);
         }
         Ok(questions)

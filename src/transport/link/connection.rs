@@ -1,4 +1,4 @@
-//! A link's connection: opens it, greets, and takes the replies that come.
+//! The connection of a link: opens it, shakes hands, and receives the replies.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,18 +11,17 @@ use log::{debug, info};
 use super::{Answer, Link};
 use crate::lock;
 use crate::storage::Start;
-use crate::transport::acquaintance::Acquaintance;
-use crate::transport::message::{
-    self, Ask, Hello, MAX_LINE, QUEUE_LIMIT, Reply, Request, Tell, Welcome,
-};
+use crate::transport::handshake::{Hello, LocalNode, PROTOCOL, Welcome};
+use crate::transport::message::{self, Ask, MAX_LINE, QUEUE_LIMIT, Reply, Request, Tell};
 use crate::transport::socket::{self, TcpStream};
 use crate::transport::suspicion::LOOKS;
 use crate::transport::{self, Budget, Lines, Outgoing, Received};
 
-/// How often overdue questions are looked for while bytes come in.
+/// How often the link looks for overdue questions while bytes come in.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 impl Link {
+    /// Opens the connection, with the handshake. Returns its receiving side.
     pub(super) fn connect(&self) -> io::Result<Lines<TcpStream>> {
         let Some(owner) = self.settings.owner.upgrade() else {
             return Err(io::ErrorKind::Interrupted.into());
@@ -35,7 +34,7 @@ impl Link {
         stream.set_read_timeout(Some(time_out / LOOKS))?;
         stream.set_write_timeout(Some(time_out))?;
         let hello = Hello {
-            protocol: message::PROTOCOL,
+            protocol: PROTOCOL,
             cluster: self.settings.cluster.clone(),
             from: self.settings.node,
             to: self.settings.peer,
@@ -50,31 +49,29 @@ impl Link {
         Ok(lines)
     }
 
-    /// Returns which process of the peer this is.
+    /// Waits for the answer to the hello. Returns the process of the peer at the other end.
     fn await_welcome(
         &self,
-        owner: &dyn Acquaintance,
+        owner: &dyn LocalNode,
         lines: &mut Lines<TcpStream>,
     ) -> io::Result<Start> {
         let peer = self.settings.peer;
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         loop {
-            if let Some(line) = lines
-                .next_line()
-                .map_err(|_| invalid("an endless line".into()))?
-            {
-                return match serde_json::from_slice(line) {
-                    Ok(Welcome::Welcome(introduction)) => match owner.meet(peer, &introduction) {
-                        Ok(()) => Ok(introduction.start),
-                        Err(refusal) => Err(invalid(refusal.text().to_owned())),
-                    },
-                    Ok(Welcome::Refused(why)) => Err(invalid(format!("refused: {why}"))),
-                    Ok(Welcome::Outdated(why)) => {
-                        owner.outdated(peer, &why);
-                        Err(invalid(format!("refused: {why}")))
+            match message::next(lines, "it did not greet as a node does")? {
+                Some(Welcome::Welcome(introduction)) => {
+                    let met = owner.meet(peer, &introduction);
+                    let refused = |refusal: Welcome| invalid(refusal.text().to_owned());
+                    return met.map(|()| introduction.start).map_err(refused);
+                }
+                Some(refusal) => {
+                    let why = refusal.text();
+                    if matches!(refusal, Welcome::Outdated(_)) {
+                        owner.outdated(peer, why);
                     }
-                    Err(error) => Err(invalid(format!("it did not greet as a node does: {error}"))),
-                };
+                    return Err(invalid(format!("refused: {why}")));
+                }
+                None => {}
             }
             match lines.receive()? {
                 Received::Bytes(_) => {}
@@ -82,7 +79,8 @@ impl Link {
                 Received::Nothing if self.ending.load(Ordering::Relaxed) => {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                // A paused process still accepts connections: its silence is watched meanwhile.
+                // The operating system accepts connections for a paused process, too, so its silence is
+                // watched already.
                 Received::Nothing => {
                     self.watch();
                     self.renew_if_hopeless()?;
@@ -94,7 +92,7 @@ impl Link {
     fn connected(&self, connection: Arc<Outgoing>, process: Start) {
         transport::batch(|| self.ask_again(connection, process));
         let (node, peer) = (self.settings.node, self.settings.peer);
-        if std::mem::replace(&mut lock(&self.state).connected_told, true) {
+        if std::mem::replace(&mut lock(&self.state).connection_logged, true) {
             debug!("{node}: connected to {peer} again");
         } else {
             info!("{node}: connected to {peer}");
@@ -103,13 +101,13 @@ impl Link {
         self.returned();
     }
 
-    /// Sends again what is still outstanding: a reset is no evidence of failure.
+    /// Sends the outstanding questions on a new connection, because a reset proves no failure.
     fn ask_again(&self, connection: Arc<Outgoing>, process: Start) {
         let mut state = lock(&self.state);
         for (&id, question) in &mut state.outstanding {
             if question.sent && matches!(question.request, Request::Coordinate { .. }) {
-                // Once is enough: two answers to one try could contradict each other. Its
-                // time-out goes on.
+                // Two answers to one forwarded request could contradict each other, so this one waits
+                // for its time-out.
                 question.orphaned = true;
                 continue;
             }
@@ -124,6 +122,7 @@ impl Link {
         state.dropped = false;
     }
 
+    /// Receives replies until the connection or the link ends.
     pub(super) fn receive(&self, mut lines: Lines<TcpStream>) -> io::Result<()> {
         let mut looked = self.now();
         loop {
@@ -138,7 +137,7 @@ impl Link {
                 Received::Nothing => {}
                 Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
-            // Questions are given up in time also where other bytes come all the while.
+            // Questions are also given up in time if other bytes come all the time.
             if received == Received::Nothing || self.now() >= looked + LOOK_EVERY {
                 looked = self.now();
                 let patience = self.watch();
@@ -153,28 +152,23 @@ impl Link {
     }
 
     fn take_replies(&self, lines: &mut Lines<TcpStream>) -> io::Result<()> {
-        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        while let Some(line) = lines
-            .next_line()
-            .map_err(|_| invalid("an endless line".into()))?
-        {
-            let tell: Tell = serde_json::from_slice(line)
-                .map_err(|error| invalid(format!("a reply that is not understood: {error}")))?;
+        while let Some(reply) = message::next(lines, "a reply that is not understood")? {
+            let Tell { id, tell } = reply;
             let mut state = lock(&self.state);
-            if let Reply::Pong(position) = tell.tell {
-                state.heard_position(position);
+            if let Reply::Pong(position) = tell {
+                state.note_position(position);
             }
-            // A late reply finds no question any more and is dropped.
-            let question = state.outstanding.remove(&tell.id);
+            // A reply that comes too late finds no question, and is dropped.
+            let question = state.outstanding.remove(&id);
             drop(state);
             if let Some(question) = question {
-                (question.callback)(Answer::Reply(tell.tell));
+                (question.callback)(Answer::Reply(tell));
             }
         }
         Ok(())
     }
 
-    pub(super) fn note_trouble(&self, trouble: &str) {
+    pub(super) fn log_trouble(&self, trouble: &str) {
         let mut state = lock(&self.state);
         let (node, peer) = (self.settings.node, self.settings.peer);
         let passed = state.trouble.pass(self.now());
@@ -185,10 +179,10 @@ impl Link {
             "{node}: connection to {peer} at {}: {trouble}{others}",
             self.settings.address
         );
-        state.connected_told = false;
+        state.connection_logged = false;
     }
 
-    /// An address of the peer, after a failure the next one.
+    /// An address of the peer. After a failed attempt this is the next one of its name.
     fn next_address(&self) -> io::Result<SocketAddr> {
         let addresses: Vec<_> = self.settings.address.to_socket_addrs()?.collect();
         let place = lock(&self.state).failures.checked_rem(addresses.len());

@@ -1,13 +1,15 @@
 //! The asking side: this node's own connection to one peer.
 //!
-//! Every question gets exactly one answer: the peer's reply, or the news that there was none: the
-//! peer was silent for the read time-out, or sent other bytes only for as long as a request may
-//! take. A connection that is refused or reset is opened again, and what is still outstanding is
-//! sent again, but for requests to coordinate: their time-out goes on.
+//! Every question gets exactly one answer: the peer's reply, or that there was none. A question is
+//! given up when the peer is silent for the read time-out, or sends only other bytes for as long as a
+//! request may take.
 //!
-//! A connection may also be half open: gone, and nobody told this side. It looks like the silence
-//! of a peer that is only slow, and lasts for ever. So a connection that has been silent for long
-//! is opened anew.
+//! A connection that is refused or reset is opened again, and the outstanding questions are sent again.
+//! Forwarded requests are not: two answers to one of them could contradict each other. They wait for
+//! their time-out.
+//!
+//! A connection may also be half open: the other end has closed it, but the news was lost. That looks
+//! like a slow peer, and lasts for ever. So a connection that has been silent for long is opened anew.
 
 mod connection;
 mod silence;
@@ -18,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::acquaintance::Acquaintance;
+use super::handshake::LocalNode;
 use super::message::{self, Ask, Reply, Request, Resumed};
 use super::suspicion::Suspicion;
 use crate::lock;
@@ -28,86 +30,95 @@ use crate::storage::{LogPosition, Start};
 use crate::sync::{AtomicBool, Condvar, Instant, Mutex};
 use crate::transport::Outgoing;
 
-/// How many questions may wait for one peer's answers.
+/// How many questions may be outstanding.
 const MOST_OUTSTANDING: usize = 20_000;
-/// How long to wait before a connection is tried again.
+/// How long to wait before the connection is opened again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
-/// The same where the other side does not want it, or makes no sense.
+/// The same if the other side refused it or sent something that is not understood.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a question ended.
 #[derive(Debug)]
 pub enum Answer {
+    /// The peer answered.
     Reply(Reply),
     /// The question was sent, and no reply came in time.
     Silent,
-    /// The question was not sent: there is no connection, too much waits for the peer already, or
-    /// the node ends.
+    /// The question was never sent: there is no connection, too much waits for the peer already, or
+    /// this node ends.
     Unreached,
 }
 
-type Callback = Box<dyn FnOnce(Answer) + Send>;
+type AnswerCallback = Box<dyn FnOnce(Answer) + Send>;
 
-/// How a link meets the rest of the node.
+/// What a link is made with.
 pub struct Settings {
     pub node: NodeId,
     pub peer: NodeId,
     /// `host:port` of the peer's listener for peers.
     pub address: String,
+    /// The fingerprint of the cluster.
     pub cluster: String,
+    /// How long a peer may be silent while a question is outstanding.
     pub read_timeout: Duration,
-    /// How long a question may wait while the peer sends other bytes.
+    /// How long a question may be outstanding while the peer sends other bytes.
     pub patience: Duration,
     /// The node that the link belongs to.
-    pub owner: Weak<dyn Acquaintance>,
+    pub owner: Weak<dyn LocalNode>,
 }
 
-/// The connection to one peer, and the questions that wait for its answers.
+/// The connection to one peer, and the questions that it has not answered yet.
 pub struct Link {
     settings: Settings,
     began: Instant,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
+    /// A copy of the suspicion in the state, to be read without a lock.
     suspect: AtomicBool,
     ending: AtomicBool,
+    /// Wakes the thread at the end, if it pauses before it connects again.
     paused: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     connection: Option<Arc<Outgoing>>,
-    /// Which process is at the other end of it.
+    /// The process at the other end of the connection.
     process: Option<Start>,
-    /// How far the peer's log was, as it told last, and which of its processes told that.
+    /// How far the peer's log was durable when it last answered a ping, and the process that answered.
     position: Option<Resumed>,
+    /// By id, so in the order in which they were asked.
     outstanding: BTreeMap<u64, Outstanding>,
     last_id: u64,
     last_asked: Duration,
     suspicion: Suspicion,
-    /// When the connection was opened last.
+    /// When the last attempt to connect began.
     opened: Duration,
-    /// How often it was opened anew since the peer was heard last.
+    /// How often a silent connection was given up since the peer was heard last.
     renewals: u32,
-    /// Whether a message was dropped, and the peer has not been told that it may have missed it.
+    /// Whether a message was dropped and [`LocalNode::returned`] has not been called since.
     dropped: bool,
-    /// How often it could not be opened: each attempt tries the next address of the peer's name.
+    /// How many attempts to connect failed. Each one tries the next address of the peer's name.
     failures: usize,
-    /// Logs trouble with it.
+    /// Limits how often trouble with the connection is logged.
     trouble: Throttle,
-    /// Whether it was logged that there is a connection, and no trouble since.
-    connected_told: bool,
+    /// Whether the last line in the log about the connection says that there is one.
+    connection_logged: bool,
 }
 
+/// A question without an answer so far.
 struct Outstanding {
+    /// When it was asked.
     asked: Duration,
     request: Request,
+    /// Whether it was sent on any connection.
     sent: bool,
-    /// The connection that it was sent on is gone, and it is not sent again.
+    /// Whether the connection that it was sent on is gone and it is not sent again.
     orphaned: bool,
-    callback: Callback,
+    callback: AnswerCallback,
 }
 
 impl Link {
-    /// A link that is not connected yet: [`Link::run`] does that.
+    /// A link without a connection. [`Link::run`] opens it.
     pub fn new(settings: Settings) -> Arc<Link> {
         Arc::new(Link {
             settings,
@@ -123,27 +134,27 @@ impl Link {
         self.settings.peer
     }
 
-    /// Whether the peer has been silent for the read time-out, and not been heard since.
+    /// Whether the peer was silent for the read time-out, and has not been heard since.
     pub fn suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Whether there is a connection. A suspect may have one, and take what it is sent.
+    /// Whether there is a connection. A suspect may have one, too, and receive messages.
     pub fn has_connection(&self) -> bool {
         lock(&self.state).connection.is_some()
     }
 
-    /// Which process of the peer this link is connected to.
+    /// The process of the peer that this link is connected to.
     pub fn process(&self) -> Option<Start> {
         lock(&self.state).process.clone()
     }
 
-    /// How far the peer's log was, as it told last, and which of its processes told that.
+    /// How far the peer's log was durable when it last answered a ping, and the process that answered.
     pub fn position(&self) -> Option<Resumed> {
         lock(&self.state).position.clone()
     }
 
-    /// Opens the connection anew if another process than this one is at its other end.
+    /// Closes the connection if it leads to another process than this one.
     pub fn accept_only(&self, start: &Start) {
         let state = lock(&self.state);
         let process = state.process.as_ref();
@@ -153,13 +164,13 @@ impl Link {
         }
     }
 
-    /// Asks; `callback` runs exactly once, on this thread or on the link's.
+    /// Asks the peer. `callback` runs exactly once, on this thread or on the link's.
     pub fn ask(&self, request: Request, callback: impl FnOnce(Answer) + Send + 'static) {
         let now = self.now();
         let mut state = lock(&self.state);
         let hopeless = state.connection.is_none() && state.suspicion.suspect();
-        // Looked at with the lock held: whoever gives up all at the end finds this question, or
-        // this is seen.
+        // The lock is held: either this thread sees the end, or the link's thread finds the question
+        // when it gives up all at the end.
         let ending = self.ending.load(Ordering::Relaxed);
         let crowded = state.outstanding.len() >= MOST_OUTSTANDING;
         if hopeless || ending || crowded {
@@ -177,30 +188,34 @@ impl Link {
             orphaned: false,
             callback: Box::new(callback),
         };
-        let id = state.remember(question);
+        let id = state.next_id();
+        state.outstanding.insert(id, question);
         drop(state);
         let Some(connection) = connection else {
             return;
         };
         if !message::send(&connection, &Ask { id, ask: request }) && !connection.closed() {
-            // Too much waits for the peer already. What a closed connection did not take is sent
-            // on the next one, perhaps at this moment.
+            // Too much waits for the peer already. If the connection is closed, the question is sent on the
+            // next one instead.
             let mut state = lock(&self.state);
             state.dropped = true;
             let question = state.outstanding.remove(&id);
             drop(state);
-            question
-                .into_iter()
-                .for_each(|q| (q.callback)(Answer::Unreached));
+            if let Some(question) = question {
+                (question.callback)(Answer::Unreached);
+            }
         }
     }
 
-    /// Sends a message whose answer is not needed, if there is a connection.
+    /// Sends a message that wants no answer, if there is a connection.
     pub fn tell(&self, request: Request) {
         let connection = lock(&self.state).connection.clone();
         if let Some(connection) = connection {
-            let (id, ask) = (0, request);
-            if !message::send(&connection, &Ask { id, ask }) {
+            let unanswered = Ask {
+                id: 0,
+                ask: request,
+            };
+            if !message::send(&connection, &unanswered) {
                 lock(&self.state).dropped = true;
             }
         }
@@ -213,7 +228,7 @@ impl Link {
             let opened = self.connect();
             lock(&self.state).failures += usize::from(opened.is_err());
             if let Err(error) = opened.and_then(|lines| self.receive(lines)) {
-                self.note_trouble(&error.to_string());
+                self.log_trouble(&error.to_string());
                 if error.kind() == io::ErrorKind::InvalidData {
                     pause = REFUSED_PAUSE;
                 }
@@ -253,28 +268,25 @@ impl Link {
     }
 }
 
-impl State {
-    /// The process at the other end has told how far its log is.
-    fn heard_position(&mut self, position: LogPosition) {
-        self.position = self
-            .process
-            .clone()
-            .map(|start| Resumed { start, position });
+impl LinkState {
+    /// Notes how far the log of the process at the other end is durable.
+    fn note_position(&mut self, position: LogPosition) {
+        let process = self.process.clone();
+        self.position = process.map(|start| Resumed { start, position });
     }
 
-    fn remember(&mut self, question: Outstanding) -> u64 {
+    fn next_id(&mut self) -> u64 {
         self.last_id += 1;
-        self.outstanding.insert(self.last_id, question);
         self.last_id
     }
 }
 
 impl Outstanding {
     fn give_up(self) {
-        (self.callback)(if self.sent {
-            Answer::Silent
-        } else {
-            Answer::Unreached
-        });
+        let answer = match self.sent {
+            true => Answer::Silent,
+            false => Answer::Unreached,
+        };
+        (self.callback)(answer);
     }
 }
