@@ -45,6 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "lock",
             "wait",
+            "sync",
             "error",
             "logging",
             "bytes",
