@@ -9,14 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use simple_dynamo::protocol::origin::{self, Answer, Origin};
-use simple_dynamo::protocol::quorum::coordinator::{self, Coordinator};
+use simple_dynamo::protocol::quorum::coordinator::Coordinator;
 use simple_dynamo::protocol::ring::{NodeId, Ring};
-use simple_dynamo::protocol::{
-    Accepted, Ballot, Change, Fence, Operation, Outcome, Quorums, Record, Seen, State, VoteReply,
-    VoteRequest,
-};
-use simple_dynamo::server::text;
+use simple_dynamo::protocol::{Accepted, Ballot, Change, Quorums, Record, State};
 
+use crate::shell::{Message, Question};
 use crate::told;
 
 /// The replicas of `x` on the ring of the assignment, its coordinator first.
@@ -35,66 +32,29 @@ const QUORUMS: Quorums = Quorums {
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Whom a coordinator answers: the try of an origin.
-type ReplyTo = (NodeId, origin::Ticket);
+pub type ReplyTo = (NodeId, origin::Ticket);
 
-struct Node {
-    origin: Origin<&'static str>,
-    coordinator: Coordinator<ReplyTo>,
-    record: Record,
-    suspects: Vec<NodeId>,
-}
-
-#[derive(Clone)]
-enum Body {
-    Coordinate(origin::Ticket, Operation, Option<Seen>),
-    Outcome(origin::Ticket, Outcome),
-    Ask(coordinator::Ticket, VoteRequest),
-    Vote(coordinator::Ticket, VoteReply),
-    Repair(Accepted),
-}
-
-#[derive(Clone)]
-struct Message {
-    from: NodeId,
-    to: NodeId,
-    body: Body,
-    held_up: bool,
-}
-
-impl Message {
-    fn text(&self) -> String {
-        let body = match &self.body {
-            Body::Coordinate(_, operation, seen) => told::coordinate(operation, seen.as_ref()),
-            Body::Outcome(_, outcome) => told::outcome(outcome),
-            Body::Ask(_, request) => told::request(request),
-            Body::Vote(_, reply) => told::vote(reply),
-            Body::Repair(accepted) => format!("repair {}", told::accepted(accepted)),
-        };
-        format!("{} -> {}: {body}", self.from, self.to)
-    }
-}
-
-/// Something that a node waits for an answer to.
-#[derive(Clone, PartialEq)]
-enum Question {
-    Coordinate(origin::Ticket),
-    Vote(coordinator::Ticket),
+pub struct Node {
+    pub origin: Origin<&'static str>,
+    pub coordinator: Coordinator<ReplyTo>,
+    pub record: Record,
+    pub suspects: Vec<NodeId>,
 }
 
 /// A coordinator's request that tries again once nothing else happens.
-struct Wake {
-    node: NodeId,
-    request: u64,
+pub struct Wake {
+    pub node: NodeId,
+    pub request: u64,
 }
 
 pub struct Cluster {
-    nodes: BTreeMap<NodeId, Node>,
-    under_way: VecDeque<Message>,
-    held_up: BTreeSet<(NodeId, NodeId)>,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub under_way: VecDeque<Message>,
+    pub held_up: BTreeSet<(NodeId, NodeId)>,
     /// Who waits for whose answer, and to what.
-    outstanding: Vec<(NodeId, NodeId, Question)>,
-    wakes: VecDeque<Wake>,
-    lines: Vec<String>,
+    pub outstanding: Vec<(NodeId, NodeId, Question)>,
+    pub wakes: VecDeque<Wake>,
+    pub lines: Vec<String>,
 }
 
 impl Cluster {
@@ -283,161 +243,11 @@ impl Cluster {
         }
     }
 
-    fn tell(&mut self, from: impl Display, to: impl Display, what: &str) {
+    pub fn tell(&mut self, from: impl Display, to: impl Display, what: &str) {
         self.lines.push(format!("{from} -> {to}: {what}"));
     }
 
     fn is_held_up(&self, message: &Message) -> bool {
         self.held_up.contains(&(message.from, message.to))
-    }
-
-    fn send(&mut self, from: NodeId, to: NodeId, body: Body) {
-        let held_up = self.held_up.contains(&(from, to));
-        let message = Message {
-            from,
-            to,
-            body,
-            held_up,
-        };
-        if held_up {
-            self.lines.push(format!("{}   (held up)", message.text()));
-        }
-        self.under_way.push_back(message);
-    }
-
-    fn arrive(&mut self, message: Message) {
-        let Message { from, to, body, .. } = message;
-        let record = &mut self.nodes.get_mut(&to).expect("a node").record;
-        match body {
-            Body::Coordinate(ticket, operation, seen) => {
-                let promised = match operation {
-                    Operation::Get => Ballot::ZERO,
-                    Operation::Write { .. } | Operation::Refresh => record.promised,
-                };
-                let agrees = |seen: &Seen| seen.ballot == record.accepted_ballot();
-                let seen = seen.filter(agrees).map(|seen| (from, seen));
-                self.coordinator(to, |it, effects| {
-                    let reply_to = (from, ticket);
-                    it.request(reply_to, "x".into(), operation, promised, seen, effects);
-                });
-            }
-            Body::Outcome(ticket, outcome) => {
-                self.answered(to, from, ticket, Answer::Outcome(outcome));
-            }
-            Body::Ask(ticket, request) => {
-                let (update, reply) = record.vote(&request, &Fence::default());
-                update.into_iter().for_each(|update| record.apply(update));
-                self.send(to, from, Body::Vote(ticket, reply));
-            }
-            Body::Vote(ticket, reply) => self.voted(to, from, ticket, Some(reply)),
-            Body::Repair(accepted) => {
-                let request = VoteRequest::Accept(accepted);
-                let (update, _) = record.vote(&request, &Fence::default());
-                update.into_iter().for_each(|update| record.apply(update));
-            }
-        }
-    }
-
-    /// An origin has been answered, or takes its coordinator for silent.
-    fn answered(&mut self, at: NodeId, from: NodeId, ticket: origin::Ticket, answer: Answer) {
-        let ended = (at, from, Question::Coordinate(ticket));
-        self.outstanding.retain(|waiting| *waiting != ended);
-        self.origin(at, |it, suspects, effects| {
-            it.answer(ticket, from, answer, suspects, effects);
-        });
-    }
-
-    /// A coordinator has a replica's vote, or takes it for silent.
-    fn voted(
-        &mut self,
-        at: NodeId,
-        from: NodeId,
-        ticket: coordinator::Ticket,
-        reply: Option<VoteReply>,
-    ) {
-        let ended = (at, from, Question::Vote(ticket));
-        self.outstanding.retain(|waiting| *waiting != ended);
-        self.coordinator(at, |it, effects| it.reply(ticket, from, reply, effects));
-    }
-
-    fn origin(
-        &mut self,
-        at: NodeId,
-        step: impl FnOnce(&mut Origin<&'static str>, &[NodeId], &mut Vec<origin::Effect<&'static str>>),
-    ) {
-        let mut effects = Vec::new();
-        let node = self.nodes.get_mut(&at).expect("a node");
-        step(&mut node.origin, &node.suspects, &mut effects);
-        for effect in effects {
-            match effect {
-                origin::Effect::Forward {
-                    to,
-                    ticket,
-                    operation,
-                    ..
-                } => {
-                    self.outstanding
-                        .push((at, to, Question::Coordinate(ticket)));
-                    // A replica sends its own vote along with a read that it forwards.
-                    let votes = operation == Operation::Get && at != to && [B, C].contains(&at);
-                    let seen = votes.then(|| self.nodes[&at].record.seen(false));
-                    self.send(at, to, Body::Coordinate(ticket, operation, seen));
-                }
-                origin::Effect::Answer { handle, result } => {
-                    self.tell(at, handle, text::outcome(&result).trim_end());
-                }
-                origin::Effect::WakeLater { .. } => panic!("no script tries all replicas in vain"),
-            }
-        }
-    }
-
-    fn coordinator(
-        &mut self,
-        at: NodeId,
-        step: impl FnOnce(&mut Coordinator<ReplyTo>, &mut Vec<coordinator::Effect<ReplyTo>>),
-    ) {
-        let mut effects = Vec::new();
-        let node = self.nodes.get_mut(&at).expect("a node");
-        step(&mut node.coordinator, &mut effects);
-        for effect in effects {
-            match effect {
-                coordinator::Effect::Ask {
-                    to,
-                    ticket,
-                    request,
-                    ..
-                } => self.ask(at, &to, ticket, &request),
-                coordinator::Effect::Repair { to, accepted, .. } => {
-                    self.send(at, to, Body::Repair(accepted));
-                }
-                coordinator::Effect::Answer { handle, outcome } => {
-                    let (origin, ticket) = handle;
-                    self.send(at, origin, Body::Outcome(ticket, outcome));
-                }
-                coordinator::Effect::WakeLater { request, .. } => {
-                    self.wakes.push_back(Wake { node: at, request });
-                }
-            }
-        }
-    }
-
-    /// Asks replicas. A suspect is told what it would have to take, and not waited for.
-    fn ask(&mut self, at: NodeId, to: &[NodeId], ticket: coordinator::Ticket, ask: &VoteRequest) {
-        for &replica in to {
-            let suspect = self.nodes[&at].suspects.contains(&replica);
-            let request = if replica == at {
-                ask.of_own_replica()
-            } else {
-                ask.clone()
-            };
-            if !suspect || matches!(request, VoteRequest::Accept(_)) {
-                self.send(at, replica, Body::Ask(ticket, request));
-            }
-            if suspect {
-                self.voted(at, replica, ticket, None);
-            } else {
-                self.outstanding.push((at, replica, Question::Vote(ticket)));
-            }
-        }
     }
 }

@@ -5,6 +5,8 @@
 //! not that of the file in this folder; `UPDATE_TRACES=1 cargo test --test traces` rewrites the files.
 
 mod cluster;
+mod diagram;
+mod shell;
 mod told;
 
 use std::fs;
@@ -62,12 +64,12 @@ fn hazard(file: &str, title: &str, rule: Rule, harm: &str, script: fn() -> Vec<S
 }
 
 /// The trace of a request as it should be, which a page of the report shows, too.
-fn request(file: &str, page: &str, title: &str, lines: &[String]) {
-    let lines = told::in_letters(&lines.join("\n"));
-    expect(file, &format!("{title}\n\n{EVERY_TRACE}\n{lines}\n"));
+fn request(file: &str, page: &str, title: &str, columns: &[&str], lines: &[String]) {
+    let diagram = diagram::draw(columns, &told::in_letters(&lines.join("\n")));
+    expect(file, &format!("{title}\n\n{EVERY_TRACE}\n{diagram}"));
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(page);
     let shown = fs::read_to_string(&path).expect("a page of the report");
-    for line in lines.lines().filter(|line| line.contains(" -> ")) {
+    for line in diagram.lines().filter(|line| line.contains('|')) {
         let message = format!("{page} should show all of {file}: {line}");
         assert!(shown.contains(line), "{message}");
     }
@@ -210,16 +212,17 @@ fn the_trace_of_a_refusal_that_came_true_is_this_text() {
 #[test]
 fn the_trace_of_a_write_is_this_text() {
     let mut cluster = Cluster::holding("0");
-    cluster.say("The first write of a key: A remembers nothing of it, and prepares.");
+    cluster.say("The first write since A has started: A remembers nothing of x, and prepares.");
     cluster.request("client", A, put("1"));
     cluster.stores();
-    cluster.say("The next one: A remembers what was chosen last.");
+    cluster.say("The next write: A remembers what was chosen last, and does not prepare.");
     cluster.request("client", A, put("2"));
     cluster.stores();
     request(
         "one-write.txt",
         "report/follow-a-write.md",
         "Two writes through the coordinator itself: see report/follow-a-write.md.",
+        &["client", "A", "B", "C"],
         &cluster.end(),
     );
 }
@@ -237,6 +240,7 @@ fn the_trace_of_a_read_is_this_text() {
         "one-read.txt",
         "report/follow-a-read.md",
         "Three reads: see report/follow-a-read.md.",
+        &["client", "M", "A", "B", "C"],
         &cluster.end(),
     );
 }

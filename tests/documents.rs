@@ -1,0 +1,139 @@
+//! What README.md and the pages of `report/` name is there: files, links and headings.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How many files the page on a write may lead its reader through.
+const LONGEST_WALK: usize = 15;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// README.md, and every page below `report/`.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    let mut folders = vec![root().join("report")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of the report") {
+            let path = entry.expect("it is still there").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    assert!(pages.len() > 15, "most pages were not found");
+    pages
+}
+
+/// Where the links of a page lead, other pages of the web apart.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')'));
+    let targets = targets.map(|(target, _)| target);
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// The paths below `src/` and `tests/` that a page names.
+fn named_paths(text: &str) -> Vec<&str> {
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let words = text.split(|c| !is_of_path(c));
+    let words = words.map(|word| word.trim_end_matches('.'));
+    let words = words.filter(|word| word.starts_with("src/") || word.starts_with("tests/"));
+    words.collect()
+}
+
+/// The anchors of a page: its headings, in the way of GitHub.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| -> String {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// What a page with this text names that is not there.
+fn wrong_names(page: &Path, text: &str) -> Vec<String> {
+    let folder = page.parent().expect("a page is in a folder");
+    let mut wrong = Vec::new();
+    for link in links(text) {
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = if file.is_empty() {
+            page.to_owned()
+        } else {
+            folder.join(file)
+        };
+        if !target.exists() {
+            wrong.push(format!("{}: there is no {link}", page.display()));
+        } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
+            wrong.push(format!("{}: no heading for {link}", page.display()));
+        }
+    }
+    // A crate of the report's own has paths of its own.
+    for path in named_paths(text) {
+        if !root().join(path).exists() && !folder.join(path).exists() {
+            wrong.push(format!("{}: there is no {path}", page.display()));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_file_link_and_heading_that_a_page_names_is_there() {
+    let pages = pages();
+    let wrong = pages.iter().flat_map(|page| wrong_names(page, &read(page)));
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_name_is_found() {
+    let page = root().join("report/register.md");
+    let found = |text: &str| wrong_names(&page, text).len();
+    let right = "[a](hazards.md) [b](../src/lib.rs) `tests/simulator.rs`. [c](https://x.y/z)";
+    assert_eq!(found(right), 0);
+    assert_eq!(found("[a](README.md#the-ring)"), 0);
+    for wrong in [
+        "[a](nowhere.md)",
+        "[a](../src/nowhere.rs)",
+        "[a](README.md#nowhere)",
+        "[a](#nowhere)",
+        "see `src/nowhere.rs`.",
+        "cargo test, tests/nowhere.rs",
+    ] {
+        assert_eq!(found(wrong), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn a_write_is_followed_through_few_files_each_once() {
+    let text = read(&root().join("report/follow-a-write.md"));
+    let list = text.lines().skip_while(|line| !line.starts_with("1. "));
+    let list: Vec<&str> = list.take_while(|line| !line.is_empty()).collect();
+    let mut files = BTreeSet::new();
+    for (place, line) in list.iter().enumerate() {
+        let begins = format!("{}. [`src/", place + 1);
+        assert!(line.starts_with(&begins), "it should name one file: {line}");
+        let [named] = named_paths(line)[..] else {
+            panic!("it should name one file: {line}");
+        };
+        assert_eq!(links(line), [format!("../{named}")], "{line}");
+        assert!(files.insert(named), "{named} is there twice");
+    }
+    assert!(
+        !files.is_empty() && files.len() <= LONGEST_WALK,
+        "a write passes {} files",
+        files.len()
+    );
+}
