@@ -70,8 +70,8 @@ impl Cluster {
             ..State::default()
         });
         let node = |id: NodeId| {
-            let mut origin = Origin::new(id, ring.clone(), DEADLINE, 2);
-            origin.reserved(1, 100);
+            let mut origin = Origin::new(id, ring.clone(), DEADLINE, 1);
+            origin.reserved(0, 100);
             let accepted = [A, B, C].contains(&id).then(|| Accepted {
                 ballot,
                 state: state.clone(),

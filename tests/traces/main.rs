@@ -127,7 +127,7 @@ fn the_trace_of_a_double_apply_is_this_text() {
         "double-apply.txt",
         "A double apply: hazard 2 of report/hazards.md.",
         Rule::DotLookup,
-        "N -> reader 2: VALUE C:1,M:2,N:2 1",
+        "N -> reader 2: VALUE C:1,M:1,N:1 1",
         || {
             let mut cluster = Cluster::holding("0");
             cluster.say("A has the write stored on A and C, and falls silent before it answers.");
@@ -158,7 +158,7 @@ fn the_trace_of_a_lost_update_is_this_text() {
         "lost-update.txt",
         "A lost update by two coordinators: hazard 3 of report/hazards.md.",
         Rule::PromiseKept,
-        "M -> client 1: OK C:1,M:2",
+        "M -> client 1: OK C:1,M:1",
         || {
             let mut cluster = Cluster::holding("old");
             cluster.say("A looks at the version, and is paused before its write arrives anywhere.");
@@ -186,7 +186,7 @@ fn the_trace_of_a_refusal_that_came_true_is_this_text() {
         "refusal-come-true.txt",
         "A refusal that came true: hazard 4 of report/hazards.md.",
         Rule::RefusalsRecorded,
-        "N -> reader 1: VALUE C:1,M:2,N:2 new",
+        "N -> reader 1: VALUE C:1,M:1,N:1 new",
         || {
             let mut cluster = Cluster::holding("old");
             cluster.say("The request of client 1 is held up on its way to A.");
