@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod capacity;
 mod catching_up;
 mod clients;
 mod commands;
@@ -21,7 +22,6 @@ mod peers;
 mod pipelines;
 mod rebuild;
 mod recovery;
-mod room;
 mod routed;
 mod sizes;
 mod slow_disks;

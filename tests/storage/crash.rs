@@ -18,13 +18,10 @@ fn key(number: u64) -> Key {
 
 /// Asks for votes on several keys at a time, and waits until all have come or the disk has failed.
 ///
-/// The first vote is written alone, and the others together after it, whatever the threads do. So the
+/// The first vote is written alone, and all else together after it, whatever the threads do. So the
 /// same seed takes the same steps.
 fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Witness) {
     let votes = rng.usize(1..6);
-    if rng.bool() {
-        witness.drop_tombstone(opened, &key(rng.u64(0..KEYS)));
-    }
     disk.hold(Call::Append);
     for place in 0..votes {
         let key = key(rng.u64(0..KEYS));
@@ -36,11 +33,12 @@ fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Wi
             2 => prepare(rng.u64(0..=promised)),
             _ => accept(&key, promised.max(1)),
         };
+        opened.ask(&key, request);
         if place == 0 {
-            opened.ask(&key, request);
             disk.until_held();
-        } else {
-            opened.ask(&key, request);
+            if rng.bool() {
+                witness.drop_tombstone(opened, &self::key(rng.u64(0..KEYS)));
+            }
         }
     }
     disk.release();
