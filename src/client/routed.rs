@@ -541,15 +541,15 @@ mod tests {
     #[test]
     fn a_node_that_tells_no_ring_is_not_taken_for_one() {
         let nodes = Nodes::start([Does::Serve; 3]);
-        for told in [
+        for reply in [
             "ERROR UNAVAILABLE it starts\n",
             "NODE x\nEND 1\n",
             "END 0\n",
         ] {
-            *nodes.ring.lock().unwrap() = told.to_owned();
+            *nodes.ring.lock().unwrap() = reply.to_owned();
             let addresses: Vec<_> = nodes.addresses.values().cloned().collect();
             let error = RoutedClient::connect(&addresses, PATIENCE).err().unwrap();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{told}");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{reply}");
         }
     }
 }

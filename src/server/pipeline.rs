@@ -216,9 +216,9 @@ impl State {
         // The first leaves at once.
         let stays = place > 0;
         if stays && !self.share.hold(self.held) && length > LONGEST_OF_WRITE {
-            let told = no_room();
-            self.held = self.held - length + told.len();
-            self.slots[place] = Slot::Answered(told);
+            let busy = no_room();
+            self.held = self.held - length + busy.len();
+            self.slots[place] = Slot::Answered(busy);
             self.last = true;
         }
     }

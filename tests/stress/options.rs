@@ -50,7 +50,7 @@ invariant, 4 if a key was without service for over a second while at most one no
 a wrong command line.
 A fault is counted only if it did something: a cut that held no message up is not.
 
-DYNAMO_LEAVE_OUT=RULE makes all nodes leave out a rule of src/rules.rs, and the run should find that.
+DYNAMO_LEAVE_OUT=RULE makes all nodes leave out a rule of src/testing/rules.rs, and the run should find that.
 A minute of mix finds these within five seeds, which means 1, 3 or 4 as the exit code:
   exit code 1, by what clients see   HighestAccepted WriteBackOnRead RefusalsRecorded AcceptDurable
   by the checks in the nodes         StrictPrepare PromiseKept MemoryDropped DotLookup
