@@ -3,14 +3,14 @@
 //! A replicated key-value store after the assignment "Replicated Key-Value Storage" of the course
 //! CSE 486/586. Five nodes form a SHA-1 ring. Each key lives on three of them, and two of the three
 //! decide on each read and write. One of the three coordinates the key, and the next one takes over
-//! when it is silent. The store promises more than that: `GET`, `PUT`, `DEL` and `CAS` are linearizable
+//! when it is silent. The store promises more than the assignment asks: `GET`, `PUT`, `DEL` and `CAS` are linearizable
 //! through any node under crashes, pauses, cuts, and lost or late messages, and nothing that was
 //! acknowledged is lost.
 //!
 //! # Reading order
 //!
 //! 1. [`bytes`], [`error`]: keys and values, and how a request can fail.
-//! 2. [`protocol`]: all that decides, without any I/O. Its first page is the algorithm. Then
+//! 2. [`protocol`]: all that decides, without any I/O. The comment of its module is the algorithm. Then
 //!    [`protocol::ring`] (where keys live), [`protocol::version`], [`protocol::ballot`] and
 //!    [`protocol::state`], [`protocol::quorum`] (how the replicas of a key agree), and
 //!    [`protocol::origin`] (where a client's request goes).

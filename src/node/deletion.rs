@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Node;
-use super::drive::outcome;
+use super::drive::await_outcome;
 use super::listing::Emit;
 use crate::bytes::Key;
 use crate::error::Failure;
@@ -47,7 +47,7 @@ impl Node {
         let begun: Vec<_> = transport::batch(|| keys.into_iter().map(delete).collect());
         let mut failed = None;
         for result in begun {
-            match outcome(&result) {
+            match await_outcome(&result) {
                 Ok(Outcome::Decided(Verdict::Applied(_))) => *deleted += 1,
                 Ok(_) => {}
                 Err(failure) => failed = Some(failure),

@@ -6,7 +6,8 @@
 //! loop.
 //!
 //! So no thread waits here for another node. A part is locked for the time of one step, and no effect is
-//! carried out from inside another.
+//! carried out from inside another, but for one case: a link that cannot send a question says so at once,
+//! and the loop runs for that with no lock held.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub(super) enum Event {
     /// Time has passed, and with it perhaps deadlines.
     Ticked,
     /// This node is asked to coordinate. `seen` is the vote of a replica that forwarded a read.
-    Forwarded {
+    Coordinate {
         reply_to: ReplyTo,
         key: Key,
         operation: Operation,
@@ -95,7 +96,7 @@ impl Node {
         }
     }
 
-    /// Starts a request of this node itself. [`outcome`] waits for its end.
+    /// Starts a request of this node itself. [`await_outcome`] waits for its end.
     pub(super) fn begin(
         self: &Arc<Node>,
         key: Key,
@@ -128,7 +129,7 @@ impl Node {
                 change,
                 on_result,
             } => {
-                let submitted = self.origin(|origin, effects| {
+                let submitted = self.step_origin(|origin, effects| {
                     origin.submit(on_result, key, change, now, &suspects(), effects);
                 });
                 self.reserve_more_numbers();
@@ -138,16 +139,16 @@ impl Node {
                 ticket,
                 from,
                 answer,
-            } => self.origin(|origin, effects| {
+            } => self.step_origin(|origin, effects| {
                 origin.answer(ticket, from, answer, &suspects(), effects);
             }),
             Event::OriginWoken { request } => {
-                self.origin(|origin, effects| origin.wake(request, &suspects(), effects))
+                self.step_origin(|origin, effects| origin.wake(request, &suspects(), effects))
             }
             Event::Ticked => {
-                self.origin(|origin, effects| origin.expire(now, &suspects(), effects))
+                self.step_origin(|origin, effects| origin.expire(now, &suspects(), effects))
             }
-            Event::Forwarded {
+            Event::Coordinate {
                 reply_to,
                 key,
                 operation,
@@ -159,18 +160,18 @@ impl Node {
                     Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),
                     _ => {}
                 }
-                self.coordinator(|coordinator, effects| {
+                self.step_coordinator(|coordinator, effects| {
                     coordinator.reply(ticket, from, vote, effects);
                 })
             }
             Event::CoordinatorWoken { request } => {
-                self.coordinator(|coordinator, effects| coordinator.wake(request, effects))
+                self.step_coordinator(|coordinator, effects| coordinator.wake(request, effects))
             }
-            Event::VotesLost => self.coordinator(Coordinator::abandon),
+            Event::VotesLost => self.step_coordinator(Coordinator::abandon),
         }
     }
 
-    fn origin(
+    fn step_origin(
         &self,
         step: impl FnOnce(&mut Origin<OnResult>, &mut Vec<origin::Effect<OnResult>>),
     ) -> Vec<NodeEffect> {
@@ -179,7 +180,7 @@ impl Node {
         effects.into_iter().map(NodeEffect::Origin).collect()
     }
 
-    fn coordinator(
+    fn step_coordinator(
         &self,
         step: impl FnOnce(&mut Coordinator<ReplyTo>, &mut Vec<coordinator::Effect<ReplyTo>>),
     ) -> Vec<NodeEffect> {
@@ -197,12 +198,12 @@ impl Node {
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
     ) -> Vec<NodeEffect> {
-        let refusal = if self.votes() {
+        let why_not = if self.votes() {
             self.full_replica(&key, &operation).map(Why::Full)
         } else {
             Some(Why::Recovering)
         };
-        if let Some(why) = refusal {
+        if let Some(why) = why_not {
             let (handle, outcome) = (reply_to, Outcome::not_done(why));
             let answer = coordinator::Effect::Answer { handle, outcome };
             return vec![NodeEffect::Coordinator(answer)];
@@ -214,14 +215,16 @@ impl Node {
         // A forwarded vote that differs from this node's own decides nothing, so all replicas are asked.
         let agrees = |seen: &Seen| seen.ballot == self.store.accepted(&key);
         let seen = seen.filter(|(_, seen)| agrees(seen));
-        self.coordinator(|coordinator, effects| {
+        self.step_coordinator(|coordinator, effects| {
             coordinator.request(reply_to, key, operation, promised, seen, effects);
         })
     }
 }
 
 /// Waits for the end of a request that [`Node::begin`] started.
-pub(super) fn outcome(result: &Receiver<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+pub(super) fn await_outcome(
+    result: &Receiver<Result<Outcome, Failure>>,
+) -> Result<Outcome, Failure> {
     let ended = |_| Failure::Unavailable("the node is ending".to_owned());
     result.recv().map_err(ended)?
 }

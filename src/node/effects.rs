@@ -46,7 +46,7 @@ impl Node {
                     self.stats.forwarded.add(1);
                     return self.forward(to, ticket, key, operation);
                 }
-                events.push_back(Event::Forwarded {
+                events.push_back(Event::Coordinate {
                     reply_to: ReplyTo::Origin(ticket),
                     key,
                     operation,
@@ -73,12 +73,13 @@ impl Node {
                 key,
                 request,
             } => {
-                for from in to {
-                    let vote = match self.ask_replica(from, ticket, &key, &request) {
+                for replica in to {
+                    let vote = match self.ask_replica(replica, ticket, &key, &request) {
                         Cast::Now(vote) => Some(vote),
                         Cast::Abstained => None,
                         Cast::Later => continue,
                     };
+                    let from = replica;
                     events.push_back(Event::Voted { ticket, from, vote });
                 }
             }
@@ -86,6 +87,7 @@ impl Node {
                 self.stats.read_repairs.add(1);
                 let vote = VoteRequest::Accept(accepted);
                 if to == self.id {
+                    // Nobody waits for this vote.
                     self.cast_vote(self.id, &key, &vote, drop);
                 } else {
                     self.peers[to].tell(Request::Vote { key, vote });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::Node;
-use super::drive::outcome;
+use super::drive::await_outcome;
 use crate::bytes::{Key, Value};
 use crate::error::Failure;
 use crate::protocol::ring::NodeId;
@@ -213,7 +213,7 @@ impl Node {
 
     /// Reads one key and waits for the result.
     fn read(self: &Arc<Node>, key: &Key) -> Result<Option<Pair>, Failure> {
-        match outcome(&self.begin(key.clone(), None))? {
+        match await_outcome(&self.begin(key.clone(), None))? {
             Outcome::Found { value, version } => Ok(Some(Pair {
                 key: key.clone(),
                 version,

@@ -55,7 +55,7 @@ impl Service for Node {
                 key,
                 operation,
                 seen,
-            } => self.run(Event::Forwarded {
+            } => self.run(Event::Coordinate {
                 reply_to: ReplyTo::Peer(respond),
                 key,
                 operation,

@@ -2,8 +2,8 @@
 //!
 //! `R = W = 2` of `N = 3` alone is not linearizable: `report/hazards.md` shows four ways in which it
 //! breaks. So each key is a small consensus register after CASPaxos (Rystsov, "CASPaxos: Replicated
-//! State Machines without logs", 2018). It has the same two votes of three and the same coordinator,
-//! and adds a *ballot*, which fences off whoever fell behind.
+//! State Machines without logs", 2018). It has the two votes of three and the coordinator that Dynamo
+//! has, and adds a *ballot*, which keeps out whoever fell behind.
 //!
 //! # The way of a request
 //!
@@ -22,7 +22,7 @@
 //!       ballot = (a round above all seen, this node, step 0)
 //!       ask all replicas: prepare(ballot)
 //!       wait for R promises
-//!       state = the highest accepted state among them, or a new one with their highest floor
+//!       state = the highest accepted state among them, or a new one with the floors that they report
 //!   state' = state.absorb(dot, f)                      unchanged if an earlier attempt was decided
 //!   ask all replicas: accept(ballot, state')
 //!   wait for W                                         now state' is chosen
@@ -47,7 +47,7 @@
 //!   if max(R, W) report the same one: answer its state
 //!   if all have answered and differ: ask those that lack the highest state to accept it as it is
 //!       once max(R, W) hold it: answer it
-//!       if too many reject it: write the present state back unchanged, and answer that (Refresh)
+//!       if too many reject it: propose the present state again, unchanged, and answer that (Refresh)
 //! ```
 //!
 //! # Invariants

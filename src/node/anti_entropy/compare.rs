@@ -185,7 +185,7 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
     let (sender, refreshed) = unbounded();
     for (key, _) in &lagging {
         node.stats.refreshed.add(1);
-        node.run(Event::Forwarded {
+        node.run(Event::Coordinate {
             reply_to: ReplyTo::AntiEntropy(sender.clone()),
             key: (*key).clone(),
             operation: Operation::Refresh,
