@@ -15,8 +15,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the first address of `host:port` that answers; `patience` bounds each of these attempts and each
-    /// wait for a reply.
+    /// Connects to the first address of `host:port` that answers; `patience` bounds each of these attempts, each
+    /// send and each wait for a reply.
     ///
     /// # Errors
     /// That of the last address.
@@ -33,6 +33,7 @@ impl Client {
         };
         sending.set_nodelay(true)?;
         sending.set_read_timeout(Some(patience))?;
+        sending.set_write_timeout(Some(patience))?;
         let receiving = BufReader::new(sending.try_clone()?);
         Ok(Client { sending, receiving })
     }
@@ -53,7 +54,9 @@ impl Client {
     /// [`io::ErrorKind::UnexpectedEof`] if the node has closed the connection.
     pub fn receive(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        if self.receiving.read_line(&mut line)? == 0 {
+        self.receiving.read_line(&mut line)?;
+        // A node may end in the middle of a reply: the half that came is none.
+        if !line.ends_with('\n') {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         line.truncate(line.trim_end_matches(['\r', '\n']).len());
@@ -130,6 +133,19 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let unknown = Client::connect(&[][..], patience).err().unwrap();
         assert_eq!(unknown.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn half_a_line_of_a_node_that_ends_is_no_reply() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = Client::connect(address, Duration::from_secs(9)).unwrap();
+        let (mut node, _) = listener.accept().unwrap();
+        node.write_all(b"OK 5554:11\nOK 5554:1").unwrap();
+        drop(node);
+        assert_eq!(client.receive().unwrap(), "OK 5554:11");
+        let ended = client.receive().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

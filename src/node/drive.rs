@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -40,8 +41,9 @@ pub enum ReplyTo {
 
 /// Something that happens to a request.
 pub(super) enum Event {
-    /// A client wants to change a key, or to read it.
+    /// A client wants to change a key, or to read it. The deadline counts from when it `came`.
     Submitted {
+        came: Duration,
         key: Key,
         change: Option<Change>,
         on_result: OnResult,
@@ -87,8 +89,10 @@ impl Node {
     /// `on_result` runs exactly once, on any thread. A large value waits here for its turn, for at most
     /// half of the request deadline.
     pub fn submit(self: &Arc<Node>, key: Key, change: Option<Change>, on_result: OnResult) {
+        let came = self.began.elapsed();
         if let Some(on_result) = self.admit(change.as_ref(), on_result) {
             self.run(Event::Submitted {
+                came,
                 key,
                 change,
                 on_result,
@@ -125,12 +129,13 @@ impl Node {
         let (now, suspects) = (self.began.elapsed(), || self.peers.suspects());
         match event {
             Event::Submitted {
+                came,
                 key,
                 change,
                 on_result,
             } => {
                 let submitted = self.step_origin(|origin, effects| {
-                    origin.submit(on_result, key, change, now, &suspects(), effects);
+                    origin.submit(on_result, key, change, came, &suspects(), effects);
                 });
                 self.reserve_more_numbers();
                 submitted

@@ -22,10 +22,6 @@ pub const MOST_HELD: usize = 4 << 20;
 /// a client that asks for many long values ahead is not given all of them at once.
 pub const FIRST_REPLY: usize = 1 << 20;
 
-/// No reply to a write is longer than this, in bytes. Only longer ones may be replaced by `BUSY`, which says
-/// that nothing was done.
-const LONGEST_OF_WRITE: usize = 8 << 10;
-
 /// The requests of one connection, oldest first.
 pub struct Pipeline {
     replies: Arc<Outgoing>,
@@ -156,7 +152,7 @@ impl Pipeline {
         }
         // More of the kind would cost as much, and be told the same.
         state.last = true;
-        let busy = (reply.len() > LONGEST_OF_WRITE).then(no_room);
+        let busy = may_be_replaced(reply).then(no_room);
         let queued = busy.and_then(|busy| self.replies.append(busy.as_bytes()));
         if queued.is_none() {
             self.replies.close();
@@ -207,7 +203,7 @@ impl State {
     fn keep(&mut self, number: u64, reply: String) {
         let place = (number - self.first) as usize;
         self.expected = reply.len().max(self.expected / 2);
-        let length = reply.len();
+        let (length, replaceable) = (reply.len(), may_be_replaced(&reply));
         let slot = std::mem::replace(&mut self.slots[place], Slot::Answered(reply));
         let Slot::UnderWay { bytes, .. } = slot else {
             unreachable!("request {number} was answered before");
@@ -215,7 +211,7 @@ impl State {
         self.held = self.held - bytes + length;
         // The first leaves at once.
         let stays = place > 0;
-        if stays && !self.share.hold(self.held) && length > LONGEST_OF_WRITE {
+        if stays && !self.share.hold(self.held) && replaceable {
             let busy = no_room();
             self.held = self.held - length + busy.len();
             self.slots[place] = Slot::Answered(busy);
@@ -244,6 +240,12 @@ impl State {
             }
         }
     }
+}
+
+/// Whether `BUSY`, which says that nothing was done, may stand for a reply: only for that of a read, and what
+/// else a read is answered is short.
+fn may_be_replaced(reply: &str) -> bool {
+    reply.starts_with("VALUE ")
 }
 
 fn no_room() -> String {

@@ -28,6 +28,9 @@ const MAX_LINE: usize = 6 * (MAX_KEY + MAX_VALUE) + MAX_VERSION + 1024;
 /// Bytes that each byte of a line takes until its request has ended: twice for the buffer, which
 /// grows by doubling, once for the text and once for the value.
 const PER_BYTE: usize = 4;
+/// With so many requests under way at a node, each connection has one at a time. More would only wait longer,
+/// and five nodes with so many together stay below what one coordinator takes.
+const ENOUGH: usize = 512;
 /// Bytes of replies that may wait for a client to take them, as long as there is plenty for others, before it is
 /// served no further: so one that sends a long pipeline before it reads anything is not stuck.
 const MOST_WAITING: usize = 4 << 20;
@@ -176,9 +179,11 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Whether the client takes its replies, and there is plenty of memory for more.
+    /// Whether the client takes its replies, there is plenty of memory for more, and the cluster has not
+    /// enough to do already.
     fn is_fluent(&self) -> bool {
-        self.budget.is_plentiful()
+        self.node.in_flight() < ENOUGH
+            && self.budget.is_plentiful()
             && self.replies.waiting() <= MOST_WAITING
             && !self.replies.closed()
     }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use simple_dynamo::bytes::MAX_VALUE;
+
 use crate::support::asking::DEADLINE;
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::workload::{Workload, assert_linearizable};
@@ -127,6 +129,28 @@ fn a_coordinator_behind_half_open_connections_costs_one_time_out_and_comes_back(
     for id in THREE {
         assert!(cluster.timed(id, "PUT foo 1").0.starts_with("OK "));
     }
+}
+
+/// It waits for its turn behind another large value, which hangs.
+#[test]
+fn a_large_value_that_waits_for_its_turn_ends_within_the_deadline_all_the_same() {
+    let cluster = Cluster::start(&THREE);
+    [5556, 5558].iter().for_each(|&id| cluster.pause(id));
+    let put = |key: &str| format!("PUT {key} {}", "v".repeat(MAX_VALUE));
+    thread::scope(|scope| {
+        scope.spawn(|| cluster.call(5554, &put("first")));
+        eventually("the first has begun", || {
+            let in_flight = cluster.stat(5554, "requests_in_flight")?;
+            (in_flight == "1").then_some(())
+        });
+        // A turn is waited for no longer than half of the deadline, and the first takes all of it.
+        thread::sleep(Duration::from_millis(1200));
+        let began = Instant::now();
+        let reply = cluster.call(5554, &put("second"));
+        assert!(!reply.contains("BUSY"), "it had no turn: {reply}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(2500), "{took:?}: {reply}");
+    });
 }
 
 #[test]

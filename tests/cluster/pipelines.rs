@@ -145,6 +145,34 @@ fn a_client_has_no_more_requests_under_way_than_may_be() {
 }
 
 #[test]
+fn a_node_with_enough_to_do_takes_one_request_of_each_connection_at_a_time() {
+    let cluster = Plan::of(&THREE).set("request_deadline_ms", 15_000).start();
+    let (enough, connections, warm) = (512, 20, 30);
+    let mut clients: Vec<Raw> = (0..connections).map(|_| raw(&cluster)).collect();
+    // A connection begins few requests beside each other before it has seen that replies are short.
+    for client in &mut clients {
+        client.send("GET k\n".repeat(warm));
+        client.expect("NOT_FOUND\n".repeat(warm));
+    }
+    THREE[1..].iter().for_each(|&id| cluster.pause(id));
+    let gets: String = (0..MOST).map(|number| format!("GET k{number}\n")).collect();
+    clients.iter_mut().for_each(|client| client.send(&gets));
+    let in_flight = || -> usize {
+        let stat = cluster.stat(5554, "requests_in_flight").unwrap();
+        stat.parse().unwrap()
+    };
+    let settled = eventually("as many run as may", || {
+        let count = in_flight();
+        (count >= enough && count == in_flight()).then_some(count)
+    });
+    assert!(settled <= enough + connections, "{settled}");
+    THREE[1..].iter().for_each(|&id| cluster.resume(id));
+    for mut client in clients {
+        client.expect("NOT_FOUND\n".repeat(MOST));
+    }
+}
+
+#[test]
 fn what_was_under_way_when_the_node_ends_is_answered_and_nothing_else_is_done() {
     let cluster = Cluster::start(&THREE);
     let mut client = raw(&cluster);
