@@ -1,4 +1,4 @@
-//! A process ends when it is told to, whatever hangs: a disk, a start, or who should read its log.
+//! A process ends on a signal, whatever hangs: a disk, a start, or the reader of its log.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -19,10 +19,10 @@ use support::cluster::{Cluster, Plan, THREE, eventually};
 use support::impostor::unnumbered;
 use support::raw::Raw;
 
-/// Within this time a process has ended that was told to, whatever hangs.
+/// The time within which a process ends after a signal, whatever hangs.
 const AT_ONCE: Duration = Duration::from_secs(6);
 
-/// SIGTERM; the process ends in time.
+/// Sends SIGTERM, and asserts that the process ends in time.
 fn terminate(cluster: &Cluster, id: u32) -> ExitStatus {
     let began = Instant::now();
     let status = cluster.terminate(id);
@@ -30,13 +30,13 @@ fn terminate(cluster: &Cluster, id: u32) -> ExitStatus {
     status
 }
 
-/// A pipe without room for one more byte.
+/// A pipe that is full, so that a write to it waits.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
     fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
     while writer.write(b"\n").is_ok() {}
-    // The process that inherits it shares its flags.
+    // The process that inherits the pipe shares its flags, and must block on it.
     fcntl_setfl(&writer, flags).unwrap();
     (reader, writer)
 }
@@ -49,7 +49,7 @@ fn with_a_blocked_log() -> (Cluster, PipeReader) {
     let mut first = cluster.command(THREE[0]);
     first.env("RUST_LOG", "trace").stderr(writer);
     cluster.run(THREE[0], &mut first);
-    // Or the writing end would stay open here.
+    // Otherwise the writing end of the pipe would stay open here.
     drop(first);
     THREE[1..].iter().for_each(|&id| cluster.start_node(id));
     cluster.await_all_ready();
@@ -58,7 +58,7 @@ fn with_a_blocked_log() -> (Cluster, PipeReader) {
     (cluster, reader)
 }
 
-/// Has a node log a long line for each of so many strangers.
+/// Makes a node log so many long lines, one for each stranger that it refuses.
 fn have_it_log(cluster: &Cluster, id: u32, lines: usize) {
     let hello = Hello {
         protocol: PROTOCOL,
@@ -103,13 +103,13 @@ fn a_log_that_is_read_at_last_tells_how_many_lines_were_dropped() {
     assert!(status.success(), "{status}");
     let log = reading.join().unwrap().unwrap();
     let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
-    let told = " lines of the log were dropped: standard error was not read";
-    let gap = lines.iter().position(|line| line.ends_with(told));
+    let expected = " lines of the log were dropped: standard error was not read";
+    let gap = lines.iter().position(|line| line.ends_with(expected));
     let gap = gap.unwrap_or_else(|| panic!("no gap in {lines:#?}"));
-    let dropped: u64 = lines[gap].strip_suffix(told).unwrap().parse().unwrap();
+    let dropped: u64 = lines[gap].strip_suffix(expected).unwrap().parse().unwrap();
     assert!(dropped > 50, "{dropped}");
     assert!(lines[..gap].iter().any(|line| line.contains(": votes")));
-    // What came after it was read is there, up to the end.
+    // The lines after the gap are there, up to the last one.
     assert!(lines[gap..].last().unwrap().ends_with(": ended"));
 }
 
@@ -139,8 +139,8 @@ fn sigterm_ends_a_node_whose_disk_hangs_within_seconds() {
     let status = terminate(&cluster, THREE[0]);
     assert_eq!(status.code(), Some(1));
     let log = cluster.log(THREE[0]);
-    let told = "did not end in order within 5 s: the disk or a client does not answer";
-    assert!(log.contains(told), "{log}");
+    let expected = "did not end in order within 5 s: the disk or a client does not answer";
+    assert!(log.contains(expected), "{log}");
     cluster.heal_disk(THREE[0]);
     cluster.restart(THREE[0]);
     let read = cluster.call(THREE[0], "GET k");
@@ -170,7 +170,7 @@ fn a_second_signal_ends_a_node_at_once() {
     assert!(began.elapsed() < Duration::from_secs(3));
 }
 
-/// A limit that holds for a process from now on.
+/// Sets a limit for the process of a node, from now on.
 fn limit(cluster: &Cluster, id: u32, resource: Resource, to: u64) {
     let pid = Pid::from_raw(cluster.pid(id) as i32);
     let limit = Rlimit {
@@ -180,8 +180,8 @@ fn limit(cluster: &Cluster, id: u32, resource: Resource, to: u64) {
     prlimit(pid, resource, limit).unwrap();
 }
 
-/// Such a node cannot connect to itself any more. Nor can one whose name or address is another by
-/// now.
+/// Such a node cannot connect to itself to wake a thread. Neither can a node whose name or address has
+/// changed.
 #[test]
 fn sigterm_ends_a_node_in_order_that_can_open_no_connection() {
     let cluster = Cluster::start(&THREE);
@@ -195,7 +195,7 @@ fn sigterm_ends_a_node_in_order_that_can_open_no_connection() {
 fn sigterm_ends_a_node_that_still_reads_its_log() {
     let cluster = Cluster::start(&THREE);
     assert!(cluster.terminate(THREE[0]).success());
-    // A log that is never read to its end.
+    // A pipe takes the place of the log, and its end never comes.
     let log = cluster.data(THREE[0]).join("log.000001");
     fs::remove_file(&log).unwrap();
     mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -276,7 +276,7 @@ fn signals_that_mean_nothing_to_a_node_do_nothing() {
 fn a_log_that_may_not_grow_any_more_ends_the_node_like_a_full_disk() {
     let cluster = Cluster::start(&THREE);
     cluster.done(THREE[0], "PUT k acknowledged");
-    // More than its log for people has, which is a file too, and less than the writes below need.
+    // The limit is above the size of the log for people, which is a file, too. The writes below need more.
     limit(&cluster, THREE[0], Resource::Fsize, 64 << 10);
     let value = "x".repeat(30_000);
     let mut client = cluster.client(THREE[0]);

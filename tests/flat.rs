@@ -1,4 +1,4 @@
-//! When the long run calls a life flat.
+//! When the soak run calls the life of a process flat.
 
 #[path = "soak/flat.rs"]
 mod flat;

@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 use support::cluster::{Cluster, Plan, THREE, dynamo, eventually};
 use support::process::run;
 
-/// What is compiled without debug assertions does not even look at the tests' switches.
+/// A build without debug assertions does not even read the switches of tests.
 #[test]
 fn only_a_build_with_debug_assertions_obeys_the_switches_of_tests() {
     let wrong = [
@@ -35,11 +35,11 @@ fn only_a_build_with_debug_assertions_obeys_the_switches_of_tests() {
 }
 
 #[test]
-fn sigterm_lets_finish_what_runs_and_ends_with_success() {
+fn after_sigterm_requests_under_way_are_answered_and_the_node_ends_with_success() {
     let cluster = Cluster::start(&THREE);
     let mut client = cluster.client(5554);
     let version = client.call("PUT k v").unwrap().replace("OK ", "");
-    // With both other replicas silent a request takes as long as any may take.
+    // With both other replicas silent the request takes as long as its deadline allows.
     cluster.pause(5556);
     cluster.pause(5558);
     client.send(b"GET k\n").unwrap();
@@ -93,7 +93,7 @@ fn a_second_process_on_a_data_folder_is_refused() {
         text.contains("another process uses this folder; is the node running already?"),
         "{text}"
     );
-    // With the same ports it does not even come to the folder.
+    // With the same ports the process already fails before it opens the folder.
     let (text, address) = (second(&cluster), cluster.address(5554));
     assert!(
         text.contains(&format!("cannot listen on {address}: ")),
@@ -103,7 +103,7 @@ fn a_second_process_on_a_data_folder_is_refused() {
     assert!(fs::exists(cluster.data(5554).join("identity.json")).unwrap());
 }
 
-/// The folder above may be entered, and not be read.
+/// The node may enter the folder above, but not read it.
 #[test]
 fn a_data_folder_below_one_that_cannot_be_read_opens() {
     let cluster = Plan::of(&THREE).lay_out();
@@ -114,7 +114,7 @@ fn a_data_folder_below_one_that_cannot_be_read_opens() {
     let node = cluster.command(5554);
     let mut command = Command::new(node.get_program());
     if geteuid().is_root() {
-        // Whom permissions do not concern.
+        // Root may read every folder, so the node runs without that capability.
         command = Command::new("setpriv");
         command.arg("--bounding-set=-dac_override,-dac_read_search");
         command.arg(node.get_program());
@@ -129,11 +129,11 @@ fn a_data_folder_below_one_that_cannot_be_read_opens() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_told_as_such() {
+fn a_path_through_a_link_that_leads_nowhere_is_refused_with_an_error_that_says_so() {
     let cluster = Plan::of(&THREE).lay_out();
     let link = cluster.data(5554);
     symlink("nowhere", &link).unwrap();
-    let told = |data: &str, file: &Path| {
+    let refusal = |data: &str, file: &Path| {
         let output = run(&mut dynamo(&["node", "5554", "--data", data], file), "");
         let code = output.status.code().unwrap();
         (code, String::from_utf8(output.stderr).unwrap())
@@ -144,7 +144,7 @@ fn a_link_that_leads_nowhere_is_told_as_such() {
     );
     let link = link.to_str().unwrap();
     let below = format!("{link}/5554");
-    assert_eq!(told(link, &cluster.file(5554)), (1, expected.clone()));
-    assert_eq!(told(&below, &cluster.file(5554)), (1, expected.clone()));
-    assert_eq!(told("data", link.as_ref()), (2, expected));
+    assert_eq!(refusal(link, &cluster.file(5554)), (1, expected.clone()));
+    assert_eq!(refusal(&below, &cluster.file(5554)), (1, expected.clone()));
+    assert_eq!(refusal("data", link.as_ref()), (2, expected));
 }

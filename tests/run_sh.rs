@@ -1,5 +1,5 @@
-//! `run.sh`: which checkout it works in, which program it runs, and whose nodes it ends. It builds
-//! nothing here: what it takes for cargo is a script.
+//! `run.sh`: which checkout it works in, which program it runs, and whose nodes it ends. It builds nothing
+//! here, since a script takes the place of cargo.
 
 mod support;
 
@@ -13,12 +13,12 @@ use support::cluster::{Cluster, Plan, THREE};
 use support::folder::temporary;
 use support::process;
 
-/// A checkout with nothing in it but the script, and where cargo would be. Dropped, it ends its
-/// nodes and is gone.
+/// A checkout that holds only `run.sh`, and a script in the place of cargo. Dropping it ends its nodes and
+/// removes it.
 struct Checkout(PathBuf);
 
 impl Checkout {
-    /// In which cargo says that it has built this program.
+    /// A checkout in which cargo reports that it has built this program.
     fn with_program(program: &Path) -> Checkout {
         let folder = temporary();
         fs::create_dir_all(folder.join("bin")).unwrap();
@@ -43,7 +43,7 @@ impl Checkout {
         self.0.join(name)
     }
 
-    /// The script under this name, to be run with this argument.
+    /// The command that runs the script at this path with this argument.
     fn command(&self, script: &Path, argument: &str) -> Command {
         let bin = self.path("bin").into_os_string().into_string().unwrap();
         let path = std::env::var("PATH").unwrap();
@@ -57,10 +57,10 @@ impl Checkout {
         command
     }
 
-    /// Runs it for a cluster.
+    /// Runs `run.sh` for a cluster. Returns what it prints.
     fn run(&self, argument: &str, cluster: &Cluster) -> String {
         let mut command = self.command(&self.path("run.sh"), argument);
-        said(command.env("DYNAMO_CLUSTER", cluster.file(5554)))
+        output_of(command.env("DYNAMO_CLUSTER", cluster.file(5554)))
     }
 }
 
@@ -91,8 +91,8 @@ fn write_script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// All that a command prints, to whom ever.
-fn said(command: &mut Command) -> String {
+/// All that a command prints, to standard output and to standard error.
+fn output_of(command: &mut Command) -> String {
     let output = process::run(command, "");
     let text = [output.stdout, output.stderr].concat();
     String::from_utf8(text).unwrap()
@@ -102,8 +102,11 @@ fn said(command: &mut Command) -> String {
 fn down_in_a_copied_checkout_leaves_the_nodes_of_the_other_alone_however_narrow_the_terminal_is() {
     let cluster = Plan::of(&THREE).lay_out();
     let first = Checkout::new();
-    let told = first.run("up", &cluster);
-    assert!(told.contains("3 of 3 up, every key has 3 copies"), "{told}");
+    let output = first.run("up", &cluster);
+    assert!(
+        output.contains("3 of 3 up, every key has 3 copies"),
+        "{output}"
+    );
     let second = Checkout::new();
     let copied = Command::new("cp")
         .arg("-r")
@@ -114,13 +117,13 @@ fn down_in_a_copied_checkout_leaves_the_nodes_of_the_other_alone_however_narrow_
     for id in THREE {
         assert_eq!(cluster.client(id).call("PING").unwrap(), "PONG");
     }
-    // A build puts another file in the place of the program that runs.
+    // A build replaces the file of the program that runs.
     fs::remove_file(first.path("target/release/dynamo")).unwrap();
     let mut down = first.command(&first.path("run.sh"), "down");
     down.env("DYNAMO_CLUSTER", cluster.file(5554))
         .env("COLUMNS", "20");
-    let told = said(&mut down);
-    assert!(told.starts_with("ended 3 nodes"), "{told}");
+    let output = output_of(&mut down);
+    assert!(output.starts_with("ended 3 nodes"), "{output}");
 }
 
 #[test]
@@ -134,15 +137,15 @@ fn a_link_to_the_script_leads_to_its_checkout_and_a_cdpath_leads_nowhere_else() 
     let expected = "== target/cluster/5554.log\nits own\n";
     let link = other.path("dyn");
     symlink(own.path("run.sh"), &link).unwrap();
-    assert_eq!(said(&mut other.command(&link, "logs")), expected);
-    // A folder of the same name where CDPATH looks.
+    assert_eq!(output_of(&mut other.command(&link, "logs")), expected);
+    // There is a folder of the same name where CDPATH looks.
     let name = own.0.file_name().unwrap();
     fs::create_dir_all(other.path("").join(name)).unwrap();
     let mut by_name = own.command(&Path::new(name).join("run.sh"), "logs");
     by_name
         .current_dir(own.0.parent().unwrap())
         .env("CDPATH", other.path(""));
-    assert_eq!(said(&mut by_name), expected);
+    assert_eq!(output_of(&mut by_name), expected);
 }
 
 #[test]
@@ -153,9 +156,9 @@ fn the_program_that_cargo_has_built_is_run_wherever_its_configuration_puts_it() 
     write_script(&program, "#!/bin/sh\necho the new program: $1\nexit 1\n");
     let old = checkout.path("target/release/dynamo");
     write_script(&old, "#!/bin/sh\necho the old program: $1\nexit 1\n");
-    said(&mut checkout.command(&checkout.path("run.sh"), "up"));
-    let told = said(&mut checkout.command(&checkout.path("run.sh"), "status"));
-    assert_eq!(told, "the new program: status\n");
+    output_of(&mut checkout.command(&checkout.path("run.sh"), "up"));
+    let output = output_of(&mut checkout.command(&checkout.path("run.sh"), "status"));
+    assert_eq!(output, "the new program: status\n");
 }
 
 #[test]
@@ -167,7 +170,7 @@ fn two_spellings_of_one_cluster_file_are_one_cluster() {
     fs::write(state.join("file"), format!("{}\n", file.display())).unwrap();
     let down = |file: &str| {
         let mut command = checkout.command(&checkout.path("run.sh"), "down");
-        said(command.env("DYNAMO_CLUSTER", file))
+        output_of(command.env("DYNAMO_CLUSTER", file))
     };
     for spelling in ["x.json", "./x.json", "bin/../x.json"] {
         assert_eq!(down(spelling), "no node is running\n", "{spelling}");

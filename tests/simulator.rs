@@ -1,6 +1,6 @@
-//! The project's own replica, coordinator and router in a simulated cluster full of faults: what
-//! clients see is linearizable, and no invariant breaks. And with any one rule left out the same
-//! simulator says so: else it would prove nothing.
+//! The project's own replica, coordinator and origin in a simulated cluster full of faults. What clients
+//! see is linearizable, and no invariant breaks. With any one rule left out the simulator must notice:
+//! otherwise it would prove nothing.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::history::{End, Operation};
 use support::linearizability::Verdict;
 use support::simulation::{self, Fault, Report, Sabotage};
 
-/// Seeds of the usual run; `DYNAMO_SEEDS` asks for more.
+/// How many seeds the usual run takes. `DYNAMO_SEEDS` sets another number.
 const SEEDS: u64 = 10_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -30,7 +30,7 @@ fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
     let mut dropped = 0;
     for seed in 0..seeds {
         let report = simulation::run(seed, Sabotage::Nothing, false);
-        assert!(report.is_sound(), "{}", report.tell());
+        assert!(report.is_sound(), "{}", report.describe());
         dropped += report.counts.dropped;
         for (fault, times) in report.counts.faults {
             *faults.entry(fault).or_default() += times;
@@ -82,7 +82,7 @@ fn a_seed_is_replayed_exactly() {
 fn replay() {
     if let Some(seed) = number("DYNAMO_SEED") {
         let report = simulation::run(seed, Sabotage::Nothing, true);
-        println!("{}", report.tell());
+        println!("{}", report.describe());
         assert!(report.is_sound());
     }
 }
@@ -90,9 +90,9 @@ fn replay() {
 /// How a run shows that it is broken.
 #[derive(Clone, Copy, Debug)]
 enum Sign {
-    /// What the clients were told is not linearizable.
+    /// The clients' history is not linearizable.
     History,
-    /// Something inside of the cluster that must never be.
+    /// An invariant inside the cluster is broken.
     Invariant,
 }
 
@@ -105,11 +105,12 @@ impl Sign {
     }
 }
 
+/// The first seed that shows this sign, among so many.
 fn caught(sabotage: Sabotage, sign: Sign, within: u64) -> Option<u64> {
     (0..within).find(|&seed| sign.shows(&simulation::run(seed, sabotage, false)))
 }
 
-/// Each rule of the register, left out, and within how many seeds it must be noticed.
+/// The table says within how many seeds each rule of the register that is left out must be noticed.
 #[test]
 fn every_rule_left_out_is_noticed() {
     use Sign::{History, Invariant};
@@ -150,9 +151,9 @@ fn every_rule_left_out_is_noticed() {
     }
 }
 
-/// The rules that the shell around the register must keep.
+/// These are the rules that the shell around the register must keep.
 #[test]
-fn a_careless_shell_is_noticed() {
+fn every_rule_that_the_shell_breaks_is_noticed() {
     use Sign::{History, Invariant};
     let table = [
         (Sabotage::ReplyBeforeSync, History, 2_500),
@@ -162,7 +163,7 @@ fn a_careless_shell_is_noticed() {
         (Sabotage::NumbersReused, History, 250),
         (Sabotage::FormerLifeHeard, History, 4_000),
         (Sabotage::ForwardedTwice, History, 500),
-        (Sabotage::OldVoteTold, History, 250),
+        (Sabotage::OldVoteSentAlong, History, 250),
         (Sabotage::CopiedUnchosen, Invariant, 5_000),
     ];
     for (sabotage, sign, within) in table {

@@ -1,5 +1,5 @@
-//! The storm tells what is wrong: a bad history and the smallest piece of it, a node with a bug, a
-//! node that ended by itself, a time without service. And it counts what it did.
+//! The storm finds what is wrong: a bad history and its smallest piece, nodes with a bug, a node that ended by
+//! itself, a time without service. It counts only faults that did something.
 
 mod support;
 
@@ -48,7 +48,7 @@ fn fine(from: u64) -> impl Iterator<Item = Operation> {
 
 #[test]
 fn the_smallest_piece_of_a_bad_history_is_found_and_drawn() {
-    // What must be in the piece, among the fine ones; and whether that is all.
+    // Each of these must be found as the smallest piece among operations that are fine.
     let stale = vec![
         put(50_000, 50_010, 1),
         put(50_020, 50_030, 2),
@@ -72,7 +72,7 @@ fn the_smallest_piece_of_a_bad_history_is_found_and_drawn() {
             .collect();
         let (judgement, violation) = judge(&history);
         assert_eq!(judgement, Judgement::Violation);
-        let violation = violation.expect("it is told");
+        let violation = violation.expect("the violation is reported");
         let found = history::print(&violation.smallest);
         assert_eq!(found, history::print(&piece));
         let page = folder("violation.html");
@@ -100,14 +100,8 @@ fn on_file(name: &str) -> Vec<Operation> {
 fn why_a_piece_is_impossible_is_said_in_words() {
     let expected = [
         ("certainly_not_done", "that write is certainly not done"),
-        (
-            "created_twice",
-            "2 requests were told that there was no such key",
-        ),
-        (
-            "deleted_twice",
-            "2 deletes were told that they deleted a value",
-        ),
+        ("created_twice", "2 creations of the key were acknowledged"),
+        ("deleted_twice", "2 deletes were acknowledged"),
         (
             "deletion",
             "value had been deleted before that request began",
@@ -209,11 +203,11 @@ fn at_most_one_node_is_out_while_all_faults_have_one_in_common() {
     let cut = |from, to| Fault::Cut { from, to };
     let events = [
         event(kill(1), 10, 20),
-        // Another node right after it: one at a time.
+        // Another node is out right after it, so there is one at a time.
         event(kill(2), 20, 40),
         event(cut(2, 3), 30, 50),
         event(Fault::Reorder { from: 4, to: 5 }, 30, 35),
-        // Now the link, and a third node.
+        // The link is still cut, and a third node is out.
         event(Fault::Pause { node: 4 }, 45, 60),
         event(Fault::KillAll { slow_disks: true }, 70, 80),
     ];
@@ -269,8 +263,7 @@ fn a_fault_is_counted_only_if_it_did_something() {
     ];
     for fault in faults {
         let begun = fault.clone().begin(&cluster);
-        // A node that was asked nothing asks whether the others are there: nothing is certain
-        // before something was.
+        // Without requests a node may send no message for a while, so the fault may meet none.
         eventually(&format!("{fault:?} is seen"), || {
             cluster.call(to, &format!("PUT {key} value"));
             let befallen = begun.befallen_since(&cluster) > 0;
@@ -316,7 +309,7 @@ fn run(storm: &Storm) -> Verdict {
     verdict
 }
 
-/// A folder that does not outlive its test.
+/// A folder that is removed when its test ends.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -325,7 +318,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Whether one of five seeds tells that all nodes, with these switches, leave a rule out.
+/// Whether one of five seeds finds a violation when all nodes leave a rule out.
 fn is_found(rule: &str, nemesis: Nemesis, seconds: u64) -> bool {
     let out = Temporary(temporary());
     (1..=5).any(|seed| {
@@ -341,11 +334,11 @@ fn is_found(rule: &str, nemesis: Nemesis, seconds: u64) -> bool {
     })
 }
 
-// `WriteBackOnRead` is not among these, since it takes longer storms than a test has time for; see
-// `report/evaluation.md`. `PromiseDurable` is not either. To break a promise that was told too early, a replica has
-// to be killed in the few milliseconds before it is on the disk, and be back while the proposer of
-// a lower ballot still waits for it; who kills all nodes kills the proposers, too. That takes more
-// luck than a storm has; `tests/cluster/negative_controls.rs` places each step.
+// Two rules are not among these. `WriteBackOnRead` takes longer storms than a test has time for: see
+// `report/evaluation.md`. `PromiseDurable` takes more luck than a storm has. To break a promise that was sent
+// too early, a replica has to be killed in the few milliseconds before the promise is on the disk, and be back
+// while the proposer of a lower ballot still waits for it. A fault that kills all nodes kills the proposers,
+// too. `tests/cluster/negative_controls.rs` places each step.
 
 #[test]
 fn nodes_that_do_not_go_on_from_the_highest_state_are_found_within_five_seeds() {
@@ -358,7 +351,7 @@ fn nodes_that_vote_without_a_copy_after_a_lost_disk_are_found_within_five_seeds(
 }
 
 #[test]
-fn nodes_that_tell_a_vote_before_it_is_durable_are_found_within_five_seeds() {
+fn nodes_that_send_a_vote_before_it_is_durable_are_found_within_five_seeds() {
     assert!(is_found("AcceptDurable", Nemesis::All, 4));
 }
 

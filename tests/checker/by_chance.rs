@@ -1,5 +1,5 @@
-//! The linearizability checker agrees with a checker that is too simple to be wrong and with one
-//! that others wrote, and is fast.
+//! The linearizability checker is fast, and agrees with two others: one that is too simple to be wrong,
+//! and one that others wrote.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::support::history::{Current, End, Operation, Reply, Request, print};
 use crate::support::linearizability::{Verdict, check};
 
 const BUDGET: u64 = 1_000_000;
-/// Many times what it takes in a debug build: a checker that tries too many orders takes hours.
+/// Many times what the checker takes in a debug build. A checker that tries too many orders takes hours.
 const SECONDS: Duration = Duration::from_secs(30);
 
-/// What a register says to a request, and what it holds afterwards.
+/// What a register replies to a request, and what it holds afterwards.
 fn apply(request: &Request, state: Option<u32>) -> (Reply, Option<u32>) {
     let written = |value: &String| value.parse().expect("values are numbers");
     match (request, state) {
@@ -33,8 +33,8 @@ fn apply(request: &Request, state: Option<u32>) -> (Reply, Option<u32>) {
     }
 }
 
-/// Every order there is, one after the other: too slow for more than a few operations, and too
-/// simple to be wrong.
+/// Tries every order, one after the other. It is too slow for more than a few operations, and too simple
+/// to be wrong.
 fn some_order_explains(left: &[Operation], state: Option<u32>) -> bool {
     let Some(bound) = left.iter().filter_map(Operation::returned).min() else {
         return true;
@@ -46,7 +46,7 @@ fn some_order_explains(left: &[Operation], state: Option<u32>) -> bool {
             let operation = rest.remove(next);
             let (reply, after) = apply(&operation.request, state);
             let explained = match &operation.end {
-                End::Returned { reply: told, .. } => *told == reply,
+                End::Returned { reply: seen, .. } => *seen == reply,
                 End::Unknown | End::Failed => true,
             };
             explained && some_order_explains(&rest, after)
@@ -85,7 +85,7 @@ fn on_small_histories_the_checker_agrees_with_trying_every_order() {
             }
             history.push(operation);
         }
-        // Only versions that somebody saw with their values: of others the checker assumes less.
+        // All versions must be ones that somebody saw with their values: the checker assumes less of others.
         if !history
             .iter()
             .all(|operation| names_known_versions(operation, &history))
@@ -108,7 +108,7 @@ fn agree(history: &[Operation], linearizable: bool) {
     };
     assert!(
         agreed,
-        "{verdict:?}, but {linearizable}:\n{}",
+        "the verdict is {verdict:?}, but whether the history is linearizable: {linearizable}\n{}",
         print(history)
     );
 }
@@ -129,21 +129,22 @@ fn names_known_versions(operation: &Operation, history: &[Operation]) -> bool {
             _ => false,
         })
     };
-    let told = match &operation.end {
+    let reply_is_known = match &operation.end {
         End::Returned {
-            reply: Reply::Conflict {
-                current: Current::Version(told),
-            },
+            reply:
+                Reply::Conflict {
+                    current: Current::Version(version),
+                },
             ..
-        } => is_known(told),
+        } => is_known(version),
         _ => true,
     };
     match &operation.request {
         Request::CompareAndSet {
             expected: Some(version),
             ..
-        } => told && is_known(version),
-        _ => told,
+        } => reply_is_known && is_known(version),
+        _ => reply_is_known,
     }
 }
 
@@ -152,22 +153,22 @@ struct Register;
 
 impl Specification for Register {
     type State = Option<u32>;
-    /// With the reply that the client was told.
+    /// A request, and the reply that the client received.
     type Operation = (Request, Reply);
 
     fn init() -> Option<u32> {
         None
     }
 
-    fn apply((request, told): &Self::Operation, state: &Option<u32>) -> (bool, Option<u32>) {
+    fn apply((request, received): &Self::Operation, state: &Option<u32>) -> (bool, Option<u32>) {
         match apply(request, *state) {
-            (reply, after) if reply == *told => (true, after),
+            (reply, after) if reply == *received => (true, after),
             _ => (false, *state),
         }
     }
 }
 
-/// Whether that checker finds an order. All operations must have returned.
+/// Whether the checker of `todc-utils` finds an order. All operations must have returned.
 fn another_checker_finds_an_order(history: &[Operation]) -> bool {
     let mut actions = Vec::new();
     for (process, operation) in history.iter().enumerate() {
@@ -178,13 +179,13 @@ fn another_checker_finds_an_order(history: &[Operation]) -> bool {
         actions.push((operation.called, (process, Action::Call(both.clone()))));
         actions.push((*at, (process, Action::Response(both))));
     }
-    // Who is called at the moment at which another returns overlaps with it.
+    // An operation that is called at the moment at which another returns overlaps with it.
     actions.sort_by_key(|(at, (_, action))| (*at, matches!(action, Action::Response(_))));
     let actions = actions.into_iter().map(|(_, action)| action).collect();
     WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
 }
 
-/// What clients see of a real register, but for one reply in half of the histories.
+/// What clients see of a real register. In half of the histories one reply is false.
 fn plausible_history(rng: &mut Rng) -> Vec<Operation> {
     let mut state = None;
     let mut history = Vec::new();
@@ -239,7 +240,7 @@ fn twenty_thousand_operations_are_checked_within_seconds() {
     assert!(history.len() > 20_000, "{}", history.len());
     let began = Instant::now();
     assert_eq!(check(&history, BUDGET), Verdict::Linearizable);
-    // One stale read in the midst of them is found.
+    // The checker also finds one stale read among so many operations.
     let middle = history.len() / 2;
     let key = history[middle].key.clone();
     let first = history.iter().find_map(|operation| match &operation.end {

@@ -89,7 +89,7 @@ fn a_write_that_is_applied_twice_is_found() {
 
 #[test]
 fn a_refusal_that_came_true_is_found() {
-    // The client was told "no", and then its value appears.
+    // The client got the reply "no", and then its value appears.
     let refused = operation(
         1,
         2,
@@ -111,7 +111,7 @@ fn a_refusal_without_a_reason_is_found() {
         put(3, 4, 2),
         conflict(5, 6, Some(1), Current::Unsaid),
     ]);
-    // It names a version which was not the current one any more.
+    // The refusal names a version which was not the current one any more.
     let current = Current::Version(version_of(1));
     bad(&[put(1, 2, 1), put(3, 4, 2), conflict(5, 6, None, current)]);
 }
@@ -152,7 +152,7 @@ fn a_write_of_unknown_outcome_may_take_effect_late_or_never() {
         get(4, 5, 1),
         missing(6, 7),
     ]);
-    // It explains a refusal, and may be gone again when the next read comes.
+    // Such a write explains a refusal. It may take effect only afterwards, or never.
     good(&[
         put(1, 2, 1),
         unknown(3, write(2)),
@@ -176,14 +176,14 @@ fn a_write_of_unknown_outcome_that_is_seen_and_then_not_is_found() {
         get(4, 5, 2),
         get(6, 7, 1),
     ]);
-    // Not before it was called, either.
+    // No write is seen before it was called, either.
     bad(&[missing(1, 2), get(3, 4, 1), unknown(5, write(1))]);
 }
 
 #[test]
 fn a_deleted_key_that_comes_back_is_found() {
     bad(&[put(1, 2, 1), delete(3, 4), missing(5, 6), get(7, 8, 1)]);
-    // Deleted twice, and written once.
+    // The key is deleted twice, and was written once.
     bad(&[
         put(1, 2, 1),
         delete(3, 6),
@@ -217,7 +217,7 @@ fn a_version_that_came_without_its_value_may_be_that_of_any_write() {
         operation(4, 5, expects, done(2)),
     ];
     good(&history);
-    // But not of a write with another version.
+    // But it is not that of a write with another version.
     let [_, refused, swapped] = history;
     bad(&[put(1, 2, 1), refused, swapped]);
 }
@@ -245,7 +245,10 @@ fn on_file(kind: &str) -> BTreeMap<String, Vec<Operation>> {
         .map(|file| {
             let path = file.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("// "), "{path:?} does not say what it is");
+            assert!(
+                text.starts_with("// "),
+                "{path:?} does not begin with a comment that says what it shows"
+            );
             let history =
                 history::from_lines(&text).unwrap_or_else(|why| panic!("{path:?}, {why}"));
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -255,7 +258,7 @@ fn on_file(kind: &str) -> BTreeMap<String, Vec<Operation>> {
 }
 
 #[test]
-fn histories_on_file_are_told_apart_and_each_bad_one_has_its_good_counterpart() {
+fn good_and_bad_histories_on_file_get_their_verdicts_and_each_bad_one_has_a_good_counterpart() {
     let (goods, bads) = (on_file("good"), on_file("bad"));
     assert!(bads.len() >= 15 && goods.keys().eq(bads.keys()));
     goods.values().for_each(|history| good(history));

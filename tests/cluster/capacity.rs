@@ -1,12 +1,12 @@
-//! A store that holds as much data as it may says so, loses nothing, and takes more once some is
-//! deleted.
+//! A store that holds as much data as it may refuses more, loses nothing, and takes writes again once some
+//! data are deleted.
 
 use std::thread;
 
 use crate::support::cluster::{Cluster, FIVE, Plan, eventually};
 use crate::support::raw::Raw;
 
-/// Some sixty of them are all that a node may hold here.
+/// Bytes of a value. A node may hold some sixty of them here.
 const VALUE: usize = 16 << 10;
 
 /// Nodes that may hold one MiB each, and soon forget what is deleted.
@@ -17,9 +17,10 @@ fn small() -> Plan {
     plan.set("anti_entropy_ms", 100)
 }
 
-/// Whether a write was done, and not for want of room. On a busy machine it may be neither at first.
+/// Returns whether a write was done, or false if it was refused because a node is full. On a busy machine
+/// neither may be so at first.
 fn try_to(cluster: &Cluster, id: u32, request: &str) -> bool {
-    eventually("a write is done or told BUSY", || {
+    eventually("a write is done or refused with BUSY", || {
         let reply = cluster.call(id, request);
         if reply.starts_with("ERROR BUSY node ") {
             assert!(reply.contains("data_memory_mib"), "{reply}");
@@ -37,14 +38,14 @@ fn is_full(cluster: &Cluster, id: u32) -> bool {
     cluster.stat(id, "full").as_deref() == Some("yes")
 }
 
-/// Puts keys until there is no room. Returns those that were taken.
+/// Puts keys until a node is full. Returns the keys that were written.
 fn fill(cluster: &Cluster, keys: impl IntoIterator<Item = String>) -> Vec<String> {
     let taken: Vec<_> = keys
         .into_iter()
         .take_while(|key| put(cluster, 5554, key))
         .take(1000)
         .collect();
-    assert!(taken.len() < 1000, "a thousand keys, and still room");
+    assert!(taken.len() < 1000, "no node is full after a thousand keys");
     taken
 }
 
@@ -57,7 +58,7 @@ fn a_full_store_takes_no_more_tells_what_it_has_and_lets_it_be_deleted() {
     let replicas = cluster.replicas(&taken[0]);
     let bytes = |id| -> usize { cluster.stat(id, "data_bytes").unwrap().parse().unwrap() };
     let held = replicas.iter().map(|id| bytes(*id)).max().unwrap();
-    // What came in before the full node had told so, one request at a time.
+    // The node may hold more than its bound: the writes that came before the others knew that it is full.
     assert!(held < 8 << 20, "{held} bytes");
     let new = cluster.keys_of(coordinator).nth(taken.len() + 5).unwrap();
     for request in ["PUT {} x", "CAS {} - x", "DEL {}"] {
@@ -72,21 +73,21 @@ fn a_full_store_takes_no_more_tells_what_it_has_and_lets_it_be_deleted() {
         assert!(try_to(&cluster, 5554, &format!("DEL {key}")));
         assert_eq!(cluster.get(5556, key), None);
     }
-    eventually("there is room again", || {
+    eventually("a key can be written again", || {
         put(&cluster, 5554, &new).then_some(())
     });
     let size = cluster.get(5556, &new).map(|value| value.len());
     assert_eq!(size, Some(VALUE));
 }
 
-/// A range that it cannot compare does not let in deletes of what is missing in another.
+/// That it cannot compare one range must not make it accept deletes of keys that are missing in another.
 #[test]
-fn a_full_coordinator_that_doubts_another_range_is_told_of_no_delete_of_what_is_not_there() {
+fn a_full_coordinator_that_doubts_another_range_refuses_deletes_of_keys_that_are_not_there() {
     let cluster = small().start();
     let coordinator = 5558;
     let mut keys = cluster.keys_of(coordinator);
     let taken = fill(&cluster, keys.by_ref());
-    // Those whose ranges it holds, too.
+    // The nodes whose ranges it holds, too.
     let before = FIVE.into_iter().filter(|id| {
         let key = cluster.keys_of(*id).next().unwrap();
         *id != coordinator && cluster.replicas(&key).contains(&coordinator)
@@ -110,18 +111,18 @@ fn a_full_coordinator_that_doubts_another_range_is_told_of_no_delete_of_what_is_
 
 /// A node holds the keys of three coordinators, and each of these may hold much less than it.
 #[test]
-fn a_full_replica_is_heeded_by_coordinators_that_have_room() {
+fn coordinators_that_are_not_full_refuse_writes_for_a_replica_that_is() {
     let cluster = small().start();
     let ring: Vec<u32> = cluster.replicas(&cluster.keys_of(5554).next().unwrap());
     let [first, _, full] = ring[..] else {
         panic!("{ring:?}");
     };
-    // Half as much for the two before it as for itself: it is a replica of both.
+    // The third node is a replica of both coordinators, so it holds twice as much as the first one.
     let mut keys_of_first = cluster.keys_of(first);
     let both = keys_of_first.by_ref().zip(cluster.keys_of(full));
     fill(&cluster, both.flat_map(|(one, other)| [one, other]));
     assert!(is_full(&cluster, full) && !is_full(&cluster, first));
-    // Small ones, lest the coordinator is full before it hears.
+    // The values are small, so that the coordinator does not get full before it hears of the replica.
     let mut takes = || {
         try_to(
             &cluster,
@@ -130,15 +131,15 @@ fn a_full_replica_is_heeded_by_coordinators_that_have_room() {
         )
     };
     eventually("the coordinator has heard", || (!takes()).then_some(()));
-    // Away, it holds up nobody.
+    // While it is away, it holds up nobody.
     cluster.kill(full);
     eventually("its absence is noticed", || takes().then_some(()));
-    // It tells again when it is back,
+    // When it is back, it tells the coordinator again.
     cluster.restart(full);
     eventually("the coordinator has heard again", || {
         (!takes()).then_some(())
     });
-    // and those that were away themselves.
+    // It also tells a coordinator that was away itself.
     cluster.kill(first);
     cluster.restart(first);
     eventually("the coordinator has heard after its start", || {
@@ -146,10 +147,10 @@ fn a_full_replica_is_heeded_by_coordinators_that_have_room() {
     });
 }
 
-/// The writes of a key wait for their turn: if each of them started the next within itself, the
-/// last would find no stack left.
+/// The writes of a key wait for their turn. If each of them started the next one within its own call, the
+/// stack would overflow.
 #[test]
-fn many_writes_of_one_key_are_told_busy_one_after_the_other() {
+fn many_writes_of_one_key_that_are_refused_as_busy_do_not_overflow_the_stack() {
     let cluster = small().lay_out();
     let little_stack = ("RUST_MIN_STACK", "262144");
     cluster
@@ -163,7 +164,7 @@ fn many_writes_of_one_key_are_told_busy_one_after_the_other() {
     let mut clients: Vec<Raw> = (0..800).map(connect).collect();
     thread::scope(|scope| {
         let filling = scope.spawn(|| fill(&cluster, keys));
-        eventually("one of them is told", || {
+        eventually("one of them is refused with BUSY", || {
             let request = format!("PUT {hot} x\n");
             clients.iter_mut().for_each(|client| client.send(&request));
             let replies = clients.iter_mut().map(|client| client.line());

@@ -1,4 +1,4 @@
-//! Catching up costs what was missed, and disturbs nobody.
+//! A node that catches up is sent little more than it missed, and disturbs nobody.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use simple_dynamo::bytes::MAX_VALUE;
 
 use crate::support::cluster::{Plan, THREE};
 
-/// Whoever asks for more at a time than comes within a time-out takes that for silence, gives all of it
-/// up, and has it sent once more.
+/// A node that asks for more at a time than arrives within a time-out would take the peer for silent, give
+/// all of it up, and ask for it once more.
 #[test]
 fn large_values_that_a_node_missed_are_sent_to_it_once() {
     let cluster = Plan::of(&THREE).proxied().start();
@@ -33,15 +33,15 @@ fn large_values_that_a_node_missed_are_sent_to_it_once() {
     );
 }
 
-/// Whoever pulls a state that is outrun meanwhile has nothing to make up for.
+/// When a node pulls a state and a write replaces it meanwhile, no refresh is needed.
 #[test]
-fn listings_beside_writers_need_no_full_rounds() {
+fn listings_beside_writers_need_no_refreshes() {
     let cluster = Plan::of(&THREE).start();
-    let restored = || -> u64 {
+    let refreshes = || -> u64 {
         let of = |id| cluster.stat(id, "keys_restored").unwrap().parse::<u64>();
         THREE.into_iter().map(|id| of(id).unwrap()).sum()
     };
-    let before = restored();
+    let before = refreshes();
     let until = Instant::now() + Duration::from_secs(4);
     let listings: usize = thread::scope(|scope| {
         for writer in 0..8 {
@@ -61,8 +61,11 @@ fn listings_beside_writers_need_no_full_rounds() {
         let lists = THREE.map(|id| scope.spawn(move || list(id)));
         lists.into_iter().map(|it| it.join().unwrap()).sum()
     });
-    let rounds = restored() - before;
-    println!("{listings} listings, {rounds} full rounds");
+    let refreshed = refreshes() - before;
+    println!("{listings} listings, {refreshed} refreshes");
     assert!(listings > 0);
-    assert!(rounds < 5, "{rounds} full rounds in {listings} listings");
+    assert!(
+        refreshed < 5,
+        "{refreshed} refreshes in {listings} listings"
+    );
 }

@@ -1,4 +1,5 @@
-//! Bad clients and strange connections: each is told what is wrong, and the others go on.
+//! Bad clients and strange connections: each gets an error that says what is wrong, and the others are
+//! served.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +18,7 @@ fn raw(cluster: &Cluster) -> Raw {
 }
 
 #[test]
-fn what_is_wrong_with_a_line_is_told_and_the_connection_stays_usable() {
+fn a_wrong_line_gets_an_error_that_says_what_is_wrong_and_the_connection_stays_usable() {
     let cluster = Cluster::start(&THREE);
     let mut client = raw(&cluster);
     let cases: [(&[u8], &str); 9] = [
@@ -102,7 +103,7 @@ fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not(
     half.send("PUT k ");
     half.expect("ERROR SYNTAX the line did not end within 300 ms\n");
     half.expect_end();
-    // Neither a byte now and then helps, nor a command of telnet's (no operation).
+    // Neither a byte now and then keeps the connection open, nor telnet's command "no operation".
     for now_and_then in [&b"x"[..], b"\xff\xf1"] {
         let mut slow = raw(&cluster);
         slow.send("x");
@@ -114,9 +115,9 @@ fn half_a_line_and_then_silence_loses_its_connection_and_silence_alone_does_not(
     silent.expect("PONG\n");
 }
 
-/// A reply that came before that of an earlier request would be taken for it.
+/// The client would take an error that came first for the reply to the earlier request.
 #[test]
-fn what_is_told_of_half_a_line_comes_after_the_reply_to_the_request_before_it() {
+fn the_error_for_half_a_line_comes_after_the_reply_to_the_request_before_it() {
     let plan = Plan::of(&THREE).set("line_timeout_ms", 100);
     let cluster = plan.set("request_deadline_ms", 1000).start();
     let mut client = raw(&cluster);
@@ -138,7 +139,8 @@ fn ctrl_c_in_telnet_voids_the_line_and_is_answered() {
     telnet.expect("PONG\n");
     telnet.send(b"PUT k v\xff\xf4\xff\xfd\x06");
     telnet.expect(b"\xff\xfc\x06");
-    // No line has begun since, so none has to end in time, as two that begin later do.
+    // No line has begun on this connection since then, so none has to end in time. Meanwhile two others time
+    // out.
     for _ in 0..2 {
         let mut half = raw(&cluster);
         half.send("x");
@@ -149,7 +151,7 @@ fn ctrl_c_in_telnet_voids_the_line_and_is_answered() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so_and_the_others_are_served() {
+fn one_client_too_many_gets_busy_and_the_others_are_served() {
     let cluster = Plan::of(&THREE).set("max_clients", 3).start();
     let busy = "ERROR BUSY all 3 threads for clients are taken; try again later\n";
     // The connections that looked whether the node is ready may still be ending.
@@ -167,7 +169,7 @@ fn one_client_too_many_is_told_so_and_the_others_are_served() {
         assert_eq!(client.call("GET k").unwrap(), "NOT_FOUND");
     }
     clients.pop();
-    eventually("there is room again", || {
+    eventually("another client is served", || {
         let reply = cluster.try_client(5554).ok()?.call("PING").ok()?;
         (reply == "PONG").then_some(())
     });
@@ -223,7 +225,7 @@ fn a_client_that_reads_late_gets_every_reply_and_stops_nobody() {
     assert_eq!(lines.next().unwrap().unwrap(), "PONG");
 }
 
-/// All that comes until the node closes the connection, which must not reset it.
+/// All that comes until the node closes the connection. The node must not reset it.
 fn until_the_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut received = Vec::new();
     let ended = stream.read_to_end(&mut received);
@@ -232,7 +234,7 @@ fn until_the_end(stream: &mut TcpStream) -> Vec<u8> {
     received
 }
 
-/// A connection that receives little ahead of the reader.
+/// A connection whose system receives little ahead of the reader.
 fn reading_late(cluster: &Cluster) -> TcpStream {
     let late = TcpStream::connect(cluster.address(THREE[0])).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&late, 64 << 10).unwrap();
@@ -242,7 +244,7 @@ fn reading_late(cluster: &Cluster) -> TcpStream {
     late
 }
 
-/// A close with bytes unread would reset the connection, and what is on its way be lost.
+/// Closing a connection with unread bytes would reset it, and replies under way would be lost.
 #[test]
 fn replies_arrive_though_more_was_sent_behind_quit() {
     let cluster = Cluster::start(&THREE);
@@ -251,10 +253,10 @@ fn replies_arrive_though_more_was_sent_behind_quit() {
     let mut client = reading_late(&cluster);
     let burst = "GET k\n".repeat(7) + "QUIT\n" + &"x".repeat(24 << 10);
     client.write_all(burst.as_bytes()).unwrap();
-    eventually("all were done", || {
+    eventually("all requests are done", || {
         (cluster.stat(5554, "requests")? == "8").then_some(())
     });
-    // Long enough for the node to come to the end, short enough for it to wait for this.
+    // This gives the node time to reach its close. It still waits for the client to read then.
     thread::sleep(Duration::from_millis(100));
     let expected = format!("VALUE {version} {value}\n").repeat(7) + "BYE\n";
     let received = until_the_end(&mut client);
@@ -271,7 +273,7 @@ fn replies_arrive_though_the_node_ends_with_more_requests_to_come() {
     let cluster = Cluster::start(&THREE);
     let version = cluster.done(5554, &format!("PUT k {}", "v".repeat(MIB)));
     let mut client = reading_late(&cluster);
-    // More than a node reads at a time.
+    // These are more than a node reads at a time.
     let burst = "GET k\n".repeat(10_000);
     client.write_all(burst.as_bytes()).unwrap();
     let mut first = [0];
@@ -292,28 +294,28 @@ fn replies_arrive_though_the_node_ends_with_more_requests_to_come() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so_though_it_speaks_before_it_listens() {
+fn one_client_too_many_gets_busy_though_it_sends_before_it_reads() {
     let cluster = Plan::of(&THREE).set("max_clients", 1).start();
     let _inside = eventually("one is in", || {
         let mut client = cluster.try_client(5554).ok()?;
         (client.call("PING").ok()? == "PONG").then_some(client)
     });
-    // What it says is there before it is accepted.
+    // The client's bytes arrive before the node accepts the connection.
     cluster.pause(5554);
     let mut refused = reading_late(&cluster);
     refused.write_all(&[b'x'; 10_000]).unwrap();
     cluster.resume(5554);
-    let told = String::from_utf8(until_the_end(&mut refused)).unwrap();
+    let reply = String::from_utf8(until_the_end(&mut refused)).unwrap();
     let busy = "ERROR BUSY all 1 threads for clients are taken; try again later\n";
-    assert_eq!(told, busy);
+    assert_eq!(reply, busy);
 }
 
-/// Each side would wait for the other to read.
+/// Otherwise each side would wait for the other to read.
 #[test]
 fn twenty_megabytes_of_requests_are_answered_though_no_reply_is_read_before_all_are_written() {
     let cluster = Cluster::start(&THREE);
     let reply = "END 15\n".len() + HELP.iter().map(|line| line.len() + 1).sum::<usize>();
-    // More than the system takes, and little enough for what may wait for a client beside that.
+    // The replies are more than the system buffers, and few enough for the node to hold the rest.
     let requests = 6_000_000 / reply;
     let line = format!("HELP{}\n", " ".repeat(20_000_000 / requests));
     let mut client = reading_late(&cluster);

@@ -29,13 +29,13 @@ fn run(cluster: &Cluster, arguments: &[&str]) -> Ended {
     run_fed(cluster, arguments, "")
 }
 
-/// The same with something to read.
+/// Runs a command with `input` to read.
 fn run_fed(cluster: &Cluster, arguments: &[&str], input: &str) -> Ended {
     process::run(&mut dynamo(arguments, &cluster.file(THREE[0])), input).into()
 }
 
 impl Ended {
-    /// It succeeded, and complained of nothing.
+    /// Asserts that it succeeded and printed no error. Returns its output.
     fn well(&self) -> &str {
         assert_eq!(
             (self.code, self.err.as_str()),
@@ -96,7 +96,7 @@ fn bench_prints_the_throughput_and_how_long_reads_and_writes_took() {
 #[test]
 fn bench_puts_what_it_will_read_and_measures_no_read_that_finds_nothing() {
     let cluster = Cluster::start(&THREE);
-    // With more connections than keys, and with fewer.
+    // There are more connections than keys, and then fewer.
     for (keys, connections, value) in [("20", "40", "0"), ("300", "2", "7")] {
         let options = ["bench", "--reads", "100", "--secs", "0.3", "--keys", keys];
         let more = ["--connections", connections, "--value", value, "--keep"];
@@ -133,7 +133,7 @@ fn bench_keeps_requests_in_flight_and_waits_for_the_reply_to_each() {
 }
 
 #[test]
-fn bench_leaves_no_key_behind_unless_it_is_told_to_keep_them() {
+fn bench_without_keep_leaves_no_key_behind() {
     let cluster = Cluster::start(&THREE);
     cluster.done(5554, "PUT other v");
     for (reads, keys) in [("50", "300"), ("0", "1000000000")] {
@@ -175,7 +175,6 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
             "--connections must be from 1 to 10000",
         ),
         ("--ahead", "65", "--ahead must be from 1 to 64, not 65"),
-        ("--ahead", "65", "--ahead must be from 1 to 64, not 65"),
         ("--value", "1048577", "--value must be from 0 to 1048576"),
         ("--value", "many", "--value many: invalid digit"),
         ("--secs", "-1", "--secs must be from 0 to 86400 seconds"),
@@ -202,12 +201,13 @@ fn bench_without_a_cluster_or_with_senseless_options_fails_and_says_why() {
 fn shell_sends_what_it_is_fed_and_prints_every_reply_in_order() {
     let cluster = Cluster::start(&THREE);
     let requests = "PUT k v\n\nGET k\nGET @\nNONSENSE\n";
-    let told = "OK 5556:1\nVALUE 5556:1 v\nPAIR k 5556:1 v\nEND 1\n\
-                ERROR SYNTAX unknown command \"NONSENSE\"; HELP lists the commands\n";
-    assert_eq!(run_fed(&cluster, &["shell", "5556"], requests).well(), told);
-    // Without an id it talks to the first node; what follows a QUIT is not sent.
-    let told = run_fed(&cluster, &["shell"], "PUT k w\nquit\nPUT k x\n");
-    assert_eq!(told.well(), "OK 5554:1,5556:1\nBYE\n");
+    let replies = "OK 5556:1\nVALUE 5556:1 v\nPAIR k 5556:1 v\nEND 1\n\
+                   ERROR SYNTAX unknown command \"NONSENSE\"; HELP lists the commands\n";
+    let ended = run_fed(&cluster, &["shell", "5556"], requests);
+    assert_eq!(ended.well(), replies);
+    // Without an id the shell talks to the first node. It does not send what follows a QUIT.
+    let ended = run_fed(&cluster, &["shell"], "PUT k w\nquit\nPUT k x\n");
+    assert_eq!(ended.well(), "OK 5554:1,5556:1\nBYE\n");
     assert_eq!(cluster.get(5558, "k").as_deref(), Some("w"));
 }
 
@@ -217,18 +217,18 @@ fn shell_with_no_node_to_talk_to_fails_and_says_which() {
     let ended = run_fed(&cluster, &["shell", "5556"], "PING\n");
     assert_eq!(ended.code, Some(1));
     let address = cluster.address(5556);
-    let told = format!("dynamo: node 5556 at {address}: ");
-    assert!(ended.err.starts_with(&told), "{}", ended.err);
+    let expected = format!("dynamo: node 5556 at {address}: ");
+    assert!(ended.err.starts_with(&expected), "{}", ended.err);
     assert!(ended.err.ends_with("; is it running?\n"), "{}", ended.err);
     let ended = run_fed(&cluster, &["shell", "5560"], "PING\n");
     assert_eq!(ended.code, Some(2));
-    let told = "dynamo: node 5560 is not in the cluster; its nodes are ";
-    assert!(ended.err.starts_with(told), "{}", ended.err);
+    let expected = "dynamo: node 5560 is not in the cluster; its nodes are ";
+    assert!(ended.err.starts_with(expected), "{}", ended.err);
     for command in ["shell", "status", "node"] {
         let ended = run(&cluster, &[command, "first"]);
         assert_eq!(ended.code, Some(2), "{command}");
-        let told = "dynamo: \"first\" is not a node id; an id is a number such as 5554\n";
-        assert_eq!(ended.err, told, "{command}");
+        let expected = "dynamo: \"first\" is not a node id; an id is a number such as 5554\n";
+        assert_eq!(ended.err, expected, "{command}");
     }
 }
 
@@ -239,8 +239,8 @@ fn shell_does_not_wait_for_a_paused_node_for_long() {
     cluster.pause(5556);
     let ended = run_fed(&cluster, &["shell", "5556"], "PING\n");
     assert_eq!(ended.code, Some(1));
-    let told = "has not answered for 800ms; is it paused?\n";
-    assert!(ended.err.ends_with(told), "{}", ended.err);
+    let expected = "has not answered for 800ms; is it paused?\n";
+    assert!(ended.err.ends_with(expected), "{}", ended.err);
 }
 
 #[test]
@@ -256,18 +256,18 @@ fn shell_waits_as_long_as_it_takes_until_all_is_deleted() {
     }
     THREE.iter().for_each(|&id| cluster.slow_disk(id, sync));
     let begun = Instant::now();
-    let told = run_fed(&cluster, &["shell", "5556"], "DEL *\nGET *\n");
-    assert_eq!(told.well(), format!("OK {keys}\nEND 0\n"));
+    let ended = run_fed(&cluster, &["shell", "5556"], "DEL *\nGET *\n");
+    assert_eq!(ended.well(), format!("OK {keys}\nEND 0\n"));
     let patience = Duration::from_secs(2);
     assert!(begun.elapsed() > patience, "the test is about longer waits");
 }
 
 #[test]
-fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
+fn status_shows_a_killed_node_as_down_and_a_paused_one_as_silent_and_waits_in_vain_for_both() {
     let cluster = Cluster::start(&THREE);
     cluster.done(5554, "PUT k v");
     for id in THREE {
-        // Two replicas acknowledge it, and the third may be told later.
+        // Two replicas acknowledge the write, and it may reach the third one later.
         eventually(&format!("{id} holds the key"), || {
             (cluster.stat(id, "keys")? == "1").then_some(())
         });
@@ -310,7 +310,7 @@ fn status_tells_a_killed_node_from_a_paused_one_and_waits_in_vain_for_both() {
         "dynamo: not all nodes are ready, and none has made progress for 0.1 s\n"
     );
     waited.line("5556 ");
-    // The one that is well can be waited for.
+    // Waiting for the node that is well succeeds.
     let one = run(&cluster, &["status", "--wait", "30", "5554"]);
     assert_eq!(one.well().lines().count(), 2);
 }
@@ -327,6 +327,6 @@ fn nodes_prints_a_line_for_each_node_whether_it_runs_or_not() {
     assert_eq!(run(&cluster, &["nodes"]).well(), lines.concat());
     let ended = run(&cluster, &["nodes", "5554"]);
     assert_eq!(ended.code, Some(2));
-    let told = "dynamo: 5554 is not understood; see dynamo nodes --help\n";
-    assert_eq!(ended.err, told);
+    let expected = "dynamo: 5554 is not understood; see dynamo nodes --help\n";
+    assert_eq!(ended.err, expected);
 }

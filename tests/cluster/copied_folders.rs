@@ -1,5 +1,5 @@
-//! A data folder that is a copy: run beside the original, or put back in its place. It has the right
-//! name, and has forgotten votes.
+//! A data folder that is a copy, run beside the original or put back in its place. It has the right storage
+//! id, and lacks votes that the original holds.
 
 use std::fs;
 use std::path::PathBuf;
@@ -83,14 +83,14 @@ fn a_copy_that_runs_beside_the_original_carries_out_nothing_and_ends() {
     );
     let done = |reply: &&String| reply.starts_with("OK");
     assert_eq!(replies.iter().find(done), None);
-    let told = |other: &u32| cluster.log(*other).contains("two processes of node 5558");
-    assert!(FIVE.iter().any(told), "the other nodes tell it, too");
+    let logs = |other: &u32| cluster.log(*other).contains("two processes of node 5558");
+    assert!(FIVE.iter().any(logs), "the other nodes log it, too");
     for other in FIVE {
         let read = cluster.get(other, &key);
         assert_eq!(read.as_deref(), Some("original"));
     }
 
-    // Once the original is gone the copy may take its place, and copies what it lacks.
+    // Once the original is gone, the copied folder may take its place, and its node copies what it lacks.
     cluster.done(id, &format!("PUT {key} last"));
     cluster.kill(id);
     let mut copy = second.start();
@@ -132,14 +132,14 @@ fn a_folder_that_is_put_back_from_an_older_copy_counts_as_lost() {
         Some(before),
         "the others go on"
     );
-    // It is whole from now on.
+    // The folder is whole from now on.
     cluster.terminate(id);
     cluster.restart(id);
     let copies = cluster.log(id).matches("copying everything").count();
     assert_eq!(copies, 1);
 }
 
-/// There was no start in between that would tell them apart.
+/// There was no start in between that would show which folder is the older one.
 #[test]
 fn a_folder_that_is_put_back_as_it_was_while_its_node_ran_counts_as_lost() {
     let cluster = Cluster::start(&THREE);
@@ -148,7 +148,8 @@ fn a_folder_that_is_put_back_as_it_was_while_its_node_ran_counts_as_lost() {
     cluster.done(id, "PUT k old");
     folder::copy(&cluster.data(id), &backup);
     cluster.done(id, "PUT k precious");
-    // The others ask it now and then how far it is.
+    // This gives the others time to ask how far the node's log is. Without the answer nobody could know that
+    // the folder is older.
     thread::sleep(2 * ASKED_EVERY);
     cluster.kill(id);
     cluster.wipe(id);
@@ -193,7 +194,7 @@ fn a_process_that_was_paused_while_its_node_was_started_elsewhere_ends() {
     drop(copy);
 }
 
-/// Two clusters of the default name and the same ids, and one wrong port in one file.
+/// Both clusters have the default name and the same ids, and one file of one cluster has a wrong port.
 #[test]
 fn two_clusters_with_the_same_name_and_ids_do_not_mix_through_a_wrong_port() {
     let (one, other) = (Cluster::start(&THREE), Cluster::start(&THREE));
@@ -224,7 +225,7 @@ fn two_clusters_with_the_same_name_and_ids_do_not_mix_through_a_wrong_port() {
             .log(node)
             .contains("which has the same name and ids")
     };
-    eventually("both sides tell it", || {
+    eventually("both sides log it", || {
         (both(&one, 5554) && both(&other, 5556)).then_some(())
     });
     for number in 0..20 {

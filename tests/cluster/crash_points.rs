@@ -1,6 +1,6 @@
 //! Crash points: a process that ends between any two steps that matter has lost nothing that was
-//! acknowledged, and neither has a cluster whose processes all end there. Likewise a full disk
-//! and a slow one.
+//! acknowledged, and neither has a cluster whose processes all end there. The same holds for full disks and
+//! slow ones.
 #![cfg(debug_assertions)]
 
 use std::fs;
@@ -43,7 +43,7 @@ fn crash(cluster: &Cluster, id: u32, point: Point, count: u32) {
     let log = cluster.log(id);
     let last = log.lines().last().unwrap_or_default();
     assert_eq!(status.signal(), Some(9), "{at}: {status}: {last}");
-    // Another thread may have had a word before the end.
+    // Another thread may have logged something before the end.
     let said = format!("crash point {point:?}");
     let mut end = log.lines().rev().take(5);
     assert!(end.any(|line| line == said), "{said}, not {last}");
@@ -107,7 +107,7 @@ fn a_cluster_whose_nodes_all_end_around_one_point_has_lost_nothing() {
 }
 
 #[test]
-fn a_node_with_a_full_disk_ends_and_says_so_and_starts_whole_once_there_is_room() {
+fn a_node_with_a_full_disk_ends_and_says_so_and_starts_whole_once_there_is_space() {
     let cluster = Plan::of(&THREE).lay_out();
     let full = cluster.file(0).with_extension("full");
     let switch = ("DYNAMO_DISK_FULL", full.to_str().unwrap());
@@ -131,7 +131,7 @@ fn a_node_with_a_full_disk_ends_and_says_so_and_starts_whole_once_there_is_room(
                 "{last}"
             );
             progress.await_more(50);
-            // Without room it does not start either, and harms nothing.
+            // Without space it does not start either, and harms nothing.
             cluster.start_node_with(victim, &[switch]);
             assert!(!cluster.await_end(victim).success());
             fs::remove_file(&full).unwrap();
@@ -182,7 +182,7 @@ fn a_slow_disk_stops_nobody_and_ceases_to_be_slow() {
             cluster.kill(id);
             cluster.restart(id);
         }
-        // Slower than the time-out of reads, on one node: the others take it for a silent one.
+        // Only node 5554 still has the switch. Its syncs take longer than the read time-out now.
         fs::write(&slow, "150").unwrap();
         progress.await_more(40);
         fs::remove_file(&slow).unwrap();

@@ -3,13 +3,13 @@
 use crate::support::cluster::{Cluster, FIVE, THREE};
 use crate::support::raw::Raw;
 
-/// How a key or a value is written where it is no plain word.
+/// A key or a value in the form that any text can take: as a JSON string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 #[test]
-fn a_missing_key_an_empty_value_and_equal_values_are_told_apart() {
+fn a_missing_key_differs_from_an_empty_value_and_equal_values_have_their_own_versions() {
     let cluster = Cluster::start(&FIVE);
     for id in FIVE {
         let mut client = Raw::connect(&cluster.address(id));
@@ -24,7 +24,7 @@ fn a_missing_key_an_empty_value_and_equal_values_are_told_apart() {
         assert_eq!(cluster.call(id, "GET one"), format!("VALUE {one} same"));
         assert_eq!(cluster.call(id, "GET other"), format!("VALUE {other} same"));
     }
-    // The same value again is a write like any other.
+    // Writing the same value again makes a new version.
     assert_ne!(cluster.done(5554, "PUT one same"), one);
 }
 
@@ -142,7 +142,7 @@ fn the_largest_value_is_written_and_read_through_every_node() {
             );
         }
     }
-    // Each byte escaped: six times as long on the line, and between the nodes.
+    // Each byte is escaped, so the value is six times as long on the line and between the nodes.
     let controls = quoted(&"\u{1}".repeat(1 << 17));
     cluster.done(5554, &format!("PUT big {controls}"));
     for id in FIVE {
@@ -167,11 +167,11 @@ fn every_node_knows_every_node_and_where_it_stands() {
         for (id, _) in ring.iter().filter(|(id, _)| *id != asked) {
             cluster.await_sight(asked, *id, "up");
         }
-        let told = ring.map(|(id, position)| {
+        let expected = ring.map(|(id, position)| {
             let state = if id == asked { "self" } else { "up" };
             format!("NODE {id} {position} {} {state}", cluster.address(id))
         });
-        assert_eq!(cluster.list(asked, "RING").unwrap(), told);
+        assert_eq!(cluster.list(asked, "RING").unwrap(), expected);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::workload::{Workload, assert_linearizable};
 
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
-/// That of the nodes that are [`patient`].
+/// The read time-out of nodes that are [`patient`].
 const PATIENT: Duration = Duration::from_millis(1000);
 
 #[test]
@@ -65,14 +65,14 @@ fn every_write_of_a_stream_succeeds_although_its_coordinator_is_killed_in_the_mi
     }
 }
 
-/// Nodes with a time-out that no busy machine is silent for.
+/// Nodes whose read time-out is so long that no node of a busy machine seems silent.
 fn patient(ids: &[u32]) -> Plan {
     let plan = Plan::of(ids).set("read_timeout_ms", PATIENT.as_millis() as u64);
     plan.set("request_deadline_ms", 5000)
 }
 
-/// Requests end well while `id` does not answer: the first waits for one time-out, and once the
-/// node is suspected none waits for it.
+/// Asserts that requests end well while `id` does not answer. The first one waits for one time-out, and once
+/// the node is suspected none waits for it.
 fn a_silent_node_is_skipped(cluster: &Cluster, id: u32) {
     let origin = cluster.ids().find(|other| *other != id).unwrap();
     let key = cluster.keys_of(id).next().unwrap();
@@ -218,7 +218,7 @@ fn pause_and_go_on(cluster: &Cluster, id: u32, time: Duration, keys: &[String]) 
 
 #[test]
 fn a_pause_shorter_than_the_time_out_leaves_no_stale_read_and_no_gap() {
-    // Long enough that no busy machine makes a silence of it.
+    // The time-out is so long that no node of a busy machine seems silent.
     let plan = Plan::of(&THREE).set("read_timeout_ms", 2000);
     let cluster = plan.set("request_deadline_ms", 10_000).start();
     let before = THREE.map(|id| cluster.log(id).len());
@@ -235,7 +235,7 @@ fn a_pause_shorter_than_the_time_out_leaves_no_stale_read_and_no_gap() {
 #[test]
 fn a_pause_longer_than_the_time_out_leaves_no_stale_read_and_no_gap() {
     let cluster = Cluster::start(&THREE);
-    // Among them some whose coordinator it is: its successor writes these.
+    // The paused node coordinates some of these keys. Its successor writes these.
     let keys: Vec<String> = (0..20).map(|number| format!("key{number}")).collect();
     pause_and_go_on(&cluster, 5554, READ_TIMEOUT * 5, &keys);
     pause_and_go_on(&cluster, 5556, READ_TIMEOUT * 5, &keys);

@@ -1,4 +1,4 @@
-//! More folders lost than a copy can do without: an operator says that they are gone for good.
+//! So many folders are lost that no node can copy everything. An operator says that they are gone for good.
 
 use crate::support::cluster::{Cluster, FIVE, THREE, eventually};
 
@@ -17,20 +17,20 @@ fn after_two_lost_folders_of_a_range_the_operator_can_have_the_third_taken_for_t
         cluster.wipe(id);
         cluster.start_node(id);
     }
-    eventually("both tell the way out", || {
-        let told = |id, other| {
+    eventually("both log the way out", || {
+        let names = |id, other| {
             cluster
                 .log(id)
                 .contains(&format!("once with --give-up {other}"))
         };
-        (told(first, second) && told(second, first)).then_some(())
+        (names(first, second) && names(second, first)).then_some(())
     });
     assert_eq!(cluster.stat(first, "votes").as_deref(), Some("no"));
     assert!(cluster.call(survivor, "PUT k v").starts_with("ERROR UN"));
 
     // Other nodes than those that lost their folders cannot be given up.
     cluster.kill(first);
-    cluster.start_node_told(first, &["--give-up", "5558"]);
+    cluster.start_node_with_options(first, &["--give-up", "5558"]);
     assert_eq!(cluster.await_end(first).code(), Some(1));
     let log = cluster.end_of_log(first);
     assert!(
@@ -38,12 +38,12 @@ fn after_two_lost_folders_of_a_range_the_operator_can_have_the_third_taken_for_t
         "{log}"
     );
 
-    cluster.start_node_told(first, &["--give-up", "5556"]);
+    cluster.start_node_with_options(first, &["--give-up", "5556"]);
     cluster.await_ready(first);
     let log = cluster.log(first);
     let loss = "Writes that only 5554 and 5556 had are lost";
     assert!(log.contains(loss), "{log}");
-    // The second one copies by itself.
+    // The second node copies by itself.
     cluster.await_ready(second);
     cluster.kill(survivor);
     for number in 0..50 {
@@ -59,7 +59,7 @@ fn a_node_whose_data_are_there_is_not_given_up() {
     cluster.done(5554, "PUT k v");
     cluster.kill(5554);
     cluster.wipe(5554);
-    cluster.start_node_told(5554, &["--give-up", "5556"]);
+    cluster.start_node_with_options(5554, &["--give-up", "5556"]);
     assert_eq!(cluster.await_end(5554).code(), Some(1));
     let log = cluster.end_of_log(5554);
     assert!(
@@ -86,8 +86,8 @@ fn after_four_lost_folders_of_five_what_the_last_one_holds_is_kept() {
         cluster.start_node(*id);
     }
     for id in &lost {
-        // The log says whom to give up. Those that are back by then are not among them: what is tried
-        // with too many is refused, and told so.
+        // The log says whom to give up. A node that is back meanwhile cannot be given up: a start with too
+        // many names is refused with an error.
         let named = || {
             let log = cluster.log(*id);
             let (_, names) = log.rsplit_once("once with")?;
@@ -100,7 +100,7 @@ fn after_four_lost_folders_of_five_what_the_last_one_holds_is_kept() {
             }
             let names = named()?;
             cluster.kill(*id);
-            cluster.start_node_told(*id, &["--give-up", &names]);
+            cluster.start_node_with_options(*id, &["--give-up", &names]);
             let ended = eventually("it votes or ends", || {
                 let votes = cluster.stat(*id, "votes").as_deref() == Some("yes");
                 (votes || cluster.has_ended(*id)).then_some(!votes)

@@ -1,5 +1,5 @@
-//! `@` and `*`: complete, without duplicates, without old pairs, and without waiting for a node
-//! that is down.
+//! `@` and `*` are complete, without duplicates and without old pairs, and do not wait for a node that is
+//! down.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,8 +59,8 @@ fn each_node_lists_the_keys_of_its_three_ranges_and_every_node_lists_all() {
     }
 }
 
-/// A listing that did not look elsewhere would lack some of them: the third replica is told of a
-/// write some 20 ms after the other two.
+/// A write may reach the third replica after it was acknowledged. A listing that did not ask the other
+/// replicas would lack it.
 #[test]
 fn what_was_just_acknowledged_is_in_the_listing_of_each_replica() {
     let cluster = Cluster::start(&THREE);
@@ -83,7 +83,7 @@ fn a_node_that_is_cut_off_does_not_call_its_listing_complete() {
         cluster.network().isolate(cut);
         let other = THREE.into_iter().find(|id| *id != cut).unwrap();
         cluster.done(other, &format!("PUT without-{cut} v"));
-        // It may not have noticed it the first time; the second time it has.
+        // The first time the node may not have noticed yet that it is cut off. The second time it has.
         for sight in ["up or suspect", "suspect"] {
             for request in ["GET @", "DEL @"] {
                 let reply = cluster.call(cut, request);
@@ -131,7 +131,7 @@ fn with_one_node_down_or_paused_all_pairs_are_listed_once_and_fresh() {
             cluster.start_node(5556);
             cluster.await_answer(5556);
         }
-        // It lacks all of that, and must not list what it has instead.
+        // The node lacks all these writes, and must not list the old values instead.
         let fresh = eventually("GET * through the one that is back", || {
             cluster.list(5556, "GET *").ok()
         });
@@ -139,7 +139,7 @@ fn with_one_node_down_or_paused_all_pairs_are_listed_once_and_fresh() {
         for (key, value) in own_pairs(&cluster, 5556) {
             assert_eq!(value, written[&key], "{key}");
         }
-        // While they still suspect it, they would not notice it pausing, and nor might it.
+        // While the others still suspect the node, they would not notice that it is paused next.
         for id in FIVE.into_iter().filter(|id| *id != 5556) {
             cluster.await_sight(id, 5556, "up");
         }
@@ -221,7 +221,7 @@ fn deleting_what_one_node_holds_leaves_the_rest() {
     assert_eq!(own_pairs(&cluster, 5560), BTreeMap::new());
 }
 
-/// Sends all lines before it reads a reply: they come in the order of the requests.
+/// Sends all lines before it reads a reply. The replies come in the order of the requests.
 fn write_in_one_go(cluster: &Cluster, id: u32, numbers: &[usize]) {
     let mut client = cluster.client(id);
     let line = |number: &usize| format!("PUT key{number} {number}\n");

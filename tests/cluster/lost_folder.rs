@@ -1,4 +1,4 @@
-//! A node without its folder has forgotten its votes: it copies everything before it votes again.
+//! A node that lost its folder has forgotten its votes. It copies everything before it votes again.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -62,7 +62,7 @@ fn a_fresh_folder_in_a_running_cluster_is_filled_before_the_node_votes() {
     let votes = place(&format!("{lost}: votes"));
     assert!(copying < copied && copied < votes);
     assert_eq!(cluster.own_keys(lost), before);
-    // Its copy is one of the two that remain.
+    // The copy counts: it is one of the two that remain.
     let own = cluster
         .keys_of(lost)
         .find(|key| keys.contains(key))
@@ -97,7 +97,8 @@ fn a_node_that_lost_its_folder_does_not_vote_a_write_away() {
             "through {id}: {read}"
         );
         let created = cluster.call(id, "CAS k - usurper");
-        // Unknown where it went to the killed node before its connection was seen to end.
+        // The outcome is unknown if the request went to the killed node before the end of its connection was
+        // noticed.
         assert!(created.starts_with("ERROR UN"), "through {id}: {created}");
     }
     assert_eq!(cluster.stat(b, "votes").as_deref(), Some("no"));
@@ -124,13 +125,13 @@ fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
     cluster.await_answer(5554);
     cluster.await_answer(5556);
     cluster.await_sight(5554, 5556, "up");
-    // The third might know an older folder of theirs.
+    // The third node might know an older folder of theirs.
     for id in [5554, 5556] {
         assert_eq!(cluster.stat(id, "votes").as_deref(), Some("no"));
         assert_eq!(cluster.stat(id, "storage_standing").as_deref(), Some("new"));
         let reply = cluster.call(id, "PUT k v");
         assert!(reply.starts_with("ERROR UNAVAILABLE "), "{reply}");
-        eventually("it tells for whom it waits", || {
+        eventually("it logs for whom it waits", || {
             let log = cluster.log(id);
             log.contains("waits for node 5558").then_some(())
         });
@@ -147,7 +148,7 @@ fn a_node_of_a_new_cluster_votes_as_soon_as_it_has_met_the_others() {
     }
 }
 
-/// Nothing is lost with a folder that never had a vote: else both would wait for the other's records.
+/// Nothing is lost with a folder that never had a vote. Otherwise each would wait for the other's records.
 #[test]
 fn folders_that_are_replaced_before_they_had_a_vote_are_new_ones() {
     let cluster = Plan::of(&THREE).lay_out();
@@ -184,7 +185,7 @@ fn a_node_that_lost_its_folder_does_not_call_its_listing_complete_before_it_vote
     cluster.start_node(loser);
     cluster.await_answer(loser);
     cluster.await_sight(loser, absent, "up");
-    // All that it could compare with is a replica that missed the write too.
+    // It can compare only with a replica that missed the write, too.
     eventually("it has compared all ranges", || {
         let compared: u64 = cluster.stat(loser, "ranges_compared")?.parse().ok()?;
         let waits = cluster.stat(loser, "ranges_up_to_date")? == "0";
@@ -199,13 +200,13 @@ fn a_node_that_lost_its_folder_does_not_call_its_listing_complete_before_it_vote
     assert_eq!(cluster.own_keys(loser).len(), 1);
 }
 
-/// A number of the life before names a write that the replicas know: they would answer the new
-/// write as that one's retry, and not do it.
+/// A number of the life before names a write that the replicas know. They would take the new write for a
+/// retry of that one, and not do it.
 #[test]
 fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
     let cluster = Cluster::start(&FIVE);
     let lost = 5558;
-    // It holds none of these keys, and so copies none.
+    // The node holds none of these keys, so it copies none of them.
     let keys: Vec<String> = cluster.keys_of(5562).take(10).collect();
     assert!(!cluster.replicas(&keys[0]).contains(&lost));
     for key in &keys {
@@ -221,9 +222,9 @@ fn a_node_that_lost_its_folder_never_uses_a_number_twice() {
     }
 }
 
-/// Each takes a number at its origin, and no replica ever sees it.
+/// Each write takes a number at its origin, and no replica ever sees the numbers of these writes.
 #[test]
-fn a_node_that_lost_its_folder_numbers_on_above_writes_that_were_told_busy() {
+fn a_node_that_lost_its_folder_numbers_on_above_writes_that_were_refused_as_busy() {
     let cluster = Plan::of(&THREE).set("data_memory_mib", 1).start();
     let lost = 5554;
     let mut keys = cluster.keys_of(lost);
@@ -232,30 +233,30 @@ fn a_node_that_lost_its_folder_numbers_on_above_writes_that_were_told_busy() {
     eventually("it is full", || {
         (cluster.stat(lost, "full")? == "yes").then_some(())
     });
-    let told_busy = 120_000;
+    let refused = 120_000;
     let client = TcpStream::connect(cluster.address(lost)).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            let requests = format!("PUT {new} x\n").repeat(told_busy);
+            let requests = format!("PUT {new} x\n").repeat(refused);
             (&client).write_all(requests.as_bytes()).unwrap();
         });
-        let replies = BufReader::new(&client).lines().take(told_busy);
+        let replies = BufReader::new(&client).lines().take(refused);
         let busy = replies.filter(|reply| reply.as_ref().unwrap().starts_with("ERROR BUSY "));
-        assert_eq!(busy.count(), told_busy);
+        assert_eq!(busy.count(), refused);
     });
     cluster.kill(lost);
     cluster.wipe(lost);
     cluster.restart(lost);
     let version = cluster.done(lost, &format!("DEL {large}"));
     let number = version.strip_prefix("5554:").expect("its own number");
-    assert!(number.parse::<usize>().unwrap() > told_busy, "{version}");
+    assert!(number.parse::<usize>().unwrap() > refused, "{version}");
 }
 
-/// A page of its former life, and one of another replica from after the loss: the two may never have
-/// held what both tell at a time, so that it was not chosen.
+/// One page is of the node's former life, and the other page is of another replica from after the loss. The
+/// two replicas may never have held that state at the same time, so it may not be chosen.
 #[test]
 fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
-    // Nobody is suspected, who only takes long.
+    // The time-out is long, so that no node that only takes long is suspected.
     let plan = Plan::of(&THREE).set("read_timeout_ms", 5000);
     let cluster = plan.set("request_deadline_ms", 20_000).lay_out();
     let [lists, slow, lost] = THREE;
@@ -336,7 +337,7 @@ fn a_coordinator_that_hears_of_a_lost_folder_ends_what_it_counts_votes_for() {
     let origin = FIVE.into_iter().find(|id| !replicas.contains(id)).unwrap();
     cluster.kill(origin);
     cluster.kill(lost);
-    // Its vote is waited for.
+    // The coordinator waits for this vote.
     cluster.pause(silent);
     let mut client = Impostor::greet(&cluster, origin, coordinator);
     let mut loser = Impostor::greet(&cluster, lost, coordinator);
@@ -355,8 +356,8 @@ fn a_coordinator_that_hears_of_a_lost_folder_ends_what_it_counts_votes_for() {
     assert_eq!(why, Why::StartedOver);
 }
 
-/// It asks the others again and again while one of them is away. Only the first time it is news to
-/// them, and ends what they coordinate: even writes that take long come to their end.
+/// It asks the others again and again while one of them is away. Only the first time is news to them and ends
+/// what they coordinate. So even writes that take long come to their end.
 #[test]
 fn a_node_that_cannot_finish_its_copy_does_not_keep_the_others_from_writing() {
     let cluster = Cluster::start(&FIVE);
@@ -377,7 +378,7 @@ fn a_node_that_cannot_finish_its_copy_does_not_keep_the_others_from_writing() {
     cluster.start_node(lost);
     let others = [5556, 5558, 5560];
     for id in others {
-        // Longer in all than the lost node's pause between two inquiries.
+        // A write takes longer than the pause between two inquiries of the node that lost its folder.
         cluster.slow_disk(id, Duration::from_millis(40));
         eventually(&format!("{id} knows of the loss"), || {
             cluster
@@ -396,7 +397,7 @@ fn a_node_that_cannot_finish_its_copy_does_not_keep_the_others_from_writing() {
         }
     }
     for id in others {
-        let told = cluster.log(id).matches("has lost its data folder").count();
-        assert_eq!(told, 1, "{id} was told more than once");
+        let lines = cluster.log(id).matches("has lost its data folder").count();
+        assert_eq!(lines, 1, "{id} took the loss for news more than once");
     }
 }

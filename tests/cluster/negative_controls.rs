@@ -1,5 +1,5 @@
-//! Negative controls on real processes: with one rule left out, a directed scenario ends in just
-//! the harm that the rule prevents; with all rules in force the same scenario does not.
+//! Negative controls on real processes. With one rule left out, a directed scenario ends in just the harm
+//! that the rule prevents. With all rules in force the same scenario does not.
 //!
 //! The simulator's own are in `tests/simulator.rs`; they include what needs a message to arrive
 //! at the one moment at which no test of processes can be sure to place it.
@@ -17,12 +17,12 @@ use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::folder;
 use crate::support::impostor::Impostor;
 
-/// Runs a scenario with all rules and without one; it tells whether the harm was done.
+/// Runs a scenario with all rules, and without one. The scenario returns whether the harm was done.
 fn control(rule: Rule, scenario: impl Fn(&[(&str, &str)]) -> bool) {
     let name = format!("{rule:?}");
-    assert!(!scenario(&[]), "with all rules in force");
+    assert!(!scenario(&[]), "the harm is done with all rules in force");
     let without = [("DYNAMO_LEAVE_OUT", name.as_str())];
-    assert!(scenario(&without), "without {name} nothing is noticed");
+    assert!(scenario(&without), "no harm is done without {name}");
 }
 
 /// A node that holds no replica of the key.
@@ -72,8 +72,8 @@ fn without_the_dot_lookup_a_retry_is_applied_twice() {
     });
 }
 
-/// A `CAS` on its way to the coordinator is held up; its retry is refused by the successor, and
-/// the client told. The condition is met later, and the first try arrives.
+/// A `CAS` on its way to the coordinator is held up. The successor refuses its retry, and the client gets
+/// the refusal. Later the condition is met, and the first try arrives.
 #[test]
 fn without_the_record_of_refusals_a_refusal_comes_true() {
     control(Rule::RefusalsRecorded, |switches| {
@@ -87,8 +87,8 @@ fn without_the_record_of_refusals_a_refusal_comes_true() {
         cluster.done(coordinator, "DEL k");
         cluster.network().heal();
         cluster.await_sight(origin, coordinator, "up");
-        // It waits its turn behind the late one: there is something to delete only if that one
-        // has created the key.
+        // This delete waits for its turn behind the late request. There is something to delete only if the
+        // late request has created the key.
         cluster.call(coordinator, "DEL k").starts_with("OK ")
     });
 }
@@ -127,10 +127,10 @@ fn with_votes_told_before_they_are_durable_an_acknowledged_write_is_lost() {
         let coordinator = cluster.replicas("k")[0];
         let mut client = cluster.client(coordinator);
         assert!(client.call("PUT k one").unwrap().starts_with("OK "));
-        // A listing tells only what is durable: no disk is still busy with the first write.
+        // A listing shows only what is durable, so no disk is still busy with the first write.
         all().for_each(|id| {
-            let told = || (!cluster.own_pairs(id).is_empty()).then_some(());
-            eventually(&format!("the first write is durable on {id}"), told);
+            let is_listed = || (!cluster.own_pairs(id).is_empty()).then_some(());
+            eventually(&format!("the first write is durable on {id}"), is_listed);
         });
         fs::write(&slow, "60000").unwrap();
         client.call("PUT k two").unwrap();
@@ -205,8 +205,8 @@ fn without_the_check_a_node_votes_on_keys_that_are_not_its_own() {
     });
 }
 
-/// A write is on two replicas. One of them comes back without its folder, the other is down: the
-/// two that are left know nothing, and must not say that there is nothing.
+/// A write is on two replicas. One of them comes back without its folder, and the other is down. The two that
+/// are up know nothing of the write, and must not say that there is no such key.
 #[test]
 fn without_the_copy_a_node_that_lost_its_folder_votes_a_write_away() {
     control(Rule::LostFolderCopied, |switches| {
@@ -227,8 +227,8 @@ fn without_the_copy_a_node_that_lost_its_folder_votes_a_write_away() {
     });
 }
 
-/// A write is on A and B alone, and A's folder is put back as it was before. Without B then, A and C are
-/// a quorum that has never seen the write.
+/// A write is on A and B alone, and A's folder is put back as it was before the write. Then B is cut off, and
+/// A and C are a quorum that has never seen the write.
 #[test]
 fn with_votes_of_a_folder_that_was_put_back_an_acknowledged_write_is_lost() {
     control(Rule::OldFolderDiscarded, |switches| {
@@ -245,7 +245,7 @@ fn with_votes_of_a_folder_that_was_put_back_an_acknowledged_write_is_lost() {
         cluster.kill(a);
         cluster.wipe(a);
         folder::copy(&backup, &cluster.data(a));
-        // C shall not hear of the write, and A only after it votes.
+        // C must not hear of the write, and A only after it votes.
         cluster.network().cut(b, c);
         cluster.network().delay(b, a, Duration::from_millis(200));
         cluster.start_node(c);

@@ -36,7 +36,7 @@ fn a_connection_that_comes_and_goes_is_logged_once_in_a_while() {
     let log = cluster.log(5554)[before..].to_owned();
     let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
     let lines = (count("connection to 5556"), count("connected to 5556"));
-    // Twice where it takes longer than ten seconds.
+    // A run that takes longer than ten seconds logs it twice.
     assert!(lines.0 <= 2 && lines.1 <= 2, "{log}");
 }
 
@@ -44,14 +44,14 @@ fn a_connection_that_comes_and_goes_is_logged_once_in_a_while() {
 fn a_half_open_connection_is_noticed_by_its_silence_and_opened_anew() {
     let cluster = Plan::of(&THREE).proxied().start();
     assert!(cluster.network().half_open(5554, 5556, false));
-    // Nobody tells 5554, and nothing is ever heard on this connection again.
+    // 5554 does not learn of the close, and never hears anything on this connection again.
     cluster.await_sight(5554, 5556, "suspect");
     cluster.await_sight(5554, 5556, "up");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn connections_that_only_the_opener_knows_to_be_gone_keep_no_room() {
+fn connections_that_only_the_opener_knows_to_be_gone_are_released() {
     let cluster = Plan::of(&THREE).proxied().start();
     let network = cluster.network();
     let usage = || Usage::of(cluster.pid(5556)).expect("5556 runs");
@@ -63,7 +63,7 @@ fn connections_that_only_the_opener_knows_to_be_gone_keep_no_room() {
         eventually("5554 has connected anew", connected);
     }
     cluster.await_sight(5554, 5556, "up");
-    // Far fewer than one descriptor and one thread for each that is gone.
+    // The bounds are far below one descriptor and one thread for each connection that is gone.
     eventually("5556 holds what it held before", || {
         let after = usage();
         let (descriptors, threads) = (before.descriptors + 10, before.threads + 10);
@@ -107,7 +107,7 @@ fn await_equal_replicas(cluster: &Cluster) {
     });
 }
 
-/// Whatever a node pulls here, something else than the time has made it compare.
+/// A cluster whose periodic comparison is an hour away, so that only an event makes a node compare.
 fn without_the_slow_round() -> Cluster {
     let hour = 3_600_000;
     let plan = Plan::of(&THREE).set("anti_entropy_ms", hour).proxied();
@@ -122,11 +122,11 @@ fn a_node_that_a_peer_did_not_reach_for_a_while_pulls_what_it_missed_though_it_n
     let network = cluster.network();
     let mut keys = cluster.keys_of(5554);
     let (key, missed) = (keys.next().unwrap(), keys.next().unwrap());
-    // Through the other, so that 5556 has just heard of 5554 and does not ask it for a while.
+    // The write goes through 5556, so that it has just heard of 5554 and does not ask it for a while.
     cluster.done(5556, &format!("PUT {key} reached"));
     network.cut(5554, 5556);
     assert!(network.half_open(5554, 5556, true));
-    // Its question makes 5554 suspect 5556 well before 5556 asks whether 5554 is there.
+    // This write's question makes 5554 suspect 5556 well before 5556 asks whether 5554 is there.
     cluster.done(5554, &format!("PUT {key} asked"));
     cluster.await_sight(5554, 5556, "suspect");
     cluster.done(5554, &format!("PUT {missed} v"));
@@ -142,7 +142,7 @@ fn what_a_peer_did_not_send_before_it_fell_silent_is_pulled_from_the_third_repli
     cluster.done(5554, &format!("PUT {key} v"));
     cluster.network().cut(5554, 5556);
     cluster.done(5554, &format!("PUT {missed} v"));
-    // And 5554 is not back.
+    // 5554 is still cut off.
     cluster.await_keys(5556, 2);
 }
 
@@ -154,7 +154,7 @@ fn a_coordinator_cut_off_with_its_client_refuses_while_the_others_go_on() {
         .start();
     let (alone, key) = (5556, cluster.keys_of(5556).next().unwrap());
     for number in 0..3 {
-        // Written often enough for the coordinator to remember the key.
+        // The key is written often enough for the coordinator to remember it.
         cluster.done(alone, &format!("PUT {key} {number}"));
     }
     cluster.network().isolate(alone);
@@ -165,7 +165,7 @@ fn a_coordinator_cut_off_with_its_client_refuses_while_the_others_go_on() {
     let (reply, _) = cluster.timed(5554, &format!("PUT {key} others"));
     assert!(reply.starts_with("OK "), "{reply}");
     assert_eq!(cluster.get(5558, &key).as_deref(), Some("others"));
-    // Its memory is stale now: with it the next write must not undo the others'.
+    // The coordinator's memory is stale now. Its next write must not undo those of the others.
     cluster.network().heal();
     cluster.await_sight(5554, alone, "up");
     cluster.await_sight(alone, 5554, "up");

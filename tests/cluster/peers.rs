@@ -25,7 +25,7 @@ fn junk_on_the_port_for_peers_is_refused_and_harms_nobody() {
     let mut silent = Raw::connect(&address);
     silent.expect("{\"refused\":\"no greeting\"}\n");
     silent.expect_end();
-    // One that greets well and then talks nonsense.
+    // This one greets well and then sends nonsense.
     let mut nonsense = Raw::connect(&address);
     nonsense.send(line(&hello(&cluster)));
     assert!(nonsense.line().starts_with("{\"welcome\":"));
@@ -48,7 +48,7 @@ fn of_many_connections_that_are_refused_one_is_logged_in_a_while() {
     let log = cluster.log(5554);
     let refused = "5554: refused a connection on the port for peers: this is a port for nodes";
     let count = log.lines().filter(|line| line.contains(refused)).count();
-    // Twice where it takes longer than ten seconds.
+    // A run that takes longer than ten seconds logs it twice.
     assert!((1..=2).contains(&count), "{log}");
 }
 
@@ -65,7 +65,7 @@ fn hello(cluster: &Cluster) -> Hello {
 
 #[test]
 fn a_peer_of_another_cluster_or_release_is_refused_with_a_message_that_says_so() {
-    // By default it logs one such line in a while.
+    // By default a node logs such a line only once in a while.
     let cluster = Plan::of(&THREE).switched(&[("RUST_LOG", "debug")]).start();
     let own = hello(&cluster);
     let name = &own.cluster;
@@ -133,7 +133,7 @@ fn of_two_connections_of_a_peer_the_one_that_it_opened_last_stays() {
     assert!(newer.line().starts_with("{\"id\":1,\"tell\":{\"pong\":"));
 }
 
-/// Two answers could contradict each other, and the first be lost.
+/// Two answers could contradict each other, and the first one could be lost.
 #[test]
 fn a_forwarded_request_that_the_network_doubles_is_answered_once() {
     let cluster = Cluster::start(&THREE);

@@ -1,5 +1,5 @@
-//! Clients that send requests ahead: those for different keys run at the same time, and yet each client
-//! sees its replies in order, and each request those before it.
+//! Clients that send several requests before they read a reply. Requests for different keys run at the same
+//! time. Yet each client gets its replies in order, and each request sees those before it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,14 +11,14 @@ use fastrand::Rng;
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::raw::Raw;
 
-/// How many requests of a connection run at a time.
+/// How many requests of a connection may run at a time.
 const MOST: usize = 64;
 
 fn raw(cluster: &Cluster) -> Raw {
     Raw::connect(&cluster.address(5554))
 }
 
-/// Nothing has come on a connection yet.
+/// Asserts that nothing has come on a connection yet.
 fn assert_silent(stream: &TcpStream) {
     stream.set_nonblocking(true).unwrap();
     let nothing = (&*stream).read(&mut [0]).unwrap_err();
@@ -26,7 +26,7 @@ fn assert_silent(stream: &TcpStream) {
     stream.set_nonblocking(false).unwrap();
 }
 
-/// A key of the nodes that live is written while one whose majority is paused hangs before it.
+/// The first request hangs, since most replicas of its key are paused. The second is for a key of live nodes.
 #[test]
 fn a_request_does_not_wait_for_one_for_another_key_and_its_reply_does() {
     let cluster = Plan::of(&FIVE).set("request_deadline_ms", 15_000).start();
@@ -113,9 +113,9 @@ fn what_is_not_about_one_key_sees_all_requests_before_it_and_none_after_it() {
     let listed = skip("END 60\n");
     assert_eq!(listed.len(), 90);
     let stats = skip("OK 60\n");
-    let told = |line: &str| stats.iter().any(|it| it == line);
-    assert!(told("requests 60\n"), "{stats:?}");
-    assert!(told("requests_in_flight 0\n"), "{stats:?}");
+    let shows = |line: &str| stats.iter().any(|it| it == line);
+    assert!(shows("requests 60\n"), "{stats:?}");
+    assert!(shows("requests_in_flight 0\n"), "{stats:?}");
     assert_eq!(skip("END 0\n").len(), 0);
     assert_eq!(skip("PONG\n").len(), 30);
     assert_eq!(skip("END 30\n").len(), 30);
@@ -133,7 +133,7 @@ fn a_client_has_no_more_requests_under_way_than_may_be() {
     let gets: String = (0..many).map(|number| format!("GET k{number}\n")).collect();
     client.send(gets);
     let in_flight = || cluster.stat(5554, "requests_in_flight").unwrap();
-    eventually("as many run as may", || {
+    eventually("as many requests run as may", || {
         (in_flight() == MOST.to_string()).then_some(())
     });
     let requests = || cluster.stat(5554, "requests").unwrap();

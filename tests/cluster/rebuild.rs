@@ -1,4 +1,4 @@
-//! A damaged log of a real node: it does not start, and says what to do; that heals it.
+//! A real node with a damaged log does not start, and says what to do. Doing so heals it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::support::cluster::{Cluster, Plan, THREE, eventually};
 
 const DAMAGED: u32 = 5558;
 const OTHERS: [u32; 2] = [5554, 5556];
-/// What a delayed message takes on its way to the damaged node: less than a read time-out.
+/// How long a delayed message takes on its way to the damaged node: less than a read time-out.
 const DELAY: Duration = Duration::from_millis(200);
 const KEYS: usize = 300;
 
@@ -22,7 +22,7 @@ fn start() -> Cluster {
         .start()
 }
 
-/// Writes all keys through one node; each must be acknowledged.
+/// Writes all keys through one node. Each write must be acknowledged.
 fn write(cluster: &Cluster, through: u32, value: &str) {
     let mut client = cluster.client(through);
     let puts = (0..KEYS).map(|number| format!("PUT key{number} {value}\n"));
@@ -45,8 +45,8 @@ fn assert_all(cluster: &Cluster, through: u32, value: &str) {
     }
 }
 
-/// Flips a bit in the middle of a node's log; returns the file, and where the frame starts that
-/// the bit belongs to.
+/// Flips a bit in the middle of a node's log. Returns the file, and the byte at which the bit's frame
+/// starts.
 fn flip_a_bit(cluster: &Cluster, id: u32) -> (PathBuf, u64) {
     let log = cluster.data(id).join("log.000001");
     let mut bytes = fs::read(&log).unwrap();
@@ -71,13 +71,16 @@ fn a_node_with_a_flipped_bit_in_its_log_refuses_to_start_and_one_rebuild_makes_i
     let (log, place) = flip_a_bit(&cluster, DAMAGED);
     let damaged = fs::read(&log).unwrap();
     assert_refuses(&cluster, place);
-    assert!(damaged == fs::read(&log).unwrap(), "it touched its log");
+    assert!(
+        damaged == fs::read(&log).unwrap(),
+        "the node changed its log"
+    );
     write(&cluster, 5554, "while it was down");
 
     for other in OTHERS {
         cluster.network().delay(other, DAMAGED, DELAY);
     }
-    cluster.start_node_told(DAMAGED, &["--rebuild"]);
+    cluster.start_node_with_options(DAMAGED, &["--rebuild"]);
     hold_the_copy_half_way(&cluster);
     assert_copies(&cluster);
     write(&cluster, 5556, "while it copied");
@@ -86,17 +89,17 @@ fn a_node_with_a_flipped_bit_in_its_log_refuses_to_start_and_one_rebuild_makes_i
     cluster.await_ready(DAMAGED);
     let stat = |name| cluster.stat(DAMAGED, name).unwrap();
     assert_eq!(stat("storage_standing"), "whole");
-    // What came before the silence was not copied again.
+    // What was copied before the silence was not copied again.
     assert_eq!(stat("keys_copied").parse(), Ok(KEYS));
     THREE
         .iter()
         .for_each(|&id| assert_all(&cluster, id, "while it copied"));
 
-    // Its votes count again: it is one of the two that are left.
+    // The node's votes count again: it is one of the two that are left.
     cluster.kill(5554);
     assert_all(&cluster, DAMAGED, "while it copied");
     write(&cluster, DAMAGED, "with its vote");
-    // Once was enough.
+    // One rebuild was enough: the node starts without it.
     cluster.kill(DAMAGED);
     cluster.restart(DAMAGED);
     assert_all(&cluster, DAMAGED, "with its vote");
@@ -132,18 +135,18 @@ fn assert_refuses(cluster: &Cluster, place: u64) {
     let log = cluster.log(DAMAGED);
     let last = log.lines().last().unwrap_or_default();
     let folder = cluster.data(DAMAGED);
-    let told = format!(
+    let expected = format!(
         "dynamo: {}: log.000001: damaged frame at byte {place}.",
         folder.display()
     );
-    assert!(last.starts_with(&told), "not {told:?}: {last}");
+    assert!(last.starts_with(&expected), "not {expected:?}: {last}");
     assert!(
         last.ends_with("start the node once with --rebuild"),
         "{last}"
     );
 }
 
-/// Waits until something was copied, and lets nothing more reach the node.
+/// Waits until something was copied, and then lets nothing more reach the node.
 fn hold_the_copy_half_way(cluster: &Cluster) {
     eventually("the copy has begun", || {
         let copied = cluster.stat(DAMAGED, "keys_copied")?;

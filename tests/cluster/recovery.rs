@@ -1,4 +1,4 @@
-//! Recovery: whoever comes back has lost nothing, misses nothing for long and revives nothing.
+//! Recovery: a node that comes back has lost nothing, soon has what it missed, and revives nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
         cluster.done(5556, &format!("PUT new{round} x"));
         cluster.start_node(5558);
         cluster.await_answer(5558);
-        // The first answer that is not an error counts.
+        // The first answer that is not an error must be complete.
         let pairs = cluster.own_pairs(5558);
         let changed = |pair: &String| {
             pair.starts_with("PAIR changes ") && pair.ends_with(&format!(" {round}"))
@@ -39,7 +39,7 @@ fn a_restarted_node_calls_get_at_complete_only_with_all_that_it_missed() {
 
 /// A proposal that comes to nothing leaves a promise behind, here one that no other node has heard of.
 #[test]
-fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
+fn a_replica_that_refused_what_the_others_chose_soon_has_it_all_the_same() {
     let plan = Plan::of(&FIVE).set("anti_entropy_ms", 3_600_000);
     let cluster = plan.start();
     let replicas = cluster.replicas("k");
@@ -47,7 +47,7 @@ fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
     let stranger = FIVE.into_iter().find(|id| !replicas.contains(id)).unwrap();
     cluster.done(coordinator, "PUT k 1");
     cluster.await_keys(refusing, 1);
-    eventually("what a start has it compare is compared", || {
+    eventually("the comparisons after its start are over", || {
         let compared = cluster.stat(refusing, "ranges_compared")?.parse::<u64>();
         (compared.unwrap() >= 6).then_some(())
     });
@@ -62,8 +62,12 @@ fn a_replica_that_refused_what_the_others_chose_has_it_soon_all_the_same() {
     });
     cluster.done(coordinator, "DEL k");
     cluster.await_keys(refusing, 0);
-    let rounds = cluster.stat(refusing, "keys_restored");
-    assert_ne!(rounds.as_deref(), Some("0"), "it took what it had refused");
+    let refreshed = cluster.stat(refusing, "keys_restored");
+    assert_ne!(
+        refreshed.as_deref(),
+        Some("0"),
+        "it got the state without a refresh"
+    );
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn a_restarted_node_that_can_ask_nobody_does_not_call_get_at_complete() {
     assert_eq!(cluster.own_pairs(5558).len(), 1);
 }
 
-/// The peer notices nothing, and says nothing.
+/// The peer notices nothing, and sends nothing.
 #[test]
 fn a_comparison_that_a_silence_ended_is_made_when_the_peer_is_heard_again() {
     let plan = Plan::of(&THREE).set("anti_entropy_ms", 3_600_000);
@@ -249,7 +253,7 @@ fn versions_go_on_above_all_earlier_ones_after_restarts() {
     let clock = |version: &str| version.parse::<VectorClock>().unwrap();
     let mut last = cluster.done(5554, "PUT k 0");
     for round in 1..=3 {
-        // With and without a farewell.
+        // The nodes end in order in one round, and are killed in the next.
         for id in THREE {
             match round % 2 {
                 0 => drop(cluster.terminate(id)),
@@ -292,7 +296,7 @@ fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
     absent.iter().for_each(|&id| cluster.await_answer(id));
     cluster.await_sight(5554, 5556, "up");
     cluster.await_sight(5556, 5554, "up");
-    // The two that return together know nothing of the write, and agree with each other.
+    // The two nodes that return together know nothing of the write, and agree with each other.
     for id in absent {
         let compared =
             || (cluster.stat(id, "ranges_compared")?.parse::<u64>().ok()? >= 5).then_some(());
@@ -311,7 +315,7 @@ fn of_five_replicas_one_that_returns_does_not_believe_a_minority() {
 
 #[test]
 fn a_node_whose_disk_did_not_keep_up_pulls_what_it_refused() {
-    // No silence has it compare, nor the time.
+    // Neither a silence nor the periodic comparison makes the node compare.
     let cluster = Plan::of(&THREE)
         .set("read_timeout_ms", 3000)
         .set("request_deadline_ms", 15_000)
@@ -320,7 +324,7 @@ fn a_node_whose_disk_did_not_keep_up_pulls_what_it_refused() {
     cluster.await_all_ready();
     let slow = 5558;
     cluster.slow_disk(slow, Duration::from_secs(60));
-    // More than a replica takes before its log is written.
+    // These are more bytes than a replica takes before its log is written.
     let large = "x".repeat(MAX_VALUE);
     let keys: Vec<String> = (0..2 * MOST_BACKLOG / MAX_VALUE)
         .map(|number| format!("key{number}"))

@@ -11,7 +11,8 @@ use crate::support::waiting::SURELY;
 
 /// Longer than any request may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Requests of each client after the crash: enough to see that nothing goes to the dead node any more.
+/// How many requests each client sends after the crash: enough to see that nothing goes to the dead node any
+/// more.
 const AFTER_THE_CRASH: usize = 30;
 
 /// A client that begins with these nodes, in their order.
@@ -20,7 +21,7 @@ fn routed(cluster: &Cluster, first: &[u32]) -> RoutedClient {
     RoutedClient::connect(&addresses, PATIENCE).unwrap()
 }
 
-/// A number of `STATS`, of all nodes together.
+/// The sum of a number of `STATS` over all nodes.
 fn total(cluster: &Cluster, name: &str) -> u64 {
     let of_node = |id| cluster.stat(id, name).unwrap().parse::<u64>().unwrap();
     cluster.ids().map(of_node).sum()
@@ -53,7 +54,7 @@ fn no_node_forwards_what_clients_send_to_the_coordinator() {
     assert!(total(&cluster, "requests_forwarded") > 0);
 }
 
-/// Writes and reads a key until some time after the crash; returns how many writes were unknown.
+/// Writes and reads a key until some time after the crash. Returns how many writes had an unknown outcome.
 fn write_and_read(cluster: &Cluster, key: &str, killed: &AtomicBool) -> usize {
     let mut client = routed(cluster, &FIVE);
     let (mut unknown, mut after) = (0, 0);
@@ -93,7 +94,7 @@ fn when_a_coordinator_is_killed_reads_go_on_and_only_writes_in_flight_are_unknow
         }
     });
     let key = cluster.keys_of(coordinator).next().unwrap();
-    // It begins with the dead node.
+    // This client begins with the dead node.
     let reply = routed(cluster, &[coordinator, FIVE[0]]).call(&key, &format!("PUT {key} w"));
     assert!(reply.starts_with("OK "), "{reply}");
 }

@@ -1,4 +1,4 @@
-//! Sizes: a cluster of any size is a matter of its file, and a wrong file is told so.
+//! Sizes: a cluster of any size takes only a cluster file, and a wrong file is refused with the reason.
 
 use std::fs;
 
@@ -60,7 +60,7 @@ fn five_replicas_of_each_key_survive_two() {
 }
 
 #[test]
-fn a_good_file_is_printed_and_a_wrong_one_told_what_is_wrong_and_where() {
+fn a_good_file_is_printed_and_a_wrong_one_is_refused_with_what_is_wrong_and_where() {
     let cluster = Plan::of(&THREE).lay_out();
     let file = cluster.file(5554);
     let run = || {

@@ -1,12 +1,12 @@
 //! Slow disks: a vote that waits for a sync is no sign of a failure, and a disk that hangs costs hardly
-//! anything as long as the other two replicas of a key have theirs.
+//! anything as long as the disks of the other two replicas of a key work.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, FIVE};
 
-/// Longer than the read time-out, by far.
+/// Far longer than the read time-out.
 const SLOW: Duration = Duration::from_millis(200);
 /// A sync that does not end while a test runs.
 const HANGS: Duration = Duration::from_secs(600);
@@ -27,7 +27,7 @@ fn slow_disks_everywhere_fail_no_request_and_no_node_is_suspected() {
             let cluster = &cluster;
             scope.spawn(move || {
                 for number in 0..4 {
-                    // Each key is new: it takes a prepare and an accept, and the disks' time twice.
+                    // Each key is new, so its write takes a prepare and an accept, and two syncs.
                     cluster.done(id, &format!("PUT key{number}-{id} v"));
                     let read = cluster.get(id, &format!("key{number}-{id}"));
                     assert_eq!(read.as_deref(), Some("v"));
@@ -53,7 +53,7 @@ fn two_slow_disks_of_a_keys_three_fail_no_request() {
     assert_no_suspicion(&cluster);
 }
 
-/// What clients of all nodes see for so long: how long each of their requests took.
+/// Runs a client of each node for so long. Returns how long each of their requests took.
 fn measure(cluster: &Cluster, during: Duration) -> Vec<Duration> {
     let until = Instant::now() + during;
     thread::scope(|scope| {

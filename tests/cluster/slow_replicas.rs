@@ -7,7 +7,7 @@ use simple_dynamo::client::Client;
 
 use crate::support::cluster::{Cluster, FIVE};
 
-/// Far less than the slow disk takes, and far more than a write that waits for nobody.
+/// Far less than the slow disk takes, and far more than a write takes that waits for nobody.
 const SLOWER: Duration = Duration::from_millis(10);
 
 /// Fifty keys in whose preference list a node stands at that place.
@@ -18,15 +18,15 @@ fn keys(cluster: &Cluster, id: u32, place: usize) -> Vec<String> {
         .collect()
 }
 
-/// How much longer than others some requests took, each beside one of the others: a busy machine
-/// slows both.
+/// Asserts that the median of the times by which requests took longer than their counterparts is below a
+/// limit. Each request ran right beside its counterpart, so a busy machine slows both.
 fn assert_median_below(limit: Duration, longer: impl Iterator<Item = Duration>) {
     let mut longer: Vec<Duration> = longer.collect();
     longer.sort_unstable();
     assert!(longer[longer.len() / 2] < limit, "{longer:?}");
 }
 
-/// Has a request that changes something carried out, and tells how long that took.
+/// Sends a request that changes something, which must succeed. Returns how long it took.
 fn write(client: &mut Client, request: &str) -> Duration {
     let began = Instant::now();
     let reply = client.call(request).unwrap();
@@ -43,7 +43,7 @@ fn a_read_right_after_a_write_through_the_last_replica_is_as_quick_as_the_next_o
     for key in &keys {
         write(&mut client, &format!("PUT {key} old"));
     }
-    // What it holds is durable, and told along with the reads.
+    // What the replica holds is durable, so it sends its vote along with the reads.
     cluster.assert_own_keys(last, &keys);
     let read = |key| {
         let (reply, took) = cluster.timed(last, &format!("GET {key}"));
@@ -83,12 +83,12 @@ fn one_replica_that_abstains_slows_no_write() {
     let abstaining = 5558;
     let keys = keys(&cluster, abstaining, 0);
     let replicas = cluster.replicas(&keys[0]);
-    // Its neighbour on the ring, which has no say in these keys.
+    // The node's predecessor on the ring is no replica of these keys.
     let before =
         |id: &u32| (0..100).any(|n| cluster.replicas(&format!("key{n}"))[..2] == [*id, abstaining]);
     let away = FIVE.into_iter().find(before).unwrap();
     let elsewhere = keys_without(&cluster, &[abstaining, away]);
-    // With an empty folder it waits for all others, and one of them is away.
+    // With an empty folder the node abstains until it has met all others, and one of them is away.
     cluster.kill(away);
     cluster.kill(abstaining);
     cluster.wipe(abstaining);

@@ -8,8 +8,8 @@ use crate::support::process;
 
 const NODE: u32 = 5556;
 
-/// A cluster with 10 MiB in 40 frames of the log, of which one node is about to read each for so
-/// many milliseconds.
+/// A cluster with 10 MiB in 40 frames of the log. One node starts, and takes so many milliseconds to read each
+/// frame.
 fn slow_to_start(millis: u32) -> Cluster {
     let cluster = Cluster::start(&THREE);
     let value = "x".repeat(256 << 10);
@@ -36,16 +36,16 @@ fn a_node_that_reads_its_log_tells_clients_how_far_it_is() {
     let lines = eventually("it has read some", || {
         let lines = status();
         let line = lines.lines().find(|line| line.starts_with("5556 "))?;
-        let (_, told) = line.split_once(" starting, ")?;
-        let mib: u64 = told.split(' ').next()?.parse().ok()?;
-        assert!(told.ends_with(" of 10 MiB read"), "{line}");
+        let (_, progress) = line.split_once(" starting, ")?;
+        let mib: u64 = progress.split(' ').next()?.parse().ok()?;
+        assert!(progress.ends_with(" of 10 MiB read"), "{line}");
         (mib > 0).then_some(lines)
     });
     assert!(
         lines.starts_with("2 of 3 up, every key can be read and written; "),
         "{lines}"
     );
-    // Nobody hangs it by connecting and saying nothing.
+    // Clients that connect and send nothing do not hold up the others.
     let _silent: Vec<_> = (0..20).map(|_| cluster.client(NODE)).collect();
     let reply = cluster.client(NODE).call("GET key0").unwrap();
     assert!(
@@ -63,19 +63,19 @@ fn a_node_that_reads_its_log_tells_clients_how_far_it_is() {
 }
 
 #[test]
-fn a_node_is_waited_for_as_long_as_it_gets_on_and_how_far_it_is_is_shown() {
+fn status_waits_for_a_node_as_long_as_it_makes_progress_and_shows_how_far_it_is() {
     let cluster = slow_to_start(80);
     let (began, patience) = (Instant::now(), Duration::from_secs(1));
     let output = process::run(
         &mut dynamo(&["status", "--wait", "1"], &cluster.file(5554)),
         "",
     );
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{told}");
+    let shown = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{shown}");
     assert!(
         began.elapsed() > 2 * patience,
         "the test is about longer waits"
     );
-    let line = told.lines().next().unwrap_or_default();
-    assert!(line.starts_with("waiting for 5556 starting, "), "{told}");
+    let line = shown.lines().next().unwrap_or_default();
+    assert!(line.starts_with("waiting for 5556 starting, "), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! `--sync os`: what it risks is told, and it risks nothing but a loss of power.
+//! `--sync os`: a node warns of what it risks, and loses nothing unless the power fails.
 
 use crate::support::cluster::{Cluster, Plan, THREE};
 
@@ -6,7 +6,7 @@ const RISK: &str = "--sync os: a loss of power may lose acknowledged writes";
 
 fn start(cluster: &Cluster) {
     for id in THREE {
-        cluster.start_node_told(id, &["--sync", "os"]);
+        cluster.start_node_with_options(id, &["--sync", "os"]);
     }
     cluster.await_all_ready();
 }

@@ -1,4 +1,4 @@
-//! Deleted keys leave nothing behind once every replica knows, and their past does not come back.
+//! Deleted keys leave nothing behind once every replica knows of the delete, and old values do not come back.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use simple_dynamo::transport::{Reply, Request};
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::Impostor;
 
-/// The shortest age of tombstones that goes with the shortest deadline.
+/// A cluster with a short deadline, and the shortest age of tombstones that it allows.
 fn soon() -> Plan {
     let plan = Plan::of(&FIVE).set("request_deadline_ms", 400);
     plan.set("tombstone_age_ms", 800)
@@ -40,7 +40,7 @@ fn looks(cluster: &Cluster, id: u32) -> u64 {
     number(cluster, id, "tombstone_looks").expect("the node answers")
 }
 
-/// Each line must be answered as expected.
+/// Sends each line, and asserts that its reply is as expected.
 fn ask_all(cluster: &Cluster, id: u32, lines: &[String], is_expected: impl Fn(&str) -> bool) {
     let mut client = cluster.client(id);
     for line in lines {
@@ -71,8 +71,8 @@ fn a_deleted_key_is_forgotten_and_its_old_version_never_matches_again() {
     }
 }
 
-/// A replica that is away holds what the tombstone has deleted: until it is back and has the
-/// tombstone too, nobody may forget it.
+/// A replica that is away holds what the tombstone has deleted. Until it is back and has the tombstone, too,
+/// nobody may forget it.
 #[test]
 fn a_tombstone_outlives_the_absence_of_a_replica() {
     let cluster = soon().start();
@@ -100,10 +100,10 @@ fn a_tombstone_outlives_the_absence_of_a_replica() {
     assert_eq!(sum(&cluster, "keys"), 0);
 }
 
-/// A replica that has dropped tombstones refuses what others wrote below its fence while it was
-/// away: such a state is chosen anew, and until then the replica lacks it.
+/// A replica that has dropped tombstones refuses what others wrote below its fence while it was away. Such a
+/// state is refreshed, and until then the replica lacks it.
 #[test]
-fn a_replica_with_a_high_fence_calls_get_at_complete_only_with_all_that_was_restored() {
+fn a_replica_with_a_high_fence_calls_get_at_complete_only_after_all_refreshes() {
     let cluster = soon().start();
     let back = 5554;
     // The coordinator with the highest id makes the highest ballots.
@@ -112,15 +112,15 @@ fn a_replica_with_a_high_fence_calls_get_at_complete_only_with_all_that_was_rest
         cluster.done(back, &format!("DEL {key}"));
     }
     await_no_tombstones(&cluster, &FIVE);
-    // In order: what it has dropped is durable at its end.
+    // The node ends in order, so what it has dropped is durable then.
     cluster.terminate(back);
-    // No other replica of these has that fence.
+    // No other replica of these keys has that fence.
     let missed: Vec<String> = cluster.keys_of(back).take(300).collect();
     let puts: Vec<_> = missed.iter().map(|key| format!("PUT {key} y")).collect();
     ask_all(&cluster, 5558, &puts, |reply| reply.starts_with("OK "));
     cluster.start_node(back);
     cluster.await_answer(back);
-    // The first answer that is not an error counts.
+    // The first answer that is not an error must be complete.
     let own = cluster.own_keys(back);
     let lacking = missed.iter().filter(|key| !own.contains(*key)).count();
     assert_eq!(lacking, 0, "of {} keys", missed.len());
@@ -143,7 +143,7 @@ fn what_was_dropped_stays_dropped_when_all_nodes_are_killed() {
     cluster.ids().for_each(|id| cluster.kill(id));
     cluster.ids().for_each(|id| cluster.start_node(id));
     cluster.await_all_ready();
-    // A drop that was not durable yet is made up for.
+    // A drop that was not durable yet is done again.
     await_no_tombstones(&cluster, &FIVE);
     assert_eq!(sum(&cluster, "keys"), 0);
     ask_all(&cluster, 5558, &each("GET", ""), |reply| {
@@ -209,8 +209,8 @@ fn a_million_puts_and_deletes_leave_little_behind() {
     }
 }
 
-/// Who answers that it holds a tombstone, and then loses its folder, may copy what a third replica
-/// held before it took the tombstone: so what it answered counts no more.
+/// A node that answers that it holds a tombstone, and then loses its folder, may copy what a third replica
+/// held before it took the tombstone. So its answer counts no more.
 #[test]
 fn a_lost_folder_voids_what_was_said_of_tombstones() {
     let cluster = soon().proxied().start();
@@ -220,7 +220,8 @@ fn a_lost_folder_voids_what_was_said_of_tombstones() {
         cluster.done(5554, &format!("PUT {key} value"));
         cluster.done(5554, &format!("DEL {key}"));
     }
-    // Any loss will do: that of a node which has no say in these keys leaves the others in peace.
+    // Any loss will do. The node that loses its folder here is no replica of these keys, so that the replicas
+    // go on.
     let outsider = FIVE.into_iter().find(|id| !replicas.contains(id)).unwrap();
     cluster.kill(outsider);
     // Each inquiry takes longer than the pause between two losses.
@@ -235,7 +236,7 @@ fn a_lost_folder_voids_what_was_said_of_tombstones() {
     let mut peers: Vec<Impostor> = replicas.iter().map(greet).collect();
     let before: Vec<u64> = replicas.iter().map(|id| looks(&cluster, *id)).collect();
     let mut losses = 0;
-    // The last of the replicas waits five times as long as the coordinator.
+    // The last of the replicas waits five times as long as the coordinator before it looks.
     let each = || replicas.iter().zip(&before);
     while each().any(|(id, before)| looks(&cluster, *id) < before + 6 * LOOKS_UNTIL_OLD) {
         for peer in &mut peers {
@@ -263,7 +264,7 @@ fn a_node_that_lost_its_folder_takes_over_what_is_fenced_off() {
     cluster.wipe(lost);
     cluster.start_node(lost);
     cluster.await_ready(lost);
-    // An accept of the life before, late: the value would be back.
+    // A late accept of the life before arrives. If the node took it, the value would be back.
     let state = State {
         value: Some("value".into()),
         ..State::default()

@@ -16,9 +16,9 @@ use crate::support::cluster::{Cluster, eventually};
 use crate::support::raw::Raw;
 use crate::support::workload::StopWhenDone;
 
-/// How many of a crowd were served, and how many told that there is no room.
+/// How many of a crowd were served, and how many were refused with `ERROR BUSY`.
 #[derive(Default, Debug)]
-struct Told {
+struct Answers {
     served: usize,
     busy: usize,
 }
@@ -33,7 +33,7 @@ fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
         (client.call("PING").ok()? == "PONG").then_some(client)
     });
     let stop = AtomicBool::new(false);
-    let (longest, told) = thread::scope(|scope| {
+    let (longest, answers) = thread::scope(|scope| {
         let inside = scope.spawn(|| {
             let mut longest = Duration::ZERO;
             while !stop.load(Ordering::Relaxed) {
@@ -46,7 +46,7 @@ fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
         });
         let stopping = StopWhenDone(&stop);
         let mut crowd = Vec::with_capacity(connections);
-        let mut told = Told::default();
+        let mut answers = Answers::default();
         while crowd.len() < connections {
             let wave = MOST_AT_ONCE.min(connections - crowd.len());
             let from = crowd.len();
@@ -59,14 +59,14 @@ fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
             assert!(full.threads <= before.threads + threads as u64, "{full:?}");
             crowd[from..]
                 .iter_mut()
-                .for_each(|client| hear(client, threads, &mut told));
+                .for_each(|client| count_answer(client, threads, &mut answers));
         }
         drop(stopping);
-        (inside.join().unwrap(), told)
+        (inside.join().unwrap(), answers)
     });
     assert!(longest < DEADLINE, "{longest:?}");
-    assert!(told.served < threads, "{told:?}");
-    assert!(told.busy > connections - threads, "{told:?}");
+    assert!(answers.served < threads, "{answers:?}");
+    assert!(answers.busy > connections - threads, "{answers:?}");
     drop(honest);
     eventually("all that they took is given back", || {
         let after = usage(cluster, VICTIM);
@@ -89,12 +89,12 @@ fn join_crowd(cluster: &Cluster, count: usize) -> Vec<Raw> {
     (0..count).map(connect).collect()
 }
 
-fn hear(client: &mut Raw, threads: usize, told: &mut Told) {
+fn count_answer(client: &mut Raw, threads: usize, answers: &mut Answers) {
     client.send("PING\n");
     let busy = format!("ERROR BUSY all {threads} threads for clients are taken; try again later\n");
     match client.line() {
-        line if line == "PONG\n" => told.served += 1,
-        line if line == busy => told.busy += 1,
+        line if line == "PONG\n" => answers.served += 1,
+        line if line == busy => answers.busy += 1,
         line => panic!("{line:?}"),
     }
 }
@@ -109,7 +109,7 @@ fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served
 #[test]
 fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bounded() {
     let connections = 10_000;
-    // As many threads for clients as a node has that is told nothing else.
+    // As many threads for clients as a node has that is answers nothing else.
     let threads = Config::course().max_clients;
     if !may_open(connections + OWN_DESCRIPTORS) {
         println!("skipped: the system does not allow {connections} open files (ulimit -Hn)");
@@ -151,6 +151,6 @@ fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
         );
         busy += usize::from(reply.starts_with("ERROR BUSY "));
     }
-    assert!(busy > 100, "only {busy} were told");
+    assert!(busy > 100, "only {busy} were answers");
     cluster.assert_runs(VICTIM);
 }

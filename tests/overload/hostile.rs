@@ -21,7 +21,8 @@ use crate::support::workload::StopWhenDone;
 fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     let (cluster, _alone) = start(plan());
     let clients = 40;
-    // The node attacked is their coordinator: else the link that brings them is a bottleneck.
+    // The node under attack coordinates these keys. Otherwise its links to their coordinator would be the
+    // bottleneck.
     let keys = cluster.keys_of(VICTIM);
     let big: Vec<_> = keys
         .filter(|key| !KEYS.contains(&key.as_str()))
@@ -37,7 +38,7 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
             let pipeline = gets.repeat(200);
             client.set_patience(Duration::from_millis(300));
             client.take_little();
-            // Until nothing more is taken: it has long stopped to be served then.
+            // The client sends until the node takes no more; by then the node has long stopped serving it.
             while client.try_send(&pipeline) {}
             client
         });
@@ -46,7 +47,7 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     });
     assert_memory_bounded(&cluster, clients);
     drop(greedy);
-    // What they held is there for others.
+    // Others can use the memory that they held.
     let reply = eventually("a long reply is sent again", || {
         let reply = cluster.call(VICTIM, &format!("GET {}", big[0]));
         reply.starts_with("VALUE ").then_some(reply)
@@ -54,7 +55,7 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
     assert!(reply.len() > 3 * MIB);
 }
 
-/// Its replies are short: they wait for it, and it for none of them.
+/// The replies are short, so they fit into the client's budget, and the node goes on reading.
 #[test]
 fn a_client_that_sends_a_hundred_thousand_requests_before_it_reads_is_served() {
     let (cluster, _alone) = start(plan());
@@ -76,7 +77,7 @@ fn a_client_that_sends_a_hundred_thousand_requests_before_it_reads_is_served() {
 #[test]
 fn clients_that_are_silent_after_a_long_request_hold_no_more_than_their_budget() {
     let (cluster, _alone) = start(plan());
-    // It is forwarded, by the thread of the client.
+    // The node under attack does not coordinate this key: the thread of the client forwards the request.
     let key = cluster.keys_of(THREE[1]).next().unwrap();
     let put = format!("PUT {key} {}\n", control_characters(MIB / 2));
     let address = cluster.address(VICTIM);
@@ -85,7 +86,7 @@ fn clients_that_are_silent_after_a_long_request_hold_no_more_than_their_budget()
         .map(|_| {
             let mut client = Raw::connect(&address);
             client.send(&put);
-            // So long a line may take longer than a busy machine has time for.
+            // On a busy machine so long a line may take longer than the request deadline.
             let reply = client.line();
             let sent = reply.starts_with("OK ") || reply.starts_with("ERROR UNKNOWN ");
             assert!(sent, "{reply}");
@@ -97,7 +98,7 @@ fn clients_that_are_silent_after_a_long_request_hold_no_more_than_their_budget()
 }
 
 #[test]
-fn a_listing_that_finds_no_room_for_a_long_pair_ends_with_busy_and_not_as_if_it_were_whole() {
+fn a_listing_whose_long_pair_exceeds_the_budget_ends_with_busy_and_not_as_if_it_were_whole() {
     let (cluster, _alone) = start(plan());
     cluster.done(VICTIM, &format!("PUT big {}", "v".repeat(MIB)));
     let listed = || cluster.list(VICTIM, "GET *");
@@ -111,25 +112,28 @@ fn a_listing_that_finds_no_room_for_a_long_pair_ends_with_busy_and_not_as_if_it_
         greedy
     };
     let mut greedy = connect();
-    let told = "ERROR BUSY too many clients are sent long replies at once; try again later";
-    eventually("the half line has come, and leaves no room", || {
-        // A listing that was there first may have left none for its end.
-        if !greedy.try_send("x") {
-            greedy = connect();
-        }
-        (listed().err()? == told).then_some(())
-    });
+    let busy = "ERROR BUSY too many clients are sent long replies at once; try again later";
+    eventually(
+        "the node has read the half line, and its budget is used up",
+        || {
+            // A listing that came first may have used up the budget, so that the node has closed the connection.
+            if !greedy.try_send("x") {
+                greedy = connect();
+            }
+            (listed().err()? == busy).then_some(())
+        },
+    );
     drop(greedy);
-    eventually("there is room again", || listed().ok());
+    eventually("the budget is free again", || listed().ok());
 }
 
 /// Telnet's "do timing mark", which is answered once all before it has been read, and the answer.
 const MARK_THE_TIME: [u8; 3] = [255, 253, 6];
 const MARK: [u8; 3] = [255, 252, 6];
 
-/// The next request might cost as much, for nothing.
+/// The node ends the connection, since the client's next request might cost as much, for nothing.
 #[test]
-fn a_long_reply_that_finds_no_room_is_told_busy_and_was_the_last() {
+fn a_client_whose_long_reply_exceeds_the_budget_gets_busy_and_is_disconnected() {
     let (cluster, _alone) = start(plan());
     cluster.done(VICTIM, &format!("PUT big {}", "v".repeat(MIB)));
     // Each byte of a line counts four times.
@@ -137,18 +141,18 @@ fn a_long_reply_that_finds_no_room_is_told_busy_and_was_the_last() {
     let greedy = [(); 2].map(|()| {
         let mut greedy = Raw::connect(&cluster.address(VICTIM));
         greedy.send(&half_a_line);
-        // The second mark comes back once all that was read before the first one is held.
+        // When the second mark comes back, the node holds all that it had read before the first one.
         for _ in 0..2 {
             greedy.send(MARK_THE_TIME);
             greedy.expect(MARK);
         }
         greedy
     });
-    let told = "ERROR BUSY too many clients are sent long replies at once; try again later\n";
+    let busy = "ERROR BUSY too many clients are sent long replies at once; try again later\n";
     for requests in ["GET big\nPING\n", "GET big\n"] {
         let mut client = Raw::connect(&cluster.address(VICTIM));
         client.send(requests);
-        client.expect(told);
+        client.expect(busy);
         client.expect_end();
     }
     drop(greedy);
@@ -166,7 +170,10 @@ fn half_lines_and_bytes_now_and_then_take_no_more_than_the_budget_and_end_in_tim
             }
             let began = Instant::now();
             while client.try_send("x") {
-                assert!(began.elapsed() < DEADLINE, "nobody ends it");
+                assert!(
+                    began.elapsed() < DEADLINE,
+                    "the node does not end the connection"
+                );
                 thread::sleep(Duration::from_millis(20));
             }
             text(&client.rest())
@@ -175,7 +182,7 @@ fn half_lines_and_bytes_now_and_then_take_no_more_than_the_budget_and_end_in_tim
     let late = "ERROR SYNTAX the line did not end within 500 ms\n";
     let busy = "ERROR BUSY too many clients send long lines at once; try again later\n";
     for (number, end) in ends.iter().enumerate() {
-        // A connection that is closed while it sends may lose the reason.
+        // A client whose connection is closed while it sends may not receive the reason.
         let expected = end == late || (number % 2 == 0 && (end == busy || end.is_empty()));
         assert!(expected, "{number}: {end:?}");
     }
@@ -184,11 +191,11 @@ fn half_lines_and_bytes_now_and_then_take_no_more_than_the_budget_and_end_in_tim
 }
 
 #[test]
-fn junk_and_endless_lines_are_told_what_they_are_and_leave_nothing_behind() {
+fn junk_and_endless_lines_get_errors_and_leave_nothing_behind() {
     let (cluster, _alone) = start(plan());
     let clients = 40;
     besiege(&cluster, |_| {
-        // One after the other, so that each long line is taken; and all stay.
+        // They connect one after the other, so that the node takes each long line, and all stay connected.
         let mut kept = Vec::new();
         for _ in 0..clients {
             let mut client = Raw::connect(&cluster.address(VICTIM));
@@ -202,7 +209,7 @@ fn junk_and_endless_lines_are_told_what_they_are_and_leave_nothing_behind() {
             if number % 2 == 0 {
                 client.send(vec![b'x'; 8 * MIB]);
             } else {
-                // No byte 255, with which telnet would swallow the rest.
+                // Byte 255 is left out: it begins a command of telnet, which would swallow what follows.
                 let junk: Vec<u8> = (0..MIB / 4).map(|_| rng.u8(..0xff)).collect();
                 client.send(junk);
                 client.send("\nQUIT\n");
@@ -223,11 +230,11 @@ fn junk_and_endless_lines_are_told_what_they_are_and_leave_nothing_behind() {
 }
 
 #[test]
-fn big_values_from_many_at_once_are_written_or_told_busy_and_none_is_lost() {
+fn big_values_from_many_clients_at_once_are_written_or_refused_with_busy_and_none_is_lost() {
     let (cluster, _alone) = start(plan());
     let (clients, length) = (30, MIB);
     let value = "v".repeat(length);
-    let told = besiege(&cluster, |_| {
+    let replies = besiege(&cluster, |_| {
         let address: Vec<String> = cluster.ids().map(|id| cluster.address(id)).collect();
         let (address, value) = (&address, &value);
         thread::scope(|scope| {
@@ -244,20 +251,21 @@ fn big_values_from_many_at_once_are_written_or_told_busy_and_none_is_lost() {
             joined.collect::<Vec<_>>()
         })
     });
-    let done = told.iter().filter(|reply| reply.starts_with("OK "));
-    assert!(done.count() > 0, "{told:?}");
-    for (number, reply) in told.iter().enumerate() {
+    let done = replies.iter().filter(|reply| reply.starts_with("OK "));
+    assert!(done.count() > 0, "{replies:?}");
+    for (number, reply) in replies.iter().enumerate() {
         let read = cluster.call(THREE[number % 3], &format!("GET big{number}"));
         let whole = read.starts_with("VALUE ") && read.len() > length;
         match reply.split(' ').take(2).collect::<Vec<_>>()[..] {
             ["OK", _] => assert!(whole, "{number} is lost"),
             ["ERROR", "BUSY" | "UNAVAILABLE"] => assert_eq!(read, "NOT_FOUND"),
             ["ERROR", "UNKNOWN"] => assert!(whole || read == "NOT_FOUND"),
-            // Closed while it still sent: the reason may be lost, and nothing was begun.
+            // The node closed the connection while the client still sent. The reason may be lost, and
+            // nothing was begun.
             _ => assert!(reply.is_empty() && read == "NOT_FOUND", "{number}: {reply}"),
         }
     }
-    // Their messages between the nodes, and the values themselves.
+    // Beside the clients' budget, memory holds the messages between the nodes, and the values themselves.
     assert_memory_bounded(&cluster, 3 * clients + 2 * HONEST as usize);
 }
 
@@ -270,16 +278,16 @@ fn a_big_value_waits_for_another_that_hangs_and_is_told_busy_and_a_small_one_doe
         client
     };
     THREE[1..].iter().for_each(|id| cluster.kill(*id));
-    // Not both at a time: whichever comes second gives up before the first does.
+    // The node writes only one of the two at a time. The second one gives up before the first does.
     let mut big = ["one", "other"].map(|key| put(key, MIB * 2 / 3));
     let mut small = put("small", 9);
-    let mut told = big.each_mut().map(Raw::line);
-    told.sort();
+    let mut replies = big.each_mut().map(Raw::line);
+    replies.sort();
     let busy = "ERROR BUSY clients of node 5554 write too many large values at once; nothing was \
                 changed: try again later\n";
-    assert_eq!(told[0], busy);
+    assert_eq!(replies[0], busy);
     let not_done = |reply: &str| !reply.starts_with("OK") && !reply.starts_with("ERROR BUSY");
-    assert!(not_done(&told[1]), "{}", told[1]);
+    assert!(not_done(&replies[1]), "{}", replies[1]);
     assert!(not_done(&small.line()));
     THREE[1..].iter().for_each(|id| cluster.restart(*id));
     for client in &mut big {
@@ -314,7 +322,7 @@ fn strangers_on_the_port_for_peers_keep_no_peer_out() {
         });
         drop(stop_the_crowd);
         crowd.join().unwrap();
-        // Some that were told to go are still on their way out.
+        // Some strangers whom the node has dismissed have not left yet.
         let most = 2 * MOST_STRANGERS as u64;
         assert!(
             full.threads <= before.threads + u64::from(HONEST) + most,

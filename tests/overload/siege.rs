@@ -10,12 +10,12 @@ use crate::support::usage::Usage;
 use crate::support::workload::{Progress, Workload, assert_linearizable};
 
 pub const MIB: usize = 1 << 20;
-/// `client_memory_mib` of the nodes here: as little as may be.
+/// `client_memory_mib` of the nodes here: the least that a cluster file may set.
 pub const CLIENT_MEMORY: usize = 32;
 /// Connections that a node keeps open for its peers, its data and its listeners.
 pub const OWN_DESCRIPTORS: u64 = 60;
-/// Connections that may wait to be accepted: beyond the system's bound they are tried again after
-/// a second.
+/// How many connections a crowd opens at once. When more wait to be accepted than the system allows, it
+/// tries them again only after a second.
 pub const MOST_AT_ONCE: usize = 100;
 /// The node that is attacked.
 pub const VICTIM: u32 = 5554;
@@ -27,7 +27,7 @@ pub fn plan() -> Plan {
     Plan::of(&THREE).set("client_memory_mib", CLIENT_MEMORY)
 }
 
-/// Each attack has the machine for itself.
+/// Only one attack runs at a time: each has the machine for itself.
 static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Starts nodes whose allocator gives large blocks back to the system at once: so their memory is
@@ -47,9 +47,9 @@ pub fn usage(cluster: &Cluster, id: u32) -> Usage {
     Usage::of(cluster.pid(id)).expect("the process runs")
 }
 
-/// A node's memory at its peak, with so many connections of clients: their common budget, what
-/// each has free, and what a node takes anyway. Replies on their way into the budget are in no
-/// more hands than there are threads that bring them.
+/// Asserts that the memory of each node, at its peak, is bounded by the common budget of the clients, what
+/// each of the `clients` connections may use beside it, and what a node takes anyway. Replies that are not
+/// yet counted in the budget are bounded by the number of threads that bring them.
 pub fn assert_memory_bounded(cluster: &Cluster, clients: usize) {
     let bound = (CLIENT_MEMORY + 32) * MIB + clients * 448 * 1024;
     for id in cluster.ids() {
@@ -61,8 +61,8 @@ pub fn assert_memory_bounded(cluster: &Cluster, clients: usize) {
     }
 }
 
-/// Attacks while honest clients ask every node; each of their requests must end well and within
-/// the deadline, and all they were told be linearizable.
+/// Attacks while honest clients ask every node. Each of their requests must end well and within the
+/// deadline, and their history must be linearizable.
 pub fn besiege<T>(cluster: &Cluster, attack: impl FnOnce(&Progress) -> T) -> T {
     let workload = Workload {
         cluster,

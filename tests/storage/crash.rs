@@ -103,7 +103,7 @@ fn a_revealed_vote_holds_through_any_sequence_of_crashes_and_failures() {
         for life in 0..8 {
             let when = format!("seed {seed}, life {life}");
             let fault = [Fault::PowerOff, Fault::NoSpace, Fault::SyncFails][rng.usize(0..3)];
-            disk.make_room();
+            disk.make_space();
             disk.fail_at(rng.usize(1..80), fault);
             live(&disk, &mut rng, &mut witness, &when);
             // Sometimes only the process ends, and the next one finds all that it had written.

@@ -157,7 +157,7 @@ fn a_log_that_lost_its_end_is_damage_when_a_later_log_holds_votes() {
     // The snapshot has no room, but has begun a log, which the next vote goes to.
     disk.fail_at(4, Fault::NoSpace);
     assert!(opened.store.snapshot().is_err());
-    disk.make_room();
+    disk.make_space();
     opened.vote(&key(), prepare(9));
     end(&disk, &opened);
     assert_eq!(promised(&disk), 9);

@@ -31,7 +31,7 @@ fn fails_with(fault: Fault, text: &str) {
     // Neither of the two votes, nor a later one, nor a read of the record is ever answered.
     node.ask(&key, accept(&key, 4));
     node.ask(&key, VoteRequest::Read { state: true });
-    disk.make_room();
+    disk.make_space();
     node.store.close();
     assert!(node.heard().is_empty());
     assert_eq!(disk.steps(), steps, "the write was tried again");
@@ -73,7 +73,7 @@ fn a_full_disk_fails_a_snapshot_or_a_start_and_loses_nothing() {
     disk.kill();
     node.store.close();
     assert!(open(disk.power_on()).is_err());
-    disk.make_room();
+    disk.make_space();
     let again = opened(&disk);
     assert_eq!(
         again.records()[&key].accepted,
@@ -104,7 +104,7 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
     // The first two steps create the log and sync the folder. The third has no room for the file.
     disk.fail_at(3, Fault::NoSpace);
     node.store.snapshot_if_due().unwrap();
-    disk.make_room();
+    disk.make_space();
     let unfinished = |name: &String| name.ends_with(".tmp") || name.starts_with("snapshot");
     assert!(!disk.names().iter().any(unfinished), "{:?}", disk.names());
     // It is not tried again at once, but once the log has grown.
@@ -130,7 +130,7 @@ fn several_snapshots_without_room_leave_logs_that_open() {
         // The first two steps create the log and sync the folder. The third has no room for the file.
         disk.fail_at(3, Fault::NoSpace);
         assert!(node.store.snapshot().is_err());
-        disk.make_room();
+        disk.make_space();
     }
     node.vote(&key, accept(&key, 2));
     let again = after_a_loss_of_power(&disk, &node);

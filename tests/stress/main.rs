@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(storm: &Storm) -> Result<u8, Box<dyn Error>> {
-    // The first signal ends the storm early, and a second the program at once.
+    // The first signal ends the storm early. The second one ends the program at once.
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;

@@ -68,9 +68,9 @@ examples:
   ./run.sh stress --check target/stress/1-mix/history.jsonl
 ";
 
-/// What is wanted.
+/// What the command line asks for.
 pub enum What {
-    /// Another target's tests.
+    /// The command line names tests of another target.
     Nothing,
     Help,
     Check {
@@ -116,7 +116,7 @@ impl Options {
                 Arg::Long("help") | Arg::Short('h') => return Ok(What::Help),
                 // `cargo test NAME` looks in every target for tests of that name.
                 Arg::Value(_) => return Ok(What::Nothing),
-                // And here nothing is captured.
+                // This program captures no output.
                 Arg::Long("nocapture") => {}
                 other => return Err(format!("{}; see --help", other.unexpected()).into()),
             }

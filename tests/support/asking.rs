@@ -11,7 +11,7 @@ use super::waiting::eventually;
 
 /// How long a client waits for a reply: longer than any request may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Any request ends within the request deadline; the rest is for a busy machine.
+/// The deadline of any request, and a second more for a busy machine.
 pub const DEADLINE: Duration = Duration::from_millis(2000 + 1000);
 /// How many lines of each node's log a failed test prints.
 const LOG_TAIL: usize = 30;
@@ -26,13 +26,13 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("node {id}: {error}"))
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own. Returns the reply.
     pub fn call(&self, id: u32, request: &str) -> String {
         let reply = self.client(id).call(request);
         reply.unwrap_or_else(|error| panic!("node {id}: {}: {error}", start_of(request)))
     }
 
-    /// One request, which must end within the deadline, and how long it took.
+    /// Sends one request, which must end within the deadline. Returns the reply, and how long it took.
     pub fn timed(&self, id: u32, request: &str) -> (String, Duration) {
         let began = Instant::now();
         let reply = self.call(id, request);
@@ -44,7 +44,7 @@ impl Cluster {
         (reply, took)
     }
 
-    /// A request that must succeed; returns what follows the `OK`.
+    /// Sends a request that must succeed. Returns what follows the `OK`.
     pub fn done(&self, id: u32, request: &str) -> String {
         let reply = self.call(id, request);
         match reply.strip_prefix("OK ") {
@@ -81,21 +81,21 @@ impl Cluster {
         Ok(lines)
     }
 
-    /// The pairs of `GET @`, as soon as the node calls its answer complete.
+    /// Waits until the node calls its `GET @` complete, and returns the pairs.
     pub fn own_pairs(&self, id: u32) -> Vec<String> {
         eventually(&format!("node {id} answers GET @"), || {
             self.list(id, "GET @").ok()
         })
     }
 
-    /// The keys of `GET @`, as soon as the node calls its answer complete.
+    /// Waits until the node calls its `GET @` complete, and returns the keys.
     pub fn own_keys(&self, id: u32) -> BTreeSet<String> {
         let key = |pair: String| pair.split(' ').nth(1).unwrap_or_default().to_owned();
         self.own_pairs(id).into_iter().map(key).collect()
     }
 
-    /// The keys of `GET @`: just those of `all` that the node is a replica of, though a write is
-    /// acknowledged when two of its three replicas have it.
+    /// Asserts that `GET @` lists just those keys of `all` that the node is a replica of, and returns them.
+    /// The listing must be complete although a write is acknowledged when two of three replicas have it.
     pub fn assert_own_keys<'a>(
         &self,
         id: u32,
@@ -135,7 +135,7 @@ impl Cluster {
         })
     }
 
-    /// Waits until a node holds so many keys: unlike `GET @`, this has it look nowhere else.
+    /// Waits until a node holds so many keys. Unlike `GET @`, this does not make the node ask the others.
     pub fn await_keys(&self, id: u32, count: usize) {
         eventually(&format!("node {id} holds {count} keys"), || {
             (self.stat(id, "keys")?.parse() == Ok(count)).then_some(())
@@ -158,7 +158,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until a node votes: one that lost its folder first copies what it may have voted on.
+    /// Waits until a node votes. A node that lost its folder first copies what it may have voted on.
     pub fn await_vote(&self, id: u32) {
         eventually(&format!("node {id} votes"), || {
             self.assert_runs(id);
@@ -194,7 +194,7 @@ impl Cluster {
     }
 }
 
-/// Enough of a text to know which it was: a value may be long.
+/// The start of a text, since a value may be long.
 fn start_of(text: &str) -> String {
     text.chars().take(300).collect()
 }

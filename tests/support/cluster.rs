@@ -22,19 +22,21 @@ pub use super::waiting::eventually;
 pub const FIVE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
 /// A cluster in which every node holds every key.
 pub const THREE: [u32; 3] = [5554, 5556, 5558];
-/// The processes, their ports and their folders. Dropped, it ends them all and leaves nothing.
+
+/// The processes, their ports and their folders. Dropping the cluster ends the processes and removes the
+/// folders.
 pub struct Cluster {
     pub(super) folder: PathBuf,
     pub(super) nodes: BTreeMap<u32, Node>,
     pub(super) ring: Ring,
-    /// What every node finds in its environment.
+    /// Variables of every node's environment.
     pub(super) switches: Vec<(String, String)>,
     pub(super) network: Option<Network>,
     /// Whether the folder stays when the cluster has ended.
     pub(super) kept: bool,
 }
 
-/// One process, while it runs.
+/// A node: its port, and its process while one runs.
 pub struct Node {
     pub(super) client_port: u16,
     pub(super) process: Mutex<Option<Process>>,
@@ -98,7 +100,7 @@ impl Cluster {
     }
 
     /// Starts a process with these options of `dynamo node`, too.
-    pub fn start_node_told(&self, id: u32, options: &[&str]) {
+    pub fn start_node_with_options(&self, id: u32, options: &[&str]) {
         self.spawn(id, options, &[]);
     }
 
@@ -113,7 +115,7 @@ impl Cluster {
         self.run(id, &mut command);
     }
 
-    /// What [`Cluster::start_node`] starts, but for where its log goes.
+    /// The command that [`Cluster::start_node`] runs, without a file for its log.
     pub fn command(&self, id: u32) -> Command {
         let mut command = dynamo(&["node", &id.to_string()], &self.file(id));
         command
@@ -127,7 +129,7 @@ impl Cluster {
         command
     }
 
-    /// Starts this instead of what [`Cluster::start_node`] starts.
+    /// Runs this command as a node's process, instead of the command of [`Cluster::start_node`].
     pub fn run(&self, id: u32, command: &mut Command) {
         let process = Process::start(command);
         let before = self.nodes[&id].process.lock().unwrap().replace(process);
@@ -152,7 +154,7 @@ impl Cluster {
         assert!(killed, "{}", self.own_end(id, end));
     }
 
-    /// Ends the test if a node has ended by itself.
+    /// Fails the test if a node has ended by itself.
     pub fn assert_runs(&self, id: u32) {
         let mut process = self.nodes[&id].process.lock().unwrap();
         let ended = process.as_mut().and_then(Process::end);
@@ -192,12 +194,12 @@ impl Cluster {
     /// SIGSTOP: the process keeps its connections and answers nothing.
     pub fn pause(&self, id: u32) {
         self.signal(id, Signal::STOP);
-        // The signal is only on its way: the process stands still when its parent is told.
+        // The signal takes effect later. The process has stopped when the system reports that to its parent.
         let pid = Pid::from_raw(self.pid(id) as i32);
-        let told = waitpid(pid, WaitOptions::UNTRACED).unwrap();
+        let change = waitpid(pid, WaitOptions::UNTRACED).unwrap();
         assert!(
-            told.is_some_and(|(_, status)| status.stopped()),
-            "node {id}: {told:?}"
+            change.is_some_and(|(_, status)| status.stopped()),
+            "node {id}: {change:?}"
         );
     }
 
@@ -212,13 +214,13 @@ impl Cluster {
         fs::remove_dir_all(self.data(id)).unwrap();
     }
 
-    /// From now on each sync of a node's disk takes that much longer. Only builds with debug
+    /// Makes each sync of a node's disk take that much longer from now on. Only builds with debug
     /// assertions obey.
     pub fn slow_disk(&self, id: u32, by: Duration) {
         fs::write(self.slow_disk_file(id), by.as_millis().to_string()).unwrap();
     }
 
-    /// The disk is as fast as it was.
+    /// Makes a node's disk as fast as before.
     pub fn heal_disk(&self, id: u32) {
         fs::remove_file(self.slow_disk_file(id)).unwrap();
     }

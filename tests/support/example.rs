@@ -70,7 +70,7 @@ pub fn missing(called: u64, returned: u64) -> Operation {
     operation(called, returned, Request::Get, Reply::Missing)
 }
 
-/// The versions of deletes are never asked for, and all alike.
+/// The reply to a delete. All deletes have the same version, since no test asks for it.
 pub fn deleted() -> Reply {
     Reply::Done {
         version: Some("gone".into()),

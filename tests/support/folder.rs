@@ -8,28 +8,28 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::statvfs;
 
-/// Where systems that have it keep files in memory.
+/// A folder whose files are in memory, on systems that have one.
 const MEMORY: &str = "/dev/shm";
-/// Bytes that a run of all tests shall find free there: several times what it takes.
+/// Bytes that must be free there: several times what a run of all tests takes.
 const ENOUGH: u64 = 2 << 30;
 
-/// The path of a folder that no other test uses, in memory where there is room: replicas that
-/// share a disk all stand still when it does, and then no request can end well, whatever the nodes
-/// do. What a slow disk does is shown with [`Cluster::slow_disk`], one node at a time.
+/// The path of a folder that no other test uses. It is in memory where that has enough space, because
+/// replicas that share a disk all stand still when it does, and then no request can end well. Tests of slow
+/// disks use [`Cluster::slow_disk`], one node at a time.
 ///
 /// [`Cluster::slow_disk`]: super::cluster::Cluster::slow_disk
 pub fn temporary() -> PathBuf {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let number = LAST.fetch_add(1, Ordering::Relaxed);
     let name = format!("dynamo-test-{}-{number}", process::id());
-    if has_room(Path::new(MEMORY)) {
+    if has_space(Path::new(MEMORY)) {
         Path::new(MEMORY).join(name)
     } else {
         env::temp_dir().join(name)
     }
 }
 
-fn has_room(folder: &Path) -> bool {
+fn has_space(folder: &Path) -> bool {
     statvfs(folder).is_ok_and(|system| system.f_bavail * system.f_frsize >= ENOUGH)
 }
 

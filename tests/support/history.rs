@@ -1,4 +1,4 @@
-//! What clients asked of the store and what they were told: the checker's input.
+//! What clients asked of the store, and what the store replied: the checker's input.
 //!
 //! In a file a history is an operation a line, as JSON, between lines of comment that start with
 //! `//`. Examples of every kind are in `tests/histories/`.
@@ -18,8 +18,8 @@ pub struct Operation {
     pub end: End,
 }
 
-/// What was asked. No two writes of a key in one history write the same value: so a value tells
-/// which write a read saw.
+/// What was asked. No two writes of a key in one history write the same value, so a value shows which
+/// write a read saw.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -45,11 +45,11 @@ pub enum End {
     },
     /// It may take effect at any time after the call, or never.
     Unknown,
-    /// Certainly not done.
+    /// It is certainly not done.
     Failed,
 }
 
-/// What the client was told. Versions are tokens: equal or not, nothing more.
+/// What the client received. Versions are tokens: they are equal or not, and nothing more is known of them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -57,9 +57,9 @@ pub enum Reply {
         value: String,
         version: String,
     },
-    /// No such key: of a read or of a delete.
+    /// A read or a delete found no such key.
     Missing,
-    /// Written, which made this version, if it could be told.
+    /// The write is done. `version` is the version that it made, if the reply named it.
     Done {
         version: Option<String>,
     },
@@ -69,7 +69,7 @@ pub enum Reply {
     },
 }
 
-/// What a refusal tells of the key.
+/// What a refusal says about the key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Current {

@@ -1,4 +1,4 @@
-//! A peer that the test plays itself: asks a node's replica what another node would ask.
+//! A peer that the test plays itself. It asks a node what another node would ask.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use simple_dynamo::transport::message::{Ask, Reply, Request, Tell, line};
 
 use super::cluster::Cluster;
 
-/// How long a reply may take that is sure to come.
+/// How long a test waits for a reply before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection to a node's port for peers, in another node's name.
@@ -24,7 +24,7 @@ pub struct Impostor {
     last_id: u64,
 }
 
-/// What a process says of itself whose folder is new.
+/// The introduction of a process whose folder is new.
 pub fn unnumbered() -> Introduction {
     let (start, cluster_id) = (Start::numbered(0), None);
     Introduction { start, cluster_id }
@@ -37,7 +37,7 @@ impl Impostor {
         Impostor::greet_as(unnumbered(), cluster, from, to)
     }
 
-    /// The same, as this process.
+    /// Greets `to` as `from`, with this introduction.
     pub fn greet_as(introduction: Introduction, cluster: &Cluster, from: u32, to: u32) -> Impostor {
         let config = Config::read(&cluster.file(to)).unwrap();
         let stream = TcpStream::connect(cluster.peer_address(to)).unwrap();
@@ -60,7 +60,7 @@ impl Impostor {
         impostor
     }
 
-    /// Sends a question; its number names the answer.
+    /// Sends a question. Returns its id, which the answer carries, too.
     pub fn ask(&mut self, request: Request) -> u64 {
         self.ask_times(1, request)
     }
@@ -77,7 +77,7 @@ impl Impostor {
         self.last_id
     }
 
-    /// Tells the id of its data folder, and whether it votes; waits until that is answered.
+    /// Sends the id of its data folder, and whether it votes. Waits until that is answered.
     pub fn join(&mut self, storage: &str, votes: bool) {
         let storage = serde_json::from_value(storage.into()).unwrap();
         let start = self.start.clone();
@@ -90,7 +90,7 @@ impl Impostor {
         while self.reply().0 != asked {}
     }
 
-    /// What is answered at once, to the questions so far.
+    /// The answers that have come to the questions so far, without those that wait for the disk.
     pub fn replies(&mut self) -> Vec<(u64, Reply)> {
         // A ping never waits for the disk.
         let last = self.ask(Request::Ping);
@@ -115,8 +115,8 @@ impl Impostor {
     }
 }
 
-/// Answers whatever other nodes ask `id`, which must be down, until the tests end. Returns what the
-/// process that it plays says of itself.
+/// Plays the node `id`, which must be down: answers whatever other nodes ask it, until the tests end.
+/// Returns the introduction that it gives.
 pub fn play(
     cluster: &Cluster,
     id: u32,
@@ -129,7 +129,7 @@ pub fn play(
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, welcome, answer) = (stream.unwrap(), welcome.clone(), answer.clone());
-            // An error says that the node has gone.
+            // An error means that the node has gone.
             thread::spawn(move || drop(answer_all(stream, &welcome, answer.as_ref())));
         }
     });

@@ -1,4 +1,4 @@
-//! Who does things to the nodes while clients ask.
+//! Faults that are injected while clients ask.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::cluster::Cluster;
 
-/// How often what was done.
+/// How often each fault was injected.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Faults {
     pub crashes: usize,

@@ -1,4 +1,4 @@
-//! What a cluster shall be like, and the files for it.
+//! What a cluster of a test is like, and the files for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use super::folder::temporary;
 use super::ports;
 use super::proxy::Network;
 
-/// What a cluster shall be like.
+/// What a cluster of a test is like.
 pub struct Plan {
     ids: Vec<u32>,
     settings: Map<String, Value>,

@@ -5,17 +5,17 @@ use std::net::TcpListener;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Below the ports that the operating system hands out by itself: a connection of another test
-/// must not sit on the port of a node that is down for a while.
+/// The ports for nodes. They are below those that the operating system hands out by itself, so that no
+/// connection of another test takes the port of a node that is down for a while.
 const RANGE: std::ops::Range<u32> = 10_000..30_000;
-/// A cluster that somebody started by hand stays undisturbed.
+/// The ports of a cluster that somebody may have started by hand. Tests leave them alone.
 const COURSE: std::ops::Range<u32> = 11_100..11_130;
-/// Each test program has a block of the range for itself: two that look for a free port at the
-/// same moment would find the same one.
+/// How many ports of the range each test program has for itself. Two programs that look for a free port at
+/// the same moment would find the same one.
 const BLOCK: u32 = 1000;
 
-/// The lower of two neighbouring ports that nobody listens on, and that this process has not
-/// given out before.
+/// The lower of two neighbouring ports that nobody listens on and that this process has not returned
+/// lately.
 pub fn free_pair() -> u16 {
     static FIRST: OnceLock<(u32, File)> = OnceLock::new();
     static GIVEN: AtomicU32 = AtomicU32::new(0);

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::waiting::{SURELY, eventually};
 
-/// A process; dropped, it is killed.
+/// A process. Dropping it kills the process.
 pub struct Process(Child);
 
 impl Process {
@@ -31,7 +31,7 @@ impl Process {
         eventually("a process ends", || self.end())
     }
 
-    /// `kill -9`; tells how it ended, which may have been before.
+    /// `kill -9`. Returns how the process ended: it may have ended before.
     pub fn kill(mut self) -> ExitStatus {
         self.0.kill().unwrap();
         self.0.wait().unwrap()
@@ -46,19 +46,19 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program that is sure to end, with something to read; tells what it said.
+/// Runs a program that is sure to end, with `input` to read. Returns what it printed, and how it ended.
 pub fn run(command: &mut Command, input: &str) -> Output {
     let command = command.stdin(Stdio::piped());
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may end without reading.
+    // The program may end without reading, which is no error here.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let pid = Pid::from_raw(child.id() as i32).unwrap();
-    let (told, output) = channel();
-    thread::spawn(move || told.send(child.wait_with_output()));
+    let (sender, output) = channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
     let output = output.recv_timeout(SURELY).unwrap_or_else(|_| {
         let _ = kill_process(pid, Signal::KILL);
-        panic!("not within {SURELY:?}: {command:?} ends");
+        panic!("{command:?} has not ended within {SURELY:?}");
     });
     output.unwrap()
 }

@@ -1,13 +1,13 @@
 //! The network between the nodes, as a test wants it: a proxy on the way from each node to each
 //! other.
 //!
-//! Each node asks on connections that it opened itself, so what travels from A to B are A's
-//! questions on the connection from A to B and A's answers on the one from B to A. A cut holds
-//! both up, and keeps the connections open: nobody is told. What was sent meanwhile arrives
-//! after the healing, late, as it would after a real cut.
+//! Each node asks on connections that it opened itself. So A's questions travel to B on the connection from
+//! A to B, and A's answers on the connection from B to A. A cut holds both up and keeps the connections
+//! open, so neither node notices it at once. What was sent meanwhile arrives late, after the healing, as it
+//! would after a real cut.
 //!
-//! Messages are lines, and pass as whole lines. [`Network::befallen`] counts them, so that a test
-//! can tell whether its faults did anything.
+//! Messages are lines, and pass as whole lines. [`Network::befallen`] counts those that a fault met, so
+//! that a test can check that its faults did anything.
 
 mod lines;
 
@@ -56,7 +56,7 @@ struct Weather {
     delay: Option<Duration>,
     doubled: bool,
     disordered: bool,
-    /// The longest that a message straggles behind.
+    /// The longest time by which a message comes late.
     straggling: Option<Duration>,
 }
 
@@ -65,7 +65,7 @@ struct Connection {
     /// To the node that opened it.
     near: TcpStream,
     far: TcpStream,
-    /// One side has closed, and the other is not told: its bytes go nowhere.
+    /// One side has closed, and the other does not learn of it: its bytes go nowhere.
     half_open: AtomicBool,
 }
 
@@ -95,7 +95,7 @@ impl Network {
         self.ports.get(&(from, to)).map(SocketAddr::port)
     }
 
-    /// Nothing of what `from` says reaches `to` any more.
+    /// Holds up all messages from `from` to `to`.
     pub fn cut(&self, from: u32, to: u32) {
         self.change(|state| state.weather(from, to).cut = true);
     }
@@ -109,22 +109,22 @@ impl Network {
         });
     }
 
-    /// What `from` says reaches `to` that much later.
+    /// Delays each message from `from` to `to` by this time.
     pub fn delay(&self, from: u32, to: u32, by: Duration) {
         self.change(|state| state.weather(from, to).delay = Some(by));
     }
 
-    /// Each message reaches `to` twice, if the protocol survives that.
+    /// Delivers each message to `to` twice, except those that the protocol never repeats.
     pub fn double(&self, from: u32, to: u32) {
         self.change(|state| state.weather(from, to).doubled = true);
     }
 
-    /// Messages overtake each other on the way.
+    /// Lets messages overtake each other on the way.
     pub fn disorder(&self, from: u32, to: u32) {
         self.change(|state| state.weather(from, to).disordered = true);
     }
 
-    /// Many messages straggle behind the others, each by a time of its own, up to this one.
+    /// Delays about half of the messages, each by a time of its own, up to this one.
     pub fn straggle(&self, from: u32, to: u32, by: Duration) {
         self.change(|state| state.weather(from, to).straggling = Some(by));
     }
@@ -161,14 +161,14 @@ impl Network {
         });
     }
 
-    /// Closes the connection that `opener` opened to `to`, but only one of the two is told: to the
-    /// other it looks open, and what it sends goes nowhere. Returns whether there was one.
-    pub fn half_open(&self, opener: u32, to: u32, opener_is_told: bool) -> bool {
+    /// Closes the connection that `opener` opened to `to`, but only one of the two notices: to the
+    /// other it looks open, and what it sends goes nowhere. Returns whether there was a connection.
+    pub fn half_open(&self, opener: u32, to: u32, opener_notices: bool) -> bool {
         self.change(|state| {
             let mut found = false;
             for (_, connection) in state.open.iter().filter(|(way, _)| *way == (opener, to)) {
                 found |= !connection.half_open.swap(true, Ordering::SeqCst);
-                close(if opener_is_told {
+                close(if opener_notices {
                     &connection.near
                 } else {
                     &connection.far
@@ -178,7 +178,7 @@ impl Network {
         })
     }
 
-    /// Whether `opener` has a connection to `to` that both know of.
+    /// Whether `opener` has a connection to `to` that is open on both sides.
     pub fn is_open(&self, opener: u32, to: u32) -> bool {
         let state = self.shared.state.lock().unwrap();
         let whole = |connection: &Connection| !connection.half_open.load(Ordering::SeqCst);
@@ -270,7 +270,7 @@ impl Shared {
         thread::scope(|scope| {
             loop {
                 let Weather { disordered, .. } = self.weather(way);
-                // The end of a connection is a message too: a cut holds it up.
+                // The end of a connection is a message, too: a cut holds it up.
                 let mut batch = lines.receive(disordered);
                 self.pass(way);
                 let Weather {
@@ -316,15 +316,15 @@ impl Shared {
         thread::sleep(delay.unwrap_or_default());
     }
 
-    /// Takes a connection off the list, once it has ended in both directions.
+    /// Takes a connection off the list once it has ended in both directions.
     fn forget(&self, connection: Arc<Connection>) {
         let mut state = self.state.lock().unwrap();
-        // One is the list's, one is this thread's.
+        // The list holds one reference, and this thread holds one.
         if Arc::strong_count(&connection) == 2 {
             let other = |(_, open): &(Way, Arc<Connection>)| !Arc::ptr_eq(open, &connection);
             state.open.retain(other);
         }
-        // Before the lock goes: the thread of the other direction counts, too.
+        // The reference must go before the lock does: the thread of the other direction counts, too.
         drop(connection);
     }
 }

@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// How long a test waits for bytes that are sure to come.
+/// How long a test waits for bytes before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection without a client's manners.
+/// A connection that sends and receives bytes as they are.
 pub struct Raw(TcpStream);
 
 impl Raw {
@@ -24,7 +24,7 @@ impl Raw {
         Raw(self.0.try_clone().unwrap())
     }
 
-    /// Sends; an error says that the other side has closed, which the next read shows.
+    /// Sends bytes. An error means that the other side has closed, which the next read shows.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref());
     }
@@ -40,12 +40,12 @@ impl Raw {
         rustix::net::sockopt::set_socket_recv_buffer_size(&self.0, 1).unwrap();
     }
 
-    /// Sends; false if the other side has closed, or does not take it in time.
+    /// Sends bytes. Returns false if the other side has closed, or does not take them in time.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Exactly these bytes come next.
+    /// Asserts that exactly these bytes come next.
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let expected = bytes.as_ref();
         let mut received = Vec::new();
@@ -76,7 +76,7 @@ impl Raw {
         String::from_utf8(received).expect("replies are text")
     }
 
-    /// The other side closes the connection, and nothing more comes.
+    /// Asserts that nothing more comes, and that the other side closes the connection.
     pub fn expect_end(&mut self) {
         assert_eq!(text(&self.rest()), "");
     }

@@ -29,7 +29,7 @@ impl Svg {
         }
     }
 
-    /// A rectangle that tells `title` when pointed at.
+    /// A rectangle that shows `title` when the pointer is on it.
     pub fn bar(&mut self, (x, y): Place, (width, height): Place, color: &str, title: &str) {
         // What is too narrow is not seen.
         let width = width.max(1.0);
@@ -74,7 +74,7 @@ impl Svg {
         ));
     }
 
-    /// A dot that tells `title` when pointed at.
+    /// A dot that shows `title` when the pointer is on it.
     pub fn dot(&mut self, (x, y): Place, color: &str, title: &str) {
         let title = escape(title);
         self.add(format_args!(
@@ -126,7 +126,7 @@ impl Svg {
     }
 }
 
-/// Text as HTML and SVG want it.
+/// Escapes a text for HTML and SVG.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

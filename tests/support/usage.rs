@@ -1,4 +1,4 @@
-//! What a process holds at this moment, as Linux tells.
+//! What a process holds at this moment, as Linux reports it.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 /// Memory, open files, threads and time of the processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Usage {
-    /// Bytes of memory in use now,
+    /// Bytes of memory in use now.
     pub resident: u64,
-    /// and at most so far.
+    /// The most bytes of memory that were in use so far.
     pub peak: u64,
     pub descriptors: u64,
     pub threads: u64,
-    /// Hundredths of a second.
+    /// Time of the processor, in hundredths of a second.
     pub processor: u64,
 }
 

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is sure to happen: generous, since the machine may be busy.
+/// How long a test waits for what must happen. It is generous, since the machine may be busy.
 pub const SURELY: Duration = Duration::from_secs(30);
 
-/// Looks again and again until something is there. What never comes ends the test.
+/// Calls `look` again and again until it returns something. Fails the test if that takes too long.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! A store on a faulty disk, and a witness who remembers what it told.
+//! A store on a faulty disk, and a witness who remembers what the store has revealed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use super::faulty_disk::{FaultyDisk, Loss};
 
 pub const NODE: NodeId = NodeId(5554);
 pub const CLUSTER: &str = "five nodes, three replicas";
-/// A test that waits for so long waits for what never comes.
+/// How long a test waits before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An open store, and what it said.
+/// An open store, and what it reports.
 pub struct Opened {
     pub store: Arc<Store>,
     said: Receiver<Said>,
-    tell: Sender<Said>,
+    reports: Sender<Said>,
     failed: Arc<AtomicBool>,
 }
 
-/// What a store says on its own.
+/// What a store reports.
 #[derive(Debug)]
 pub enum Said {
     Reply {
@@ -47,14 +47,14 @@ pub fn ring() -> Arc<Ring> {
 
 /// Opens the folder of [`NODE`].
 pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
-    let (tell, said) = unbounded();
+    let (reports, said) = unbounded();
     let failed = Arc::new(AtomicBool::new(false));
-    let (tell_failure, has_failed) = (tell.clone(), failed.clone());
+    let (report, has_failed) = (reports.clone(), failed.clone());
     let hooks = Hooks {
         deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
         failed: Box::new(move |error| {
             has_failed.store(true, Ordering::SeqCst);
-            let _ = tell_failure.send(Said::Failed(error.to_string()));
+            let _ = report.send(Said::Failed(error.to_string()));
         }),
     };
     let store = Store::open(
@@ -69,7 +69,7 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
     Ok(Opened {
         store: Arc::new(store),
         said,
-        tell,
+        reports,
         failed,
     })
 }
@@ -87,7 +87,7 @@ pub fn after_a_loss_of_power(disk: &FaultyDisk, opened_before: &Opened) -> Opene
 }
 
 impl Opened {
-    /// Asks for the first page of a range, which is handed to `reply`.
+    /// Asks for the first page of a range, and calls `reply` with it.
     pub fn scan(&self, range: usize, reply: impl FnOnce(Page) + Send + 'static) {
         let scan = Scan {
             range,
@@ -98,16 +98,16 @@ impl Opened {
         self.store.scan(&scan, reply);
     }
 
-    /// Asks for a vote; the reply can be heard later.
+    /// Asks for a vote. [`Opened::hear`] returns the reply.
     pub fn ask(&self, key: &Key, request: VoteRequest) {
-        let (tell, asked, about) = (self.tell.clone(), request.clone(), key.clone());
+        let (reports, asked, about) = (self.reports.clone(), request.clone(), key.clone());
         let say = move |reply| {
             let said = Said::Reply {
                 key: about,
                 request: asked,
                 reply,
             };
-            let _ = tell.send(said);
+            let _ = reports.send(said);
         };
         if let Some(now) = self.store.vote(key, &request, say.clone()) {
             say(now);
@@ -115,18 +115,18 @@ impl Opened {
     }
 
     pub fn reserve(&self, upto: u64) {
-        let tell = self.tell.clone();
-        let reserved = move || drop(tell.send(Said::Reserved(upto)));
+        let reports = self.reports.clone();
+        let reserved = move || drop(reports.send(Said::Reserved(upto)));
         self.store.reserve(upto, reserved);
     }
 
-    /// What the store says next.
+    /// Waits for the store's next report.
     pub fn hear(&self) -> Said {
         let said = self.said.recv_timeout(PATIENCE);
         said.expect("the store owes a reply or a failure")
     }
 
-    /// What the store has said already.
+    /// The store's reports so far.
     pub fn heard(&self) -> Vec<Said> {
         self.said.try_iter().collect()
     }
@@ -135,7 +135,7 @@ impl Opened {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// A vote, told.
+    /// Asks for a vote, and waits for the reply.
     pub fn vote(&self, key: &Key, request: VoteRequest) -> VoteReply {
         self.ask(key, request);
         match self.hear() {
@@ -146,11 +146,11 @@ impl Opened {
 
     /// All records, once they are durable.
     pub fn records(&self) -> BTreeMap<Key, Record> {
-        let (tell, told) = unbounded();
+        let (sender, pages) = unbounded();
         self.store.page(None, usize::MAX, move |page| {
-            let _ = tell.send(page);
+            let _ = sender.send(page);
         });
-        let page = told.recv_timeout(PATIENCE).expect("all of it is durable");
+        let page = pages.recv_timeout(PATIENCE).expect("all of it is durable");
         page.into_iter().collect()
     }
 }
@@ -159,8 +159,8 @@ pub fn ballot(round: u64) -> Ballot {
     Ballot::first(round, NODE)
 }
 
-/// The one proposal that is made for a key at a ballot: a tombstone in every third round. Its size
-/// depends on the ballot, so that frames begin and end anywhere in a sector.
+/// The one proposal that is made for a key at a ballot. Every third round proposes a tombstone. The
+/// proposal's size depends on the ballot, so that frames begin and end anywhere in a sector.
 pub fn proposal(key: &Key, ballot: Ballot) -> Accepted {
     let size = (ballot.round * 131 % 700) as usize;
     let value = format!("{key} {ballot:?} {}", "x".repeat(size));
@@ -190,11 +190,11 @@ pub fn accept(key: &Key, round: u64) -> VoteRequest {
     VoteRequest::Accept(proposal(key, ballot(round)))
 }
 
-/// Remembers the highest of what was told, over all lives of a store.
+/// Remembers the highest ballots that a store has revealed, over all its lives.
 #[derive(Default)]
 pub struct Witness {
-    /// Per key the promise and the accepted ballot.
-    told: BTreeMap<Key, (Ballot, Ballot)>,
+    /// For each key the highest promise and the highest accepted ballot.
+    revealed: BTreeMap<Key, (Ballot, Ballot)>,
     /// The highest tombstone of each key that was to be dropped.
     dropped: BTreeMap<Key, Ballot>,
     reserved: u64,
@@ -237,19 +237,19 @@ impl Witness {
     }
 
     fn raise(&mut self, key: &Key, promised: Ballot, accepted: Ballot) {
-        let told = self.told.entry(key.clone());
-        let told = told.or_insert((Ballot::ZERO, Ballot::ZERO));
-        *told = (told.0.max(promised), told.1.max(accepted));
+        let revealed = self.revealed.entry(key.clone());
+        let revealed = revealed.or_insert((Ballot::ZERO, Ballot::ZERO));
+        *revealed = (revealed.0.max(promised), revealed.1.max(accepted));
     }
 
-    /// Every vote that was told holds, and nothing was accepted that nobody proposed. What the
-    /// store shows here is told by that.
+    /// Checks that every vote that was revealed holds, and that nothing was accepted that nobody
+    /// proposed. What the store shows here counts as revealed from now on.
     ///
     /// # Panics
-    /// If the store has taken anything back; `when` is told then.
+    /// If the store has taken anything back. The message begins with `when`.
     pub fn check(&mut self, opened: &Opened, when: &str) {
         let records = opened.records();
-        for (key, (promised, accepted)) in &self.told {
+        for (key, (promised, accepted)) in &self.revealed {
             let nothing = Record {
                 promised: opened.store.promised(key),
                 accepted: None,
@@ -262,7 +262,7 @@ impl Witness {
             assert!(
                 record.promised >= *promised && kept >= *accepted,
                 "{when}: of {key:?} the promise {promised:?} and the accepted {accepted:?} were \
-                 told, and the store holds {record:?}"
+                 revealed, and the store holds {record:?}"
             );
         }
         for (key, record) in records {
@@ -279,7 +279,7 @@ impl Witness {
         let reserved = opened.store.sequences();
         assert!(
             reserved >= self.reserved,
-            "{when}: {} were reserved",
+            "{when}: {} numbers were reserved, and the store knows of fewer",
             self.reserved
         );
         self.reserved = reserved;

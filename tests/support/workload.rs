@@ -1,4 +1,4 @@
-//! Clients that ask random things of random nodes, and note what they were told.
+//! Clients that send random requests to random nodes, and note the replies.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,16 +13,16 @@ use super::cluster::{Cluster, eventually};
 use super::history::{self, Current, End, Operation, Reply, Request};
 use super::linearizability::{Verdict, check};
 
-/// A client that roams changes its node after so many requests, more or less.
+/// How many requests a client that roams sends to one node on average.
 const STAY: u32 = 20;
-/// Of so many requests one goes to any key, while the others crowd around one: see
+/// One of so many requests goes to any key, and the others to the crowded one: see
 /// [`Progress::crowd`].
 const STRAY: u32 = 3;
-/// Of so many times that a client asks, it once sends several requests ahead,
+/// One of so many times a client sends several requests before it reads a reply.
 const HASTE: u32 = 8;
-/// and so many.
+/// How many requests it sends then.
 const AHEAD: usize = 4;
-/// Of so many compare-and-sets one expects that there is no such key, whatever the client saw last.
+/// One of so many compare-and-sets expects that there is no such key, whatever the client saw last.
 const CREATE: u32 = 3;
 
 /// Who asks for what.
@@ -35,11 +35,11 @@ pub struct Workload<'a> {
 
 /// How the clients go about it.
 pub struct Habits {
-    /// The longest pause between two requests of a client: the history stays short enough to be
-    /// checked.
+    /// The longest pause of a client between two requests. It keeps the history short enough for the
+    /// checker.
     pub think: Duration,
-    /// Whether each client keeps to one node, so that a node that stands still holds up its own
-    /// clients alone. Otherwise sooner or later all of them wait for it.
+    /// Whether each client keeps to one node, so that a paused node holds up only its own clients.
+    /// Otherwise sooner or later all clients wait for it.
     pub settled: bool,
 }
 
@@ -63,15 +63,15 @@ pub struct Observed {
     pub lost: usize,
     /// Reads at the end, through each node that is up, that did not end well.
     pub unread: usize,
-    /// Error lines, one of a kind of code.
+    /// For each error code one line with it.
     pub examples: HashMap<String, String>,
 }
 
 /// Steps of the checker's search for one key.
 pub const BUDGET: u64 = 5_000_000;
 
-/// Ends the test, with the whole history, unless it is certainly linearizable and each key could be
-/// read at the end.
+/// Fails the test, and prints the whole history, unless the history is certainly linearizable and each
+/// key could be read at the end.
 pub fn assert_linearizable(observed: &Observed) {
     let verdict = check(&observed.history, BUDGET);
     if verdict != Verdict::Linearizable || observed.unread > 0 {
@@ -85,13 +85,14 @@ struct Board {
     habits: Habits,
     began: Instant,
     stop: AtomicBool,
-    /// The key that the clients crowd around, by its place among the keys: none beyond the last.
+    /// The key that the clients crowd around, by its place among the keys. A place beyond the last key
+    /// means none.
     crowded: AtomicUsize,
     answered: AtomicUsize,
     observed: Mutex<Observed>,
 }
 
-/// How far the clients are, for whoever does things to the nodes meanwhile.
+/// How far the clients are. Whoever injects faults meanwhile looks at this.
 pub struct Progress<'a>(&'a Board);
 
 impl Progress<'_> {
@@ -131,7 +132,7 @@ struct Asker<'a> {
 }
 
 impl Workload<'_> {
-    /// Runs the clients until `meanwhile` has returned, then reads each key through each node.
+    /// Runs the clients until `meanwhile` returns, and then reads each key through each node.
     pub fn run<T>(&self, meanwhile: impl FnOnce(&Progress) -> T) -> (Observed, T) {
         self.run_with(Habits::default(), meanwhile)
     }
@@ -185,7 +186,7 @@ impl Workload<'_> {
     }
 }
 
-/// Ends the clients also when the test panics meanwhile.
+/// Stops the clients when it is dropped, also when the test panics.
 pub struct StopWhenDone<'a>(pub &'a AtomicBool);
 
 impl Drop for StopWhenDone<'_> {
@@ -260,7 +261,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// No value is written twice: it tells which write a read saw.
+    /// A value that no other write writes, so that it shows which write a read saw.
     fn new_value(&mut self) -> String {
         self.writes += 1;
         format!("{}-{}", self.number, self.writes)
@@ -290,7 +291,7 @@ impl<'a> Asker<'a> {
         self.connection = Some((id, client)).filter(|_| !lost);
     }
 
-    /// Notes a request that was sent at `called`, and whose reply was waited for since `waiting`.
+    /// Notes a request that was sent at `called`. The client has waited for its reply since `waiting`.
     fn note(
         &mut self,
         key: &str,
@@ -302,7 +303,7 @@ impl<'a> Asker<'a> {
         let returned = self.board.began.elapsed();
         let end = match &reply {
             Some(text) => understand(text, &request, returned),
-            // Whatever the node was sent may yet be done.
+            // The node may yet do whatever it was sent.
             None => End::Unknown,
         };
         if let End::Returned { reply, .. } = &end {
@@ -354,7 +355,7 @@ fn line(key: &str, request: &Request) -> String {
     }
 }
 
-/// Reads a reply as the checker wants it.
+/// Turns a line of reply into what the checker reads.
 fn understand(text: &str, request: &Request, returned: Duration) -> End {
     let version = |version: &str| Some(version.to_owned()).filter(|version| version != "?");
     let words: Vec<&str> = text.splitn(3, ' ').collect();
@@ -380,7 +381,7 @@ fn understand(text: &str, request: &Request, returned: Duration) -> End {
         ["ERROR", "UNKNOWN", _] => return End::Unknown,
         _ => panic!("{request:?} was answered {text:?}"),
     };
-    // Rounded outwards: an order that is not certain must not be invented.
+    // The moment is rounded up. Rounded down it could invent an order of two operations that overlapped.
     let at = returned.as_micros() as u64 + 1;
     End::Returned { at, reply }
 }

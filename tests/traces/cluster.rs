@@ -1,7 +1,7 @@
-//! A cluster whose every message is delivered by a script, and told in one line.
+//! A cluster in which a script delivers every message, and each message becomes one line of the trace.
 //!
-//! Each node has the product's own origin and coordinator, and one record, of the key `x`. There is no
-//! time and no chance in it: a script says what is held up, what is lost, and who takes whom for silent.
+//! Each node has the product's own origin and coordinator, and one record, of the key `x`. Neither time nor
+//! chance plays a part: the script says what is held up, what is lost, and who takes whom for silent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use simple_dynamo::protocol::ring::{NodeId, Ring};
 use simple_dynamo::protocol::{Accepted, Ballot, Change, Quorums, Record, State};
 
 use crate::shell::{Message, Question};
-use crate::told;
+use crate::wording;
 
 /// The replicas of `x` on the ring of the assignment, its coordinator first.
 pub const A: NodeId = NodeId(5562);
@@ -31,7 +31,7 @@ const QUORUMS: Quorums = Quorums {
 };
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Whom a coordinator answers: the try of an origin.
+/// Whom a coordinator answers: an origin, and which of its tries.
 pub type ReplyTo = (NodeId, origin::Ticket);
 
 pub struct Node {
@@ -51,7 +51,7 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     pub under_way: VecDeque<Message>,
     pub held_up: BTreeSet<(NodeId, NodeId)>,
-    /// Who waits for whose answer, and to what.
+    /// Who waits for whose answer, and to which question.
     pub outstanding: Vec<(NodeId, NodeId, Question)>,
     pub wakes: VecDeque<Wake>,
     pub lines: Vec<String>,
@@ -99,35 +99,35 @@ impl Cluster {
         cluster
     }
 
-    /// What happened, a line each.
+    /// The lines of the trace.
     pub fn end(self) -> Vec<String> {
         self.lines
     }
 
-    /// A sentence of the script.
+    /// Adds a comment of the script to the trace.
     pub fn say(&mut self, text: &str) {
         self.lines.extend([String::new(), format!("# {text}")]);
     }
 
-    /// What each replica stores.
+    /// Adds a line that says what each replica stores.
     pub fn stores(&mut self) {
         let stored = [A, B, C].map(|id| {
             let accepted = self.nodes[&id].record.accepted.as_ref();
-            format!("{id} {}", told::stored(accepted))
+            format!("{id} {}", wording::stored(accepted))
         });
         self.lines.push(format!("stored: {}", stored.join(", ")));
     }
 
     /// A client's request at a node: a write if it has a change.
     pub fn submit(&mut self, client: &'static str, at: NodeId, change: Option<Change>) {
-        self.tell(client, at, &told::line(change.as_ref()));
+        self.write_line(client, at, &wording::line(change.as_ref()));
         self.origin(at, |origin, suspects, effects| {
             let (key, now) = ("x".into(), Duration::ZERO);
             origin.submit(client, key, change, now, suspects, effects);
         });
     }
 
-    /// The same, until nothing more happens.
+    /// Submits a client's request, and delivers messages until nothing more happens.
     pub fn request(&mut self, client: &'static str, at: NodeId, change: Option<Change>) {
         self.submit(client, at, change);
         self.settle();
@@ -144,9 +144,9 @@ impl Cluster {
         }
     }
 
-    /// Delivers messages up to the first that starts like this, which stays under way.
+    /// Delivers messages up to the first whose line starts with `start`; that one stays under way.
     pub fn deliver_until(&mut self, start: &str) {
-        let start = told::in_numbers(start);
+        let start = wording::in_numbers(start);
         let found = self.deliver_unless(|message| message.text().starts_with(&start));
         assert!(found, "there was no message {start}");
     }
@@ -161,7 +161,7 @@ impl Cluster {
         }
     }
 
-    /// Delivers messages up to one that is to stay; whether there was one.
+    /// Delivers messages up to one that is to stay. Returns whether there was one.
     fn deliver_unless(&mut self, stays: impl Fn(&Message) -> bool) -> bool {
         while let Some(place) = self.under_way.iter().position(|it| !self.is_held_up(it)) {
             if stays(&self.under_way[place]) {
@@ -179,7 +179,7 @@ impl Cluster {
         self.arrive(message);
     }
 
-    /// What is under way between two nodes is lost.
+    /// Loses the messages that are under way from one node to another.
     pub fn lose(&mut self, from: NodeId, to: NodeId) {
         let is_lost = |it: &Message| (it.from, it.to) == (from, to);
         let lost = self.under_way.iter().filter(|it| is_lost(it));
@@ -188,7 +188,7 @@ impl Cluster {
         self.under_way.retain(|it| !is_lost(it));
     }
 
-    /// What is under way between two nodes, or comes to be, arrives only after [`Cluster::release`].
+    /// Holds up all present and later messages from one node to another until [`Cluster::release`].
     pub fn hold_up(&mut self, from: NodeId, to: NodeId) {
         if !self.held_up.insert((from, to)) {
             return;
@@ -205,7 +205,7 @@ impl Cluster {
         self.held_up.remove(&(from, to));
     }
 
-    /// Nothing comes from a node or to it, from now on.
+    /// Holds up all messages from a node and to it until [`Cluster::resume`].
     pub fn pause(&mut self, node: NodeId) {
         for other in [A, B, C, M, N] {
             self.hold_up(node, other);
@@ -221,7 +221,7 @@ impl Cluster {
         }
     }
 
-    /// These nodes have waited for another one for as long as they do.
+    /// These nodes have waited for another one until their time-out: they suspect it.
     pub fn suspect(&mut self, who: &[NodeId], whom: NodeId) {
         for node in who {
             self.lines.push(format!("{node} suspects {whom}"));
@@ -243,7 +243,7 @@ impl Cluster {
         }
     }
 
-    pub fn tell(&mut self, from: impl Display, to: impl Display, what: &str) {
+    pub fn write_line(&mut self, from: impl Display, to: impl Display, what: &str) {
         self.lines.push(format!("{from} -> {to}: {what}"));
     }
 

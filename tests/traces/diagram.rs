@@ -1,9 +1,9 @@
-//! A trace as a sequence diagram: a column for each of those that talk, and time runs downwards.
+//! A trace as a sequence diagram: each node and client has a column, and time runs downwards.
 
-/// Between two columns.
+/// Characters from one column to the next.
 const APART: usize = 8;
 
-/// Draws the lines of a trace. A message is an arrow, `*` where a node talks to itself.
+/// Draws the lines of a trace. A message is an arrow, or `*` where a node talks to itself.
 pub fn draw(columns: &[&str], trace: &str) -> String {
     let mut drawn = String::new();
     for line in trace.lines().skip_while(|line| !line.starts_with('#')) {

@@ -1,5 +1,5 @@
-//! Golden traces: what the register says to itself in each hazard of `report/hazards.md`, with the rule
-//! against it left out and with the rule in force, and in one write and one read.
+//! Golden traces: the messages of the register in each hazard of `report/hazards.md`, with the rule against
+//! it left out and with the rule in force, and the messages of one write and of one read.
 //!
 //! The code of `src/protocol/` runs, and a script delivers its messages. A test fails when the text is
 //! not that of the file in this folder; `UPDATE_TRACES=1 cargo test --test traces` rewrites the files.
@@ -7,7 +7,7 @@
 mod cluster;
 mod diagram;
 mod shell;
-mod told;
+mod wording;
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ M and N are the other two, 5558 and 5560. A line is a message. A ballot is (roun
 C:1,M:2 has absorbed the write 1 that came through C, and the write 2 that came through M.
 ";
 
-/// Fails unless the file holds just this text, or writes it if that is asked for.
+/// Fails unless the file holds just this text. Writes the file first if `UPDATE_TRACES` is set.
 fn expect(file: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
     let path = path.join(file);
@@ -41,31 +41,35 @@ fn expect(file: &str, text: &str) {
             number + 1
         );
     }
-    assert_eq!(text.len(), expected.len(), "{file} ends elsewhere");
+    assert_eq!(
+        text.len(),
+        expected.len(),
+        "{file} is longer or shorter than the trace"
+    );
 }
 
-/// The trace of a hazard: what happens without the rule, and with it. The line `harm` is in the first
-/// part alone.
+/// The trace of a hazard: what happens without the rule, and with it. The line `harm` must be in the first
+/// part and not in the second.
 fn hazard(file: &str, title: &str, rule: Rule, harm: &str, script: fn() -> Vec<String>) {
-    let told = || told::in_letters(&script().join("\n"));
+    let trace = || wording::in_letters(&script().join("\n"));
     rules::leave_out(Some(rule));
-    let without = told();
+    let without = trace();
     rules::leave_out(None);
-    let with = told();
+    let with = trace();
     let text = format!(
         "{title}\n\n{EVERY_TRACE}\n\n\
          == Without the rule {rule:?} ==\n\n{without}\n\n\n\
          == With the rule {rule:?} ==\n\n{with}\n"
     );
     expect(file, &text);
-    let strikes = |lines: &str| lines.lines().any(|line| line == harm);
-    assert!(strikes(&without), "{rule:?} left out does no harm");
-    assert!(!strikes(&with), "{rule:?} is no cure");
+    let has_harm = |trace: &str| trace.lines().any(|line| line == harm);
+    assert!(has_harm(&without), "without {rule:?} no harm is done");
+    assert!(!has_harm(&with), "with {rule:?} the harm is still done");
 }
 
-/// The trace of a request as it should be, which a page of the report shows, too.
+/// The trace of a request in which nothing goes wrong. A page of the report must show its diagram.
 fn request(file: &str, page: &str, title: &str, columns: &[&str], lines: &[String]) {
-    let diagram = diagram::draw(columns, &told::in_letters(&lines.join("\n")));
+    let diagram = diagram::draw(columns, &wording::in_letters(&lines.join("\n")));
     expect(file, &format!("{title}\n\n{EVERY_TRACE}\n{diagram}"));
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(page);
     let shown = fs::read_to_string(&path).expect("a page of the report");
@@ -80,7 +84,7 @@ fn put(value: &str) -> Option<Change> {
 }
 
 fn compare_and_set(expected: Option<&str>, value: &str) -> Option<Change> {
-    let expected = expected.map(|version| told::in_numbers(version).parse().expect("a version"));
+    let expected = expected.map(|version| wording::in_numbers(version).parse().expect("a version"));
     Some(Change::CompareAndSet {
         expected,
         value: value.into(),

@@ -1,4 +1,4 @@
-//! The shell around the rules: carries a script's messages, and what origins and coordinators want done.
+//! The shell around the rules: it carries messages, and carries out what origins and coordinators ask for.
 
 use simple_dynamo::protocol::origin::{self, Answer, Origin};
 use simple_dynamo::protocol::quorum::coordinator::{self, Coordinator};
@@ -9,7 +9,7 @@ use simple_dynamo::protocol::{
 use simple_dynamo::server::text;
 
 use crate::cluster::{B, C, Cluster, ReplyTo, Wake};
-use crate::told;
+use crate::wording;
 
 pub enum Body {
     Coordinate(origin::Ticket, Operation, Option<Seen>),
@@ -28,20 +28,20 @@ pub struct Message {
 }
 
 impl Message {
-    /// The line that tells it.
+    /// The line of the trace that stands for this message.
     pub fn text(&self) -> String {
         let body = match &self.body {
-            Body::Coordinate(_, operation, seen) => told::coordinate(operation, seen.as_ref()),
-            Body::Outcome(_, outcome) => told::outcome(outcome),
-            Body::Ask(_, request) => told::request(request),
-            Body::Vote(_, reply) => told::vote(reply),
-            Body::Repair(accepted) => format!("repair {}", told::accepted(accepted)),
+            Body::Coordinate(_, operation, seen) => wording::coordinate(operation, seen.as_ref()),
+            Body::Outcome(_, outcome) => wording::outcome(outcome),
+            Body::Ask(_, request) => wording::request(request),
+            Body::Vote(_, reply) => wording::vote(reply),
+            Body::Repair(accepted) => format!("repair {}", wording::accepted(accepted)),
         };
         format!("{} -> {}: {body}", self.from, self.to)
     }
 }
 
-/// Something that a node waits for an answer to.
+/// A question that a node waits for an answer to.
 #[derive(Clone, PartialEq)]
 pub enum Question {
     Coordinate(origin::Ticket),
@@ -96,7 +96,7 @@ impl Cluster {
         }
     }
 
-    /// An origin has been answered, or takes its coordinator for silent.
+    /// An origin has its answer, or takes its coordinator for silent.
     pub fn answered(&mut self, at: NodeId, from: NodeId, ticket: origin::Ticket, answer: Answer) {
         let ended = (at, from, Question::Coordinate(ticket));
         self.outstanding.retain(|waiting| *waiting != ended);
@@ -142,7 +142,7 @@ impl Cluster {
                     self.send(at, to, Body::Coordinate(ticket, operation, seen));
                 }
                 origin::Effect::Answer { handle, result } => {
-                    self.tell(at, handle, text::outcome(&result).trim_end());
+                    self.write_line(at, handle, text::outcome(&result).trim_end());
                 }
                 origin::Effect::WakeLater { .. } => panic!("no script tries all replicas in vain"),
             }
@@ -179,7 +179,8 @@ impl Cluster {
         }
     }
 
-    /// Asks replicas. A suspect is told what it would have to take, and not waited for.
+    /// Asks replicas. A suspect is sent what it would have to accept, and the coordinator does not wait for
+    /// its answer.
     fn ask(&mut self, at: NodeId, to: &[NodeId], ticket: coordinator::Ticket, ask: &VoteRequest) {
         for &replica in to {
             let suspect = self.nodes[&at].suspects.contains(&replica);

@@ -1,14 +1,14 @@
-//! Whether the store served while it had to.
+//! Whether the store served clients while it had to.
 //!
 //! A node is *out* while it is killed, until it serves clients again, and if its disk was lost
 //! until it votes again; while it is paused, isolated, or its disk is slow. A link that is cut, late
 //! or half open counts one of its two nodes as out. Catching up counts nobody as out. While the
 //! machine's disk stands still by itself, all nodes are out: they share it.
 //!
-//! At most one node is out while all faults of the moment have one node in common. During that
-//! time the store must serve every key. How long it did not is the longest time in which no
-//! request for a key ended well, through any node. Requests that were sent while more was broken
-//! are no excuse: the time counts from the moment on at which at most one node is out.
+//! At most one node is out while all faults of the moment have one node in common. During that time the store
+//! must serve every key. A gap is the longest time in which no request for a key ended well through any
+//! node. It counts from the moment at which at most one node is out, also if requests were sent while more
+//! was broken.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub fn stretches(events: &[Event], stalls: &[Stall], end: u64) -> Vec<(u64, u64)
 }
 
 fn at_most_one_is_out(harms: impl Iterator<Item = Harm>) -> bool {
-    // Who could be the one.
+    // The nodes that could be the one that is out.
     let mut suspects: Option<Vec<u32>> = None;
     for harm in harms {
         let among = match harm {

@@ -1,4 +1,4 @@
-//! Whether the machine's disk stands still by itself: other programs use it, too.
+//! Whether the machine's disk stands still by itself, since other programs use it, too.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Between two looks.
+/// The pause between two syncs.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A sync that takes longer than this, in microseconds, is a stall: mostly it takes one or two
 /// milliseconds.
@@ -22,7 +22,7 @@ pub struct Stall {
     pub ended: u64,
 }
 
-/// Writes a little and syncs, until `stop`; returns when that took long.
+/// Writes a little and syncs again and again, until `stop`. Returns the times in which that took long.
 pub fn watch(folder: &Path, now: impl Fn() -> u64, stop: &AtomicBool) -> io::Result<Vec<Stall>> {
     let mut file = File::create(folder.join("disk-watch"))?;
     let mut stalls = Vec::new();
@@ -34,7 +34,7 @@ pub fn watch(folder: &Path, now: impl Fn() -> u64, stop: &AtomicBool) -> io::Res
         file.sync_data()?;
         let ended = now();
         if ended - asked > STALL {
-            // It may have begun as soon as the sync before had ended.
+            // The stall may have begun as soon as the sync before had ended.
             stalls.push(Stall { began: last, ended });
         }
         last = ended;

@@ -1,4 +1,4 @@
-//! What a nemesis can do to nodes and links, and whether it did anything.
+//! The faults that a nemesis can inject into nodes and links, and whether each did anything.
 
 use std::thread;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use serde::Serialize;
 use crate::support::cluster::Cluster;
 use crate::support::proxy::Way;
 
-/// How long a sync takes that all nodes wait for when they are killed.
+/// How long a sync takes while all nodes are killed in the middle of it.
 const SYNC: Duration = Duration::from_millis(50);
 
 /// One thing that goes wrong, for a while.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
-    /// `kill -9`; started again at the end.
+    /// `kill -9`. The node is started again at the end.
     Kill { node: u32 },
     /// `kill -9` of all nodes at once, perhaps while each waits for its disk.
     KillAll { slow_disks: bool },
-    /// `kill -9`, and its disk is lost; started again with an empty one at the end. No other node
-    /// may be out meanwhile: it copies from all of them before it votes.
+    /// `kill -9`, and the disk is lost. The node is started again with an empty disk at the end. No other node may
+    /// be out meanwhile, since this one copies from all others before it votes.
     Wipe { node: u32 },
-    /// SIGSTOP; SIGCONT at the end.
+    /// SIGSTOP, and SIGCONT at the end.
     Pause { node: u32 },
     /// Each sync takes longer.
     SlowDisk { node: u32, millis: u64 },
@@ -40,15 +40,15 @@ pub enum Fault {
     Reorder { from: u32, to: u32 },
     /// Many messages of a node straggle behind its others, by up to so much.
     Straggle { node: u32, millis: u64 },
-    /// A connection is gone, and only one side knows. Nobody ever tells the other.
+    /// A connection is gone, and only one side knows. The other side never learns of it.
     HalfOpen {
         opener: u32,
         to: u32,
-        opener_is_told: bool,
+        opener_notices: bool,
     },
 }
 
-/// Which nodes a fault makes unfit to be asked.
+/// Which nodes a fault puts out of service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Harm {
     Nobody,
@@ -61,9 +61,9 @@ pub enum Harm {
 /// A fault that has begun.
 pub struct Begun {
     fault: Fault,
-    /// What had befallen before.
+    /// What [`Fault::befallen`] counted before.
     before: usize,
-    /// A half-open connection needs a connection.
+    /// Whether there was a connection for a half-open one.
     found: bool,
 }
 
@@ -86,7 +86,7 @@ impl Fault {
         }
     }
 
-    /// Messages that come twice or in another order hinder nobody.
+    /// Which nodes the fault puts out of service. Messages that come twice or in another order do no harm.
     pub fn harm(&self) -> Harm {
         match *self {
             Fault::Kill { node }
@@ -147,8 +147,8 @@ impl Fault {
             Fault::HalfOpen {
                 opener,
                 to,
-                opener_is_told,
-            } => found = cluster.network().half_open(opener, to, opener_is_told),
+                opener_notices,
+            } => found = cluster.network().half_open(opener, to, opener_notices),
         }
         Begun {
             fault: self,
@@ -157,8 +157,8 @@ impl Fault {
         }
     }
 
-    /// How much there is to see of faults of this kind. A process that was killed or stopped is
-    /// seen to be so when that is done.
+    /// A count that grows when faults of this kind do something. It counts nothing for kills and pauses, which
+    /// always do something.
     fn befallen(&self, cluster: &Cluster) -> usize {
         match self {
             Fault::SlowDisk { node, .. } => {
@@ -172,7 +172,7 @@ impl Fault {
         }
     }
 
-    /// The ways on which it befalls messages.
+    /// The ways on which the fault befalls messages.
     fn ways(&self, cluster: &Cluster) -> Vec<Way> {
         match *self {
             Fault::Cut { from, to }
@@ -201,14 +201,13 @@ impl Fault {
 }
 
 impl Begun {
-    /// How much there is to see of it so far.
+    /// How much the fault has done so far.
     pub fn befallen_since(&self, cluster: &Cluster) -> usize {
         self.fault.befallen(cluster).abs_diff(self.before)
     }
 
-    /// Ends it, and waits until the nodes that were down serve again, and one that lost its disk
-    /// votes again. Returns the fault, and whether it did anything: a cut that held nothing up is
-    /// none.
+    /// Ends the fault. Waits until nodes that were down serve again, and until one that lost its disk votes
+    /// again. Returns the fault, and whether it did anything: a cut that held nothing up did not.
     pub fn end(self, cluster: &Cluster) -> (Fault, bool) {
         let befallen = self.befallen_since(cluster) > 0;
         for (from, to) in self.fault.ways(cluster) {

@@ -1,10 +1,10 @@
-//! A storm: clients ask a cluster of five processes while a nemesis does its worst; then all is
+//! A storm: clients send requests to a cluster of five processes while a nemesis injects faults. Then all is
 //! healed, every key is read through every node, and the history is judged.
 //!
-//! - [`nemesis`]: what goes wrong, and when. [`fault`]: how, and whether it did anything.
-//! - [`verdict`]: what came of it, for people and in files.
-//! - [`availability`]: how long which key was without service that it should have had.
-//! - [`disk`]: whether the machine was to blame.
+//! - [`nemesis`]: which faults are injected, and when. [`fault`]: how, and whether they did anything.
+//! - [`verdict`]: the results, for people and in files.
+//! - [`availability`]: how long each key was without service that it should have had.
+//! - [`disk`]: whether the machine's own disk stood still.
 //! - [`shrink`] and [`piece`]: the smallest piece of a history that cannot be ordered.
 //! - [`reason`]: why that piece is impossible, in words.
 //! - [`picture`]: a run, and an offending key, as pictures.
@@ -37,12 +37,12 @@ use disk::Stall;
 use nemesis::{AtWork, Event, Nemesis};
 use verdict::Verdict;
 
-/// Snapshots are taken all the time.
+/// Bytes of the log after which a node takes a snapshot: so few that it takes one after the other.
 const SNAPSHOT_AFTER: &str = "200000";
 /// A client's longest pause between two requests.
 const THINK: Duration = Duration::from_millis(30);
 
-/// What a storm shall be like.
+/// The options of a storm.
 pub struct Storm {
     pub seed: u64,
     pub nemesis: Nemesis,
@@ -61,9 +61,9 @@ pub struct Seen {
     pub events: Vec<Event>,
     /// When the machine's disk stood still by itself.
     pub stalls: Vec<Stall>,
-    /// When the nemesis had done, in microseconds of the history.
+    /// When the nemesis had finished, in microseconds of the history.
     pub end: u64,
-    /// Why the run could not be carried out to its end: a node that ended by itself, mostly.
+    /// Why the run did not come to its end. Mostly a node ended by itself.
     pub failure: Option<String>,
 }
 
@@ -141,7 +141,8 @@ impl Storm {
         })
     }
 
-    /// At the end, when all is healed, each key must be read through each node.
+    /// Which of the reads at the end did not end well. By then all is healed, so each key must be read through
+    /// each node.
     fn unread(&self, history: &[Operation]) -> Option<String> {
         let last = history
             .iter()
@@ -159,7 +160,7 @@ impl Storm {
     }
 }
 
-/// What a node has logged that no node may ever have to.
+/// The line of a node's log that reports a broken invariant.
 fn broken(cluster: &Cluster) -> Option<String> {
     cluster.ids().find_map(|id| {
         let log = cluster.log(id);
@@ -175,7 +176,7 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without words").to_owned()
 }
 
-/// Makes room for a run: another run may be overwritten, nothing else.
+/// Empties the folder for a run. It may hold an earlier run, and nothing else.
 fn empty(folder: &Path) -> io::Result<()> {
     if folder.exists() {
         let own = folder.join("verdict.json").exists() || folder.join("nodes").exists();

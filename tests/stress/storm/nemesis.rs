@@ -1,4 +1,4 @@
-//! Who lets loose which faults, one handful after the other, by a seed.
+//! A nemesis chooses by a seed which faults it injects, one handful after the other.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::fault::{Begun, Fault};
 use crate::support::cluster::Cluster;
 use crate::support::workload::Progress;
 
-/// What a nemesis has a liking for.
+/// The kind of faults that a nemesis injects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Nemesis {
     None,
@@ -44,7 +44,7 @@ pub struct Event {
     pub fired: bool,
 }
 
-/// How often something is looked at while nothing is to be done.
+/// How long a nemesis sleeps at a time before it looks whether the run is over.
 const LOOK: Duration = Duration::from_millis(50);
 /// The longest that messages straggle, in milliseconds: more than the time-out between nodes.
 const STRAGGLE: u64 = 200;
@@ -66,7 +66,7 @@ const ALONE: [Nemesis; 14] = [
     Nemesis::HalfOpen,
 ];
 
-/// What finds most, and so is half of `Mix`.
+/// These find most, so half of `Mix` is made of them.
 const SHARP: [Nemesis; 2] = [Nemesis::Straggle, Nemesis::Split];
 
 impl Nemesis {
@@ -91,14 +91,13 @@ impl Nemesis {
         }
     }
 
-    /// Whether it takes long, and leaves the others no turn.
+    /// Whether it takes so long that the others would have no turn.
     fn takes_long(self) -> bool {
         matches!(self, Nemesis::Rolling | Nemesis::All)
     }
 
-    /// Whether nothing else may be broken meanwhile. A node that lost its disk waits for all
-    /// others: beside another fault it would not vote before that one is over, and two nodes would
-    /// be out.
+    /// Whether no other fault may happen at the same time. A node that lost its disk waits for all others. Beside
+    /// another fault it would not vote before that one is over, and two nodes would be out.
     fn strikes_alone(self) -> bool {
         self.takes_long() || matches!(self, Nemesis::Wipe | Nemesis::Split)
     }
@@ -120,17 +119,17 @@ pub struct AtWork<'a> {
     pub nemesis: Nemesis,
     pub cluster: &'a Cluster,
     pub progress: &'a Progress<'a>,
-    /// What the clients ask for.
+    /// The keys that the clients ask for.
     pub keys: &'a [&'a str],
     pub rng: Rng,
-    /// When the work shall end.
+    /// When no more faults are begun.
     pub until: Duration,
     pub interrupted: &'a AtomicBool,
     pub events: &'a mut Vec<Event>,
 }
 
 impl AtWork<'_> {
-    /// Faults until the time is over; then all is healed, and every node has what it missed.
+    /// Injects faults until the time is over. Then waits until every node has what it missed.
     pub fn run(mut self) {
         while !self.over() {
             match self.nemesis {
@@ -152,7 +151,7 @@ impl AtWork<'_> {
         self.progress.now() >= self.until || self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Sleeps, but not over the end.
+    /// Sleeps for this time, but not beyond the end.
     fn rest(&self, time: Duration) {
         let until = self.progress.now() + time;
         while !self.over() && self.progress.now() < until {
@@ -164,8 +163,8 @@ impl AtWork<'_> {
         Duration::from_millis(self.rng.u64(range))
     }
 
-    /// Has the clients crowd around a key, and returns whom to strike, in this order: mostly the
-    /// nodes that hold the key, often its coordinator first, and then the others.
+    /// Makes the clients crowd around a key. Returns the nodes in the order in which to strike them: mostly those
+    /// that hold the key, often its coordinator first, and then the others.
     fn aim(&mut self) -> Vec<u32> {
         let place = self.rng.usize(..self.keys.len());
         self.progress.crowd(place);
@@ -182,8 +181,7 @@ impl AtWork<'_> {
         nodes
     }
 
-    /// Everything at random: often two things at once, on different nodes. All of it is over
-    /// before the next handful.
+    /// Injects random faults, often two at once on different nodes. All of them end before the next handful.
     fn handful(&mut self) {
         let nemesis = if self.rng.bool() {
             SHARP[self.rng.usize(..SHARP.len())]
@@ -211,7 +209,7 @@ impl AtWork<'_> {
         self.rest(calm);
     }
 
-    /// One fault, or a round of them, and a moment of calm.
+    /// Injects one fault, or a round of them, and then rests for a moment.
     fn strike(&mut self, nemesis: Nemesis, nodes: &[u32]) {
         if nemesis == Nemesis::Rolling {
             // In the order of the ring file, each as soon as the one before serves again.
@@ -222,8 +220,8 @@ impl AtWork<'_> {
             return;
         }
         if nemesis == Nemesis::Wipe && self.rng.bool() {
-            // Every disk is lost, each as soon as the node before votes again: what that one has
-            // not copied by then is nowhere.
+            // Every disk is lost, each as soon as the node before votes again. What that node has not copied by
+            // then is lost for good.
             for &node in nodes {
                 self.let_loose([Fault::Wipe { node }], Duration::ZERO);
             }
@@ -244,8 +242,8 @@ impl AtWork<'_> {
         self.rest(calm);
     }
 
-    /// Some nodes take the first for silent and go to its successor, others do not, and its messages
-    /// are late: a key has two coordinators, and what one of them wrote reaches some replicas only.
+    /// Some nodes take the first one for silent and go to its successor, others do not, and its messages are
+    /// late. So a key has two coordinators, and what one of them writes reaches only some replicas.
     fn split(&mut self, nodes: &[u32]) -> [Fault; 3] {
         let (to, others) = (nodes[0], &nodes[1..]);
         let mut cut = || {
@@ -255,12 +253,12 @@ impl AtWork<'_> {
         [cut(), cut(), self.choose(Nemesis::Straggle, nodes)]
     }
 
-    /// Mostly short, sometimes much longer than any time-out between nodes.
+    /// How long a fault lasts: mostly a short time, and sometimes much longer than any time-out between nodes.
     fn lasting(&mut self, nemesis: Nemesis) -> Duration {
         match nemesis {
             Nemesis::Timeout => self.millis(60..140),
             Nemesis::All => self.millis(0..200),
-            // What was held up arrives just after it was given up.
+            // What was held up arrives just after its sender gave up waiting.
             Nemesis::Split if self.rng.bool() => self.millis(100..180),
             _ if self.rng.u8(..8) == 0 => self.millis(400..2_000),
             _ => self.millis(20..400),
@@ -304,7 +302,7 @@ impl AtWork<'_> {
             Nemesis::HalfOpen => Fault::HalfOpen {
                 opener: from,
                 to,
-                opener_is_told: rng.bool(),
+                opener_notices: rng.bool(),
             },
             Nemesis::None | Nemesis::Mix | Nemesis::Rolling | Nemesis::Split => {
                 unreachable!("{} is no single fault", nemesis.name())

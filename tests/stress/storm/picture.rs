@@ -1,12 +1,12 @@
-//! A run as pictures: how many requests were served while what went wrong, and how a key came to
-//! tell what it must not.
+//! A run as pictures: how many requests were served during which faults, and the operations around a
+//! violation.
 
 use super::fault::{Fault, Harm};
 use super::nemesis::Event;
 use crate::support::history::{End, Operation, Reply, Request};
 use crate::support::svg::{Svg, escape};
 
-/// Room for the names on the left.
+/// The width of the names on the left, in pixels.
 const LEFT: f64 = 110.0;
 const WIDTH: f64 = 1_200.0;
 const LANE: f64 = 16.0;

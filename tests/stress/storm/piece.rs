@@ -11,11 +11,11 @@ pub struct Piece<'a> {
     kept: Vec<bool>,
     /// Which write made which version, where a reply shows it.
     made: HashMap<&'a str, &'a str>,
-    /// By what each write wrote: who names it.
+    /// For each written value the operations that name it.
     seen_by: HashMap<&'a str, Vec<usize>>,
-    /// The longest that any operation took that returned.
+    /// The longest time that an operation took, among those that returned.
     longest: u64,
-    /// Those of unknown outcome.
+    /// The operations of unknown outcome.
     unknown: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Piece<'a> {
         piece
     }
 
-    /// The piece without those operations of a run that may be left out.
+    /// The piece without those operations of `run` that may be left out.
     pub fn without(mut self, run: Range<usize>) -> Vec<Operation> {
         loop {
             let before = self.kept.iter().filter(|kept| **kept).count();
@@ -59,7 +59,7 @@ impl<'a> Piece<'a> {
                     gone.into_iter().for_each(|index| self.kept[index] = false);
                 }
             }
-            // What has gone may have been in the way of others.
+            // An operation that is gone may have kept others from being left out.
             let kept = self.operations.iter().zip(&self.kept);
             let kept = kept.filter(|(_, kept)| **kept);
             if kept.clone().count() == before {
@@ -68,7 +68,7 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// An operation, and if it wrote something all that cannot have been answered without it.
+    /// An operation, and if it wrote something all operations whose answers need that write.
     fn with_all_that_saw_it(&self, index: usize) -> Vec<usize> {
         let mut gone = Vec::from_iter(self.kept[index].then_some(index));
         let mut next = 0;
@@ -85,9 +85,9 @@ impl<'a> Piece<'a> {
         gone
     }
 
-    /// Whether all these may be left out. What changed nothing may. Without a write the state
-    /// before it lasts longer, so nothing that stays may demand of the state that comes right
-    /// after it that it is a value, or that it is none.
+    /// Whether all these operations may be left out. Those that changed nothing may. Without a write the state
+    /// before it lasts longer. So no operation that stays and may come right after the write may demand that
+    /// there is a value, if the write made one, or that there is none, if it was a delete.
     fn may_go(&self, gone: &[usize]) -> bool {
         let writes = gone
             .iter()
@@ -105,8 +105,8 @@ impl<'a> Piece<'a> {
         })
     }
 
-    /// What stays and may come after a write without any other write between: not what was called
-    /// after a later write, which stays, had returned.
+    /// The operations that stay and may come after a write without any other write in between. An operation
+    /// that was called after a later write had returned is not among them, if that write stays.
     fn may_follow(&self, write: usize, gone: &[usize]) -> impl Iterator<Item = usize> {
         let all = self.operations;
         let stays = |index: usize| self.kept[index] && !gone.contains(&index);
@@ -184,7 +184,7 @@ fn named_versions(operation: &Operation) -> impl Iterator<Item = &str> {
         Request::CompareAndSet { expected, .. } => expected.as_deref(),
         _ => None,
     };
-    let told = match &operation.end {
+    let current = match &operation.end {
         End::Returned {
             reply:
                 Reply::Conflict {
@@ -194,7 +194,7 @@ fn named_versions(operation: &Operation) -> impl Iterator<Item = &str> {
         } => Some(version.as_str()),
         _ => None,
     };
-    expected.into_iter().chain(told)
+    expected.into_iter().chain(current)
 }
 
 /// Whether it made another state, or may have.

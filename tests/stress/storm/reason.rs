@@ -1,7 +1,7 @@
 //! Why the smallest piece of a history is impossible, in words for people.
 //!
-//! The store starts empty, and no value is written twice. So each of the sentences below is certain
-//! where it is told, and the first that fits is the one that says most.
+//! The store starts empty, and no value is written twice. So each reason below is certain where it is given.
+//! The first that fits says most.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ struct Sight<'a> {
     returned: u64,
 }
 
-/// A sentence or two, or nothing if none of the usual reasons fits.
+/// The reason in a sentence or two, or `None` if none of the usual reasons fits.
 pub fn reason(piece: &[Operation]) -> Option<String> {
     let piece = Reasons::of(piece);
     let text = piece
@@ -38,7 +38,7 @@ pub fn reason(piece: &[Operation]) -> Option<String> {
 
 struct Reasons<'a> {
     operations: &'a [Operation],
-    /// What was seen of the key, where the operations tell it.
+    /// The states of the key that the operations show.
     sights: Vec<Sight<'a>>,
     /// Which value has which version, where a reply shows it.
     values: HashMap<&'a str, &'a str>,
@@ -70,7 +70,7 @@ impl<'a> Reasons<'a> {
         reasons
     }
 
-    /// The states in which an operation found or left the key, as far as it tells.
+    /// The states in which an operation found or left the key, as far as its reply shows them.
     fn states(&self, operation: &'a Operation) -> Vec<State<'a>> {
         let End::Returned { reply, .. } = &operation.end else {
             return Vec::new();
@@ -101,11 +101,11 @@ impl<'a> Reasons<'a> {
     fn not_written(&self) -> Option<String> {
         self.sights.iter().find_map(|sight| {
             let value = sight.state?;
-            let seen = told(sight.by);
+            let seen = sentence(sight.by);
             let Some(write) = self.write_of(value) else {
                 return Some(format!("{seen}, and nobody had written {value}."));
             };
-            let wrote = told(write);
+            let wrote = sentence(write);
             match &write.end {
                 _ if write.called > sight.returned => {
                     Some(format!("{seen}, before that was written: {wrote}."))
@@ -130,21 +130,21 @@ impl<'a> Reasons<'a> {
             .filter_map(|operation| Some((operation, shown(operation)?)))
             .collect();
         pairs(&named).find_map(|((one, first), (other, second))| {
-            let told = format!("{}, and {}.", told(one), told(other));
+            let both = format!("{}, and {}.", sentence(one), sentence(other));
             let ((version, value), (other_version, other_value)) = (first, second);
             match (version == other_version, value == other_value) {
                 (true, false) => Some(format!(
-                    "the version {version} stands for two values: {told}"
+                    "the version {version} stands for two values: {both}"
                 )),
                 (false, true) => Some(format!(
-                    "the write of {value} has two versions, {version} and {other_version}: {told}"
+                    "the write of {value} has two versions, {version} and {other_version}: {both}"
                 )),
                 _ => None,
             }
         })
     }
 
-    /// Of two writes that expect the same version one comes second, and finds another one.
+    /// Two writes replaced the same version, although the second of them must find another one.
     fn replaced_twice(&self) -> Option<String> {
         let done: Vec<_> = self
             .operations
@@ -160,8 +160,8 @@ impl<'a> Reasons<'a> {
                 format!(
                     "Two writes replaced the same version: {}, and {}. The first of them to be \
                      done left another version, and a version never comes back.",
-                    told(one),
-                    told(other)
+                    sentence(one),
+                    sentence(other)
                 )
             })
         })
@@ -213,9 +213,9 @@ impl<'a> Reasons<'a> {
                 "{}. But {value} had been replaced before that request began: {}, and that value \
                  could only take the place of {value}: {}. A value is written once and cannot come \
                  back.",
-                told(last.by),
-                told(next.by),
-                told(write)
+                sentence(last.by),
+                sentence(next.by),
+                sentence(write)
             ))
         })
     }
@@ -244,14 +244,13 @@ impl<'a> Reasons<'a> {
             })?;
             Some(format!(
                 "{}. But the key was there before: {}. No delete can have been done in between.",
-                told(gone.by),
-                told(first.by)
+                sentence(gone.by),
+                sentence(first.by)
             ))
         })
     }
 
-    /// Each delete takes away what another write has made, and each creation but the first one needs
-    /// a delete.
+    /// Each delete needs a write whose value it deletes, and each creation except the first needs a delete.
     fn too_often(&self) -> Option<String> {
         let all = self
             .operations
@@ -272,16 +271,15 @@ impl<'a> Reasons<'a> {
         let creations = done(&creations.collect::<Vec<_>>());
         if done(&deletes) > writes.len() {
             return Some(format!(
-                "{} deletes were told that they deleted a value, and no more than {} were \
-                 written.",
+                "{} deletes were acknowledged, and no more than {} values were written.",
                 done(&deletes),
                 writes.len()
             ));
         }
         (creations > deletes.len() + 1).then(|| {
             format!(
-                "{creations} requests were told that there was no such key and that they created \
-                 it, and no more than {} deletes can have made room for them.",
+                "{creations} creations of the key were acknowledged, and no more than {} deletes can \
+                 have come between them.",
                 deletes.len()
             )
         })
@@ -316,8 +314,8 @@ impl<'a> Reasons<'a> {
                     format!(
                         "{}. But just what it expected was there: {}. Nothing else can have been \
                          written in between.",
-                        told(refused),
-                        told(before.by)
+                        sentence(refused),
+                        sentence(before.by)
                     )
                 })
         })
@@ -341,14 +339,14 @@ fn again(first: &Sight, gone: &Sight, last: &Sight) -> String {
     format!(
         "{}. But {value} {over} before that request began: {}. It was there before that: {}. A value is written once and \
          cannot come back.",
-        told(last.by),
-        told(gone.by),
-        told(first.by)
+        sentence(last.by),
+        sentence(gone.by),
+        sentence(first.by)
     )
 }
 
-/// What was asked when, and what the client was told when.
-fn told(operation: &Operation) -> String {
+/// A sentence about an operation: what was asked when, and what was answered when.
+fn sentence(operation: &Operation) -> String {
     let seconds = |micros: u64| format!("{}.{:06} s", micros / 1_000_000, micros % 1_000_000);
     let asked = match &operation.request {
         Request::Get => "GET".to_owned(),

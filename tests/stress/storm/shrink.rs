@@ -1,7 +1,7 @@
 //! The smallest piece of a history that cannot be ordered.
 //!
-//! A piece proves something only if it could be ordered in case the whole could. So not every
-//! operation may be left out, see [`Piece::may_go`].
+//! A piece proves a violation of the whole only if it could be ordered whenever the whole could. So not every
+//! operation may be left out: see [`Piece::may_go`].
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::piece::Piece;
 use crate::support::history::{End, Operation};
 use crate::support::linearizability::{Verdict, check};
 
-/// After this time what is left is small enough.
+/// After this time the search ends with the smallest piece so far.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Shrinks a history of one key that cannot be ordered, until no run of its operations may be
@@ -35,7 +35,7 @@ pub fn shrink(history: &[Operation], budget: u64) -> Vec<Operation> {
     }
 }
 
-/// The shortest start of a history that cannot be ordered: no longer one can, either.
+/// The shortest start of a history that cannot be ordered. No longer start can be ordered, either.
 fn shortest_start(
     history: Vec<Operation>,
     is_bad: impl Fn(&[Operation]) -> bool,
@@ -49,7 +49,7 @@ fn shortest_start(
     }
 }
 
-/// What was known at a moment: what had not returned by then may or may not have been done.
+/// The history as it was known at a moment. What had not returned by then may or may not be done.
 fn start(history: &[Operation], moment: u64) -> Vec<Operation> {
     let called = history
         .iter()

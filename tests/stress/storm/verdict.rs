@@ -1,4 +1,4 @@
-//! What came of a storm: for people, and in files.
+//! The results of a storm, for people and in files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::support::linearizability::{self, check};
 
 /// Steps of the checker's search for one key.
 const BUDGET: u64 = 5_000_000;
-/// While at most one node is out no key may be without service for longer, in milliseconds.
+/// The longest time that a key may be without service while at most one node is out, in milliseconds.
 const LONGEST_GAP: u64 = 1_000;
 
 /// What the checker says of a history.
@@ -36,11 +36,11 @@ pub struct Violation {
     pub key: String,
     /// In words for people.
     pub why: String,
-    /// The smallest piece that cannot be ordered, too.
+    /// The smallest piece of the history that cannot be ordered, either.
     pub smallest: Vec<Operation>,
 }
 
-/// All that there is to say of a run.
+/// All results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     pub verdict: Judgement,
@@ -131,7 +131,7 @@ impl Verdict {
         }
     }
 
-    /// The same for people.
+    /// The verdict in words for people.
     pub fn word(&self) -> &'static str {
         match self.exit_code() {
             0 => "linearizable",
@@ -146,7 +146,7 @@ impl Verdict {
         self.longest_gap_ms <= LONGEST_GAP
     }
 
-    /// Writes it all into a folder.
+    /// Writes all results into a folder.
     ///
     /// # Errors
     /// Of the file system.

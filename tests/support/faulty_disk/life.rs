@@ -9,7 +9,8 @@ use simple_dynamo::storage::disk::{AppendOnlyFile, Disk};
 use super::copies::{Change, Content};
 use super::{Call, Fault, FaultyDisk, Hook, Machine, NEVER_POISONED};
 
-/// The storage asks for more zeros behind the end of its log. So many show the same, and take less time.
+/// The most zeros behind the end of a log. The storage asks for more, but so many show the same in less
+/// time.
 const MOST_ZEROS: usize = 2000;
 
 /// A process, as the disk knows it.
@@ -33,7 +34,8 @@ impl Life {
         Ok(machine)
     }
 
-    /// Takes one step: `work` is done in the cache, unless the disk is full, and may fail after it.
+    /// Takes one step: does `work` in the cache, unless the planned fault comes first. The power may go off
+    /// after it.
     fn step(&self, work: impl FnOnce(&mut Machine) -> io::Result<()>) -> io::Result<()> {
         self.run_hook()?;
         let mut machine = self.alive()?;
@@ -89,7 +91,7 @@ impl Disk for Life {
     fn create(&self, name: &str, zeros: usize) -> io::Result<Box<dyn AppendOnlyFile>> {
         let mut file = 0;
         self.step(|machine| {
-            machine.room()?;
+            machine.check_space()?;
             if let Ok(existing) = machine.file(name) {
                 file = existing;
                 machine.files[file].cached.clear();
@@ -148,8 +150,8 @@ impl AppendOnlyFile for OpenFile {
         let (file, from, zeros) = (self.file, self.length, self.zeros);
         self.length += bytes.len();
         self.life.step(|machine| {
-            let room = machine.room();
-            let fits = if room.is_ok() {
+            let space = machine.check_space();
+            let fits = if space.is_ok() {
                 bytes.len()
             } else {
                 bytes.len() / 2
@@ -159,7 +161,7 @@ impl AppendOnlyFile for OpenFile {
                 cached.resize(from + fits + zeros, 0);
             }
             cached[from..from + fits].copy_from_slice(&bytes[..fits]);
-            room
+            space
         })
     }
 

@@ -4,8 +4,8 @@
 //! what outlives a loss of power (*durable*). A file's bytes become durable when the file is
 //! synced, its name when the folder is. [`Loss`] says what becomes of the rest.
 //!
-//! Whoever powers the machine on gets a [`Disk`] that works until the power is lost or the process
-//! is killed; threads of the old life that go on writing then get errors.
+//! Whoever powers the machine on gets a [`Disk`] that works until the power is lost or the process is
+//! killed. Threads of the old life that go on writing get errors from then on.
 
 mod copies;
 mod life;
@@ -21,13 +21,13 @@ use simple_dynamo::storage::disk::Disk;
 use copies::{Content, Names};
 use life::Life;
 
-/// What a loss of power leaves of that which was not synced.
+/// How much of what was not synced a loss of power takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
     Everything,
-    /// A first part of the bytes of each file and of the changes of names, cut anywhere.
+    /// The bytes of each file and the changes of names are cut off anywhere: a first part survives.
     Torn,
-    /// Any sectors and any changes of names, whatever came before them.
+    /// Any sectors and any changes of names are lost, whatever came after them.
     Holes,
 }
 
@@ -36,15 +36,15 @@ pub const LOSSES: [Loss; 3] = [Loss::Everything, Loss::Torn, Loss::Holes];
 /// What goes wrong at a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The step has begun when the power goes.
+    /// The power goes off during the step.
     PowerOff,
-    /// Half of an append fits. Lasts until [`FaultyDisk::make_room`].
+    /// Half of an append fits. Lasts until [`FaultyDisk::make_space`].
     NoSpace,
     /// The next sync fails, and what it should have made durable is not.
     SyncFails,
 }
 
-/// A test that waits for so long waits for what never comes.
+/// How long a test waits before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 const NEVER_POISONED: &str = "nothing panics while it holds the machine";
 
@@ -71,11 +71,11 @@ struct Machine {
     steps: usize,
     planned: Option<(usize, Fault)>,
     full: bool,
-    /// With the thread whose steps it runs before.
+    /// The hook, and the thread before whose steps it runs.
     before_each_step: Option<(ThreadId, Hook)>,
-    /// Files wait here,
+    /// The calls that wait until [`FaultyDisk::release`].
     held: Option<Call>,
-    /// and so many do.
+    /// How many calls wait.
     waiting: usize,
 }
 
@@ -109,7 +109,7 @@ impl FaultyDisk {
         Arc::new(Life::new(machine_of, life))
     }
 
-    /// Ends the process: all that it wrote is in the cache and stays there.
+    /// Ends the process. All that it wrote stays in the cache.
     pub fn kill(&self) {
         let mut machine = self.machine();
         machine.life += 1;
@@ -130,32 +130,32 @@ impl FaultyDisk {
         machine.names.survive(loss, &mut machine.rng);
     }
 
-    /// Steps so far: each creation, append, sync, cut, renaming and removal is one.
+    /// How many steps were taken: each creation, append, sync, renaming and removal is one.
     pub fn steps(&self) -> usize {
         self.machine().steps
     }
 
-    /// Lets the `nth` step from now fail; the first is number 1.
+    /// Plans a fault for the `nth` step from now. The next step is number 1.
     pub fn fail_at(&self, nth: usize, fault: Fault) {
         let mut machine = self.machine();
         machine.planned = Some((machine.steps + nth, fault));
     }
 
-    pub fn make_room(&self) {
+    pub fn make_space(&self) {
         self.machine().full = false;
     }
 
-    /// Runs `hook` before each step that this thread takes, but for the hook's own.
+    /// Runs `hook` before each step that this thread takes, except the steps of the hook itself.
     pub fn before_each_step(&self, hook: impl FnMut() + Send + 'static) {
         self.machine().before_each_step = Some((thread::current().id(), Box::new(hook)));
     }
 
-    /// Lets appends, or syncs, of files wait until [`FaultyDisk::release`].
+    /// Makes appends or syncs of files wait until [`FaultyDisk::release`].
     pub fn hold(&self, call: Call) {
         self.machine().held = Some(call);
     }
 
-    /// Returns once a file waits.
+    /// Waits until a file waits.
     pub fn until_held(&self) {
         let nobody = |machine: &mut Machine| machine.waiting == 0;
         let (_machine, waited) = self
@@ -212,7 +212,7 @@ impl Machine {
         matches!(self.planned, Some((step, planned)) if planned == fault && self.steps >= step)
     }
 
-    fn room(&self) -> io::Result<()> {
+    fn check_space(&self) -> io::Result<()> {
         if self.full {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -2,10 +2,10 @@
 //! moment between its call and its return, in which every reply is that of a single register.
 //!
 //! The search is that of Wing and Gong with Lowe's memory of configurations ("Testing for
-//! linearizability", 2017): an operation may come next if no other one, still to come, had
-//! returned before it was called; a configuration (who has come, what the register holds) that
-//! led nowhere is not tried again. Keys are independent, so each is checked by itself. What
-//! keeps the search short:
+//! linearizability", 2017). An operation may come next if no other one that is still to come had
+//! returned before it was called. A configuration (which operations have come, and what the register
+//! holds) that led nowhere is not tried again. Keys are independent, so each is checked by itself.
+//! Three facts keep the search short:
 //!
 //! - Values are written once. So the register's state is the number of the write that set it,
 //!   and a state that some reply still needs must not be left: it never comes back.
@@ -15,9 +15,9 @@
 //!   where the operation after it would be impossible otherwise: before any other operation it
 //!   could as well come later, or not at all.
 //!
-//! Versions are translated into the writes that made them, as far as any reply shows both
-//! together. Of a version that no reply shows with a value everything possible is assumed, which
-//! may miss a violation and never invents one.
+//! Versions are translated into the writes that made them, where a reply shows both together. A
+//! version that no reply shows with a value may be that of any write, so the check may miss a
+//! violation, but never invents one.
 
 mod search;
 mod versions;
@@ -34,7 +34,7 @@ pub enum Verdict {
     Linearizable,
     /// With the key and the operation at which every order fails.
     Violation(String),
-    /// The budget did not suffice. This is not "ok".
+    /// The budget did not suffice. The history may be either.
     Unknown,
 }
 
@@ -86,10 +86,10 @@ enum Need {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     called: u64,
-    /// `None`: its outcome is unknown, and it need not happen.
+    /// `None` if its outcome is unknown: it need not happen.
     returned: Option<u64>,
     need: Need,
-    /// What it makes of the state; `None`: nothing.
+    /// The state that it leaves; `None` if it changes nothing.
     becomes: Option<State>,
     /// For a write: whether some reply shows its version.
     named: bool,

@@ -22,12 +22,12 @@ pub struct Search {
     state: State,
     /// For each write, how many operations still to come need its state.
     needed: Vec<usize>,
-    /// All before this index have come, or need not.
+    /// All operations before this index have come, or need not come.
     first: usize,
-    /// What has come, with the state before it.
+    /// The operations that have come, each with the state before it.
     trail: Vec<(usize, State)>,
     visited: HashSet<(Box<[u64]>, State)>,
-    /// How long the longest order was, and who could not follow.
+    /// The length of the longest order so far, and the operation that could not follow.
     longest: (usize, usize),
 }
 
@@ -115,8 +115,9 @@ impl Search {
         }
     }
 
-    /// Takes all that is possible and changes nothing. Returns who may come next, the one that
-    /// returned first in front, each with the bound on the calls of what may come before it.
+    /// Takes every operation that is possible now and changes nothing. Returns the operations that may come
+    /// next, the one that returned first in front. Each has a bound: only operations called by then may
+    /// come before it.
     fn take_what_changes_nothing(&mut self) -> Vec<(usize, u64)> {
         loop {
             let candidates = self.candidates();
@@ -134,7 +135,8 @@ impl Search {
         }
     }
 
-    /// The operations that must come, and of which none had returned before another was called.
+    /// The operations that may come next: they must come, and none of them had returned before another was
+    /// called.
     fn candidates(&mut self) -> Vec<(usize, u64)> {
         let over = |search: &Search, index: usize| {
             search.steps[index].returned.is_none() || search.is_done(index)
@@ -172,8 +174,8 @@ impl Search {
         }
     }
 
-    /// Each way to go on: writes of unknown outcome, then one of the candidates. The likeliest
-    /// way, that of the operation that returned first, is the last.
+    /// Each way to go on: writes of unknown outcome, then one of the candidates. The last way is the
+    /// likeliest: that of the operation that returned first.
     fn ways(&mut self, candidates: &[(usize, u64)]) -> Vec<Vec<usize>> {
         let configuration = (self.done.clone().into_boxed_slice(), self.state);
         if !self.visited.insert(configuration) {

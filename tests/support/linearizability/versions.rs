@@ -1,4 +1,4 @@
-//! From what clients were told to what that demands of the register.
+//! What each reply to a client demands of the register.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,8 @@ use super::{Need, State, Step};
 /// Which write made which version.
 pub struct Versions<'a> {
     writers: HashMap<&'a str, usize>,
-    /// The version and the write, or `None` for a delete: its version is never that of a value.
+    /// For each version the write that made it, or `None` for a delete, whose version is never that of a
+    /// value.
     made: HashMap<&'a str, State>,
     named: HashSet<usize>,
 }
@@ -52,7 +53,7 @@ impl<'a> Versions<'a> {
         Ok(versions)
     }
 
-    /// One version, one write; one write, one version.
+    /// Notes that a write made a version. A version belongs to one write, and a write has one version.
     fn name(&mut self, version: &'a str, state: State, by: &Operation) -> Result<(), String> {
         match self.made.insert(version, state) {
             Some(before) if before != state => {
@@ -136,17 +137,17 @@ impl<'a> Versions<'a> {
     }
 
     fn unmet(&self, expected: Option<&str>, current: &Current) -> Need {
-        let told = match current {
+        let named = match current {
             Current::Missing => Need::Exactly(None),
             Current::Version(version) if expected == Some(version) => Need::Impossible,
             Current::Version(version) => self.met(Some(version)),
             Current::Unsaid => Need::Anything,
         };
-        match (told, self.met(expected)) {
+        match (named, self.met(expected)) {
             (Need::Exactly(one), Need::Exactly(other)) if one == other => Need::Impossible,
             (Need::Anything | Need::Unnamed, Need::Exactly(state)) => Need::Other(state),
             (Need::Unnamed, _) => Need::Anything,
-            (told, _) => told,
+            (named, _) => named,
         }
     }
 }

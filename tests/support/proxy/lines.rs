@@ -8,7 +8,7 @@ use fastrand::Rng;
 use simple_dynamo::transport::Request;
 use simple_dynamo::transport::message::Ask;
 
-/// How long lines are gathered that shall overtake each other.
+/// How long lines are gathered before their order is reversed.
 const GATHERED: Duration = Duration::from_millis(5);
 
 /// The lines that come on one connection.
@@ -16,7 +16,7 @@ pub struct Lines<'a> {
     from: &'a TcpStream,
     /// A line whose end has not come yet.
     partial: Vec<u8>,
-    /// Whether the greeting is still to come: nothing befalls it.
+    /// Whether the greeting is still to come. No fault befalls it.
     greeting: bool,
 }
 
@@ -77,10 +77,6 @@ impl Lines<'_> {
 }
 
 impl Batch {
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     /// Whether nothing comes after it.
     pub fn is_last(&self) -> bool {
         self.last
@@ -118,8 +114,8 @@ impl Batch {
     }
 }
 
-/// Nodes send everything twice after a reset but a request to a coordinator: its answer "nothing
-/// was done" speaks for one copy alone.
+/// Whether a line may come twice. After a reset nodes send everything again except requests to a
+/// coordinator, whose answer "nothing was done" holds for one copy alone.
 fn may_come_twice(line: &[u8]) -> bool {
     !matches!(
         serde_json::from_slice(line),

@@ -1,4 +1,4 @@
-//! The clients: each asks one thing at a time, of any node, and writes down what it is told.
+//! The clients. Each sends one request at a time to any node, and notes the reply.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,13 +13,13 @@ use super::plan::{Plan, pick, share};
 
 pub struct Clients {
     pub history: Vec<Operation>,
-    /// Per client the operation that it waits for, and the node that it asked.
+    /// For each client that waits, its operation and the node that it asked.
     waiting: BTreeMap<u32, (usize, usize)>,
     /// Requests that each client has still to make.
     left: Vec<u32>,
     /// The clock of the history: every call and every return is a moment of its own.
     moment: u64,
-    /// Per key the versions that anybody was told, the newest last.
+    /// For each key the versions that clients have seen, the newest last.
     versions: HashMap<String, Vec<String>>,
 }
 
@@ -38,7 +38,7 @@ impl Clients {
         self.waiting.is_empty() && self.left.iter().all(|&left| left == 0)
     }
 
-    /// The client's next request, if it has any left: its number in the history.
+    /// Makes the client's next request, if it has any left. Returns its number in the history.
     pub fn call(&mut self, client: u32, node: usize, plan: &Plan, rng: &mut Rng) -> Option<usize> {
         let left = self.left.get_mut(client as usize)?;
         *left = left.checked_sub(1)?;
@@ -70,9 +70,9 @@ impl Clients {
             0..4 => Request::Put { value },
             4 | 5 => Request::Delete,
             _ => {
-                let told = self.versions.get(key).map_or(&[][..], Vec::as_slice);
-                // Mostly the newest version: else hardly any compare-and-set would ever succeed.
-                let newest = &told[told.len().saturating_sub(*pick(rng, &[1, 1, 1, 3]))..];
+                let seen = self.versions.get(key).map_or(&[][..], Vec::as_slice);
+                // Most expect the newest version. Otherwise hardly any compare-and-set would succeed.
+                let newest = &seen[seen.len().saturating_sub(*pick(rng, &[1, 1, 1, 3]))..];
                 let expected = if newest.is_empty() || rng.u8(..5) == 0 {
                     None
                 } else {
@@ -100,7 +100,7 @@ impl Clients {
         (operation.key.as_str().into(), change)
     }
 
-    /// The node's answer. Returns the client, if it still waited for it.
+    /// Notes the node's answer. Returns the client, if it still waited for the answer.
     pub fn answered(
         &mut self,
         operation: usize,
@@ -158,13 +158,13 @@ impl Clients {
                 },
                 _ => Reply::Missing,
             },
-            Ok(other) => return Err(format!("{other:?} was told to a client")),
+            Ok(other) => return Err(format!("a client received {other:?}")),
         };
         let at = self.moment;
         Ok(End::Returned { at, reply })
     }
 
-    /// The client waits no longer; what it asked for may yet be done.
+    /// Ends the client's wait, if it still waits. What it asked for may yet be done.
     pub fn give_up(&mut self, operation: usize) -> Option<u32> {
         let client = self.history[operation].client;
         let waits = self
@@ -177,7 +177,7 @@ impl Clients {
         })
     }
 
-    /// The clients of a node that has crashed: none of them will be answered.
+    /// Ends the waits of a crashed node's clients, and returns these clients.
     pub fn cut_off(&mut self, node: usize) -> Vec<u32> {
         let lost: Vec<u32> = self
             .waiting
@@ -192,7 +192,7 @@ impl Clients {
     }
 }
 
-/// What a conflict tells of the key: anything but the version that was expected.
+/// The key's version as a conflict names it. It must not be the version that was expected.
 fn current(expected: Option<&str>, version: Option<VectorClock>) -> Result<Current, String> {
     let version = version.map(|version| version.to_string());
     match version {

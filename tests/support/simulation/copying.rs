@@ -1,5 +1,5 @@
-//! A node that lost its folder: tells all others, copies from them, and votes again. The part of
-//! the thread that does it, event by event; what to take over the code under test decides.
+//! A node that lost its folder tells all others, copies from them, and votes again. This plays the thread
+//! that does so, event by event. The code under test decides what is taken over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use super::network::{Body, Envelope};
 use super::plan::{Fault, MILLISECOND, Micros, Sabotage};
 use super::world::{Local, World};
 
-/// How long to wait before those that did not answer are asked again.
+/// How long a node waits before it asks those again that did not answer.
 const ASK_AGAIN: Micros = 30 * MILLISECOND;
-/// More writes than a life can have numbered that nobody has seen.
-const STILL_ON_THEIR_WAY: u64 = 100;
+/// A node may have numbered this many writes that no other node has seen: more than one life makes here.
+const UNSEEN_NUMBERS: u64 = 100;
 
 /// How far the copy is.
 #[derive(Default)]
@@ -24,14 +24,15 @@ pub struct Copying {
     joined: BTreeMap<usize, u64>,
     /// Ranges to be copied.
     left: Vec<usize>,
-    /// What the other replicas of the first of them hold.
+    /// The pages of the other replicas of the first of these ranges.
     pages: BTreeMap<usize, Page>,
-    /// Keys of it that the others differ on, and whether they have chosen each anew.
+    /// The keys of that range on which the others differ, and whether the state of each was refreshed.
     differing: BTreeMap<Key, bool>,
 }
 
 impl World {
-    /// A node dies, and its disk is lost. One at a time: two of three would be too many.
+    /// A node dies, and its disk is lost. Only one node copies at a time: with two lost disks of three a key
+    /// could be lost.
     pub(super) fn lose_folder(&mut self, node: usize) {
         let is_up = self.machines[node].condition != Condition::Down;
         if !is_up
@@ -48,7 +49,7 @@ impl World {
         self.invariants.forget_promises(machine.id);
     }
 
-    /// Asks for whatever is missing, and later again.
+    /// Asks for whatever is missing, now and again later.
     pub(super) fn copy_on(&mut self, node: usize) {
         if self.machines[node].copying.is_some() {
             self.at(node, ASK_AGAIN, Local::CopyOn);
@@ -71,13 +72,13 @@ impl World {
             return self.start_sync(node);
         };
         let others = self.other_replicas(node, range);
-        let restore: Vec<Key> = copying
+        let to_refresh: Vec<Key> = copying
             .differing
             .iter()
-            .filter(|(_, chosen)| !**chosen)
+            .filter(|(_, refreshed)| !**refreshed)
             .map(|(key, _)| key.clone())
             .collect();
-        if restore.is_empty() {
+        if to_refresh.is_empty() {
             let asked = others
                 .into_iter()
                 .filter(|it| !copying.pages.contains_key(it));
@@ -87,7 +88,7 @@ impl World {
             return self.tell_all(node, asked, &Body::Scan { life, range, again });
         }
         let at = others[self.rng.usize(..others.len())];
-        for key in restore {
+        for key in to_refresh {
             self.tell_all(node, vec![at], &Body::Refresh { key });
         }
     }
@@ -111,7 +112,8 @@ impl World {
         (0..self.machines.len()).filter(is_other).collect()
     }
 
-    /// A node hears of a new folder of another one, and ends what counted votes of the old one.
+    /// A node hears of another node's new folder, and ends the requests that may have counted votes of the
+    /// old one.
     pub(super) fn joined(&mut self, node: usize, from: usize, folder: u64) {
         let origin = self.machines[from].id;
         let machine = &mut self.machines[node];
@@ -142,13 +144,13 @@ impl World {
             .joined
             .values()
             .max()
-            .map_or(0, |most| most + STILL_ON_THEIR_WAY);
+            .map_or(0, |most| most + UNSEEN_NUMBERS);
         copying.left = self.ring.ranges_of(id);
         machine.number_writes(used);
         self.invariants.forget_accepts(id);
     }
 
-    /// A replica tells what it holds of a range, once that is durable.
+    /// A replica sends the page that it holds of a range, once that is durable.
     pub(super) fn scanned(&mut self, envelope: Envelope) {
         let Envelope { from, to: node, .. } = envelope;
         let Body::Scan { life, range, again } = envelope.body else {
@@ -181,8 +183,8 @@ impl World {
         let Some(copying) = &mut machine.copying else {
             return;
         };
-        let is_chosen = copying.differing.values().all(|chosen| *chosen);
-        let awaited = is_chosen && again != copying.differing.is_empty();
+        let all_refreshed = copying.differing.values().all(|refreshed| *refreshed);
+        let awaited = all_refreshed && again != copying.differing.is_empty();
         if copying.left.first() != Some(&range) || !awaited {
             return;
         }
@@ -190,16 +192,16 @@ impl World {
         copying.pages.insert(from, page);
         if copying.pages.len() == wanted {
             let pages = std::mem::take(&mut copying.pages);
-            let chosen = std::mem::take(&mut copying.differing);
+            let refreshed = std::mem::take(&mut copying.differing);
             for key in keys_of(&pages) {
-                let told: Vec<Record> = pages.values().map(|page| record(page, &key)).collect();
-                if again && !chosen.contains_key(&key) {
+                let records: Vec<Record> = pages.values().map(|page| record(page, &key)).collect();
+                if again && !refreshed.contains_key(&key) {
                     continue;
                 }
                 let found = if again || self.sabotage == Sabotage::CopiedUnchosen {
-                    Some(takeover::highest(&told))
+                    Some(takeover::highest(&records))
                 } else {
-                    takeover::agreed(&told)
+                    takeover::agreed(&records)
                 };
                 match found {
                     Some(record) => machine.store.absorb(&key, record),
@@ -213,7 +215,7 @@ impl World {
         self.start_sync(node);
     }
 
-    /// A node that copies wants a state chosen anew.
+    /// A node that copies asks another one to refresh a key's state.
     pub(super) fn asked_to_refresh(&mut self, node: usize, from: usize, key: Key) {
         let life = self.machines[from].life;
         let caller = Caller::Copying {
@@ -224,10 +226,10 @@ impl World {
         self.request(node, caller, key, Operation::Refresh, None);
     }
 
-    pub(super) fn restored(&mut self, node: usize, key: &Key) {
+    pub(super) fn refreshed(&mut self, node: usize, key: &Key) {
         let copying = self.machines[node].copying.as_mut();
-        if let Some(chosen) = copying.and_then(|copying| copying.differing.get_mut(key)) {
-            *chosen = true;
+        if let Some(refreshed) = copying.and_then(|copying| copying.differing.get_mut(key)) {
+            *refreshed = true;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The shell around the code under test: carries out what it asks for.
+//! The shell around the code under test: it carries out the effects that the code asks for.
 
 use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::origin;
@@ -167,7 +167,7 @@ impl World {
                 life,
                 key,
             } if matches!(outcome, Outcome::Found { .. } | Outcome::Missing) => {
-                (to, life, Body::Restored { key })
+                (to, life, Body::Refreshed { key })
             }
             Caller::Copying { .. } | Caller::Background => return,
         };

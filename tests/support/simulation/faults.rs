@@ -1,4 +1,4 @@
-//! What befalls nodes and links.
+//! The faults that befall nodes and links.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ impl World {
         *self.counts.faults.entry(fault).or_default() += 1;
     }
 
-    /// Something goes wrong somewhere; and later something else will.
+    /// Lets something go wrong somewhere, and schedules the next misfortune.
     pub(super) fn misfortune(&mut self) {
         if self.network.calm {
             return;
@@ -58,7 +58,7 @@ impl World {
             return;
         }
         self.count(fault);
-        // What was not durable for sure may be on the disk all the same, as far as it was written.
+        // What was written and not yet synced may be on the disk all the same, in part or as a whole.
         let store = &self.machines[node].store;
         let survives = self.rng.u64(store.synced()..=store.written());
         self.sync(node, survives, false);
@@ -84,7 +84,7 @@ impl World {
             if !rules::holds(Rule::LostFolderCopied) {
                 self.machines[node].copying = None;
             }
-            // One that copies may not number any write yet.
+            // A node that copies may not number any write yet.
             self.machines[node].reserving = self.machines[node].copying.is_some();
             self.reserve_numbers(node);
             self.copy_on(node);
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// The node finds all that came meanwhile, in any order.
+    /// Lets a node go on. It finds all that came meanwhile, in any order.
     pub(super) fn resume(&mut self, node: usize) {
         if self.machines[node].condition != Condition::Paused {
             return;
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Cuts one link one way, or everything to or from a node.
+    /// Cuts one link one way, or all links to or from a node.
     fn cut(&mut self, node: usize) {
         self.count(Fault::Cut);
         let length = self.rng.u64(..=self.plan.ordeal);
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// The end of all faults.
+    /// Ends all faults.
     pub(super) fn make_peace(&mut self) {
         self.network.heal_all();
         for node in 0..self.machines.len() {

@@ -1,6 +1,7 @@
-//! What must hold inside the cluster at every moment, whatever clients happen to see.
+//! The invariants of the cluster, which must hold at every moment, whatever clients happen to see. They have
+//! the numbers of `src/protocol/mod.rs`.
 //!
-//! Watched from outside of the code: on the disks and on the messages.
+//! They are checked from outside of the code: on the disks and on the messages.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use simple_dynamo::protocol::{
 use super::machine::QUORUMS;
 use super::store::Change;
 
-/// The first breaches are enough to tell.
+/// How many breaches are noted. The first ones are enough to find the cause.
 const MOST_BREACHES: usize = 5;
 
 pub struct Invariants {
     ring: Arc<Ring>,
     pub breaches: Vec<String>,
-    /// What each replica has told of a key: the highest promise and the highest accept.
+    /// What each replica has revealed of a key: the highest promise and the highest accepted ballot.
     revealed: HashMap<(NodeId, Key), (Ballot, Ballot)>,
     /// The highest tombstone that each replica has dropped.
     dropped: HashMap<(NodeId, Key), Ballot>,
@@ -29,7 +30,7 @@ pub struct Invariants {
     /// Which replicas have promised a ballot.
     granted: HashSet<(NodeId, Key, Ballot)>,
     acceptors: HashMap<(Key, Ballot), HashSet<NodeId>>,
-    /// What each key's replicas have agreed on, in the order of the ballots.
+    /// The states of each key that were chosen, in the order of the ballots.
     chosen: HashMap<Key, BTreeMap<Ballot, Arc<State>>>,
 }
 
@@ -72,7 +73,7 @@ impl Invariants {
         }
     }
 
-    /// 3: nothing is told before it is durable. 7: only the key's replicas vote.
+    /// 3: nothing is revealed before it is durable. 7: only the key's replicas vote.
     pub fn replied(
         &mut self,
         node: NodeId,
@@ -82,8 +83,8 @@ impl Invariants {
     ) {
         let (promised, accepted) = match (request, reply) {
             (VoteRequest::Prepare(ballot), VoteReply::Promised(promise)) => {
-                // 6: what is granted once cannot be had by two proposals. (A proposer that has
-                // forgotten a ballot may ask for it again; it must not get it.)
+                // 6: a ballot is promised once, so that no two proposals have it. (A proposer that has
+                // forgotten a ballot may ask for it again, and must not get it.)
                 let fresh = self.granted.insert((node, key.clone(), *ballot));
                 self.must(fresh, || {
                     format!("6: {key}: {node} promises {ballot} again")
@@ -98,17 +99,17 @@ impl Invariants {
         let accepted = accepted.unwrap_or(Ballot::ZERO);
         let is_durable = promised <= disk.promised && accepted <= self.kept(node, key, disk);
         self.must(is_durable, || {
-            format!("3: {key}: {node} tells {reply:?} and its disk has {disk:?}")
+            format!("3: {key}: {node} replies {reply:?} and its disk has {disk:?}")
         });
         let is_replica = self.ring.preference_list(key).contains(&node);
         self.must(is_replica, || {
             format!("7: {key}: {node} votes and is no replica")
         });
-        let told = self
+        let revealed = self
             .revealed
             .entry((node, key.clone()))
             .or_insert((Ballot::ZERO, Ballot::ZERO));
-        *told = (told.0.max(promised), told.1.max(accepted));
+        *revealed = (revealed.0.max(promised), revealed.1.max(accepted));
     }
 
     /// The highest accepted ballot of a disk, what has been dropped from it included.
@@ -141,31 +142,31 @@ impl Invariants {
         }
     }
 
-    /// 1, over a restart: the disk has all that the node ever told.
+    /// 1, over a restart: the disk has all that the node ever revealed.
     pub fn restarted(&mut self, node: NodeId, disk: impl Fn(&Key) -> Record) {
-        let told: Vec<_> = self
+        let revealed: Vec<_> = self
             .revealed
             .iter()
             .filter(|(place, _)| place.0 == node)
-            .map(|(place, told)| (place.1.clone(), *told))
+            .map(|(place, ballots)| (place.1.clone(), *ballots))
             .collect();
-        for (key, (promised, accepted)) in told {
+        for (key, (promised, accepted)) in revealed {
             let record = disk(&key);
             let kept = promised <= record.promised && accepted <= self.kept(node, &key, &record);
             self.must(kept, || {
-                format!("1: {key}: {node} had told {promised} and {accepted}, and forgot it")
+                format!("1: {key}: {node} had revealed {promised} and {accepted}, and forgot it")
             });
         }
     }
 
-    /// The node has lost its disk: what it told is not kept.
+    /// The node has lost its disk, so nothing that it revealed binds it any more.
     pub fn forget_promises(&mut self, node: NodeId) {
         self.revealed.retain(|place, _| place.0 != node);
         self.dropped.retain(|place, _| place.0 != node);
         self.granted.retain(|grant| grant.0 != node);
     }
 
-    /// Nobody counts any more what it had accepted.
+    /// The other nodes know of the loss, so nobody counts what the node had accepted before.
     pub fn forget_accepts(&mut self, node: NodeId) {
         for acceptors in self.acceptors.values_mut() {
             acceptors.remove(&node);

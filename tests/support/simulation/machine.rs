@@ -27,7 +27,7 @@ pub const QUORUMS: Quorums = Quorums {
 };
 /// How long the origin keeps trying.
 pub const DEADLINE: Duration = Duration::from_secs(2);
-/// How many numbers for writes are reserved at a time: few, so that they run out.
+/// How many numbers for writes a node reserves at a time. They are few, so that they run out.
 const BLOCK: u64 = 12;
 
 /// Whom a coordinator answers.
@@ -42,7 +42,7 @@ pub enum Caller {
         dot: Option<Dot>,
     },
     Background,
-    /// A node that copies, and wants this key's state chosen anew.
+    /// A node that copies, and has asked for a refresh of this key.
     Copying {
         node: usize,
         life: u32,
@@ -67,26 +67,27 @@ pub struct Machine {
     pub store: Store<Envelope>,
     pub syncing: bool,
     pub inquiries: Inquiries,
-    /// Which of its folders it has, counted from 0.
+    /// The number of its present folder. The first is 0.
     pub folder: u64,
-    /// There while it does not vote, since it has lost its last folder.
+    /// Present while the node copies after it lost its folder. It does not vote then.
     pub copying: Option<Copying>,
-    /// The folders that others have told of.
+    /// The folders that other nodes have reported.
     pub folders: HashMap<usize, u64>,
     pub suspects: Vec<NodeId>,
-    /// What it told of each key with the last read that it forwarded.
-    pub told: HashMap<Key, Seen>,
-    /// Questions to other nodes that are neither answered nor given up.
+    /// For each key the vote that it sent along with the last read that it forwarded.
+    pub sent_along: HashMap<Key, Seen>,
+    /// Questions to other nodes that were neither answered nor given up.
     pub waiting: HashSet<u64>,
     /// What came while it was paused.
     pub deferred: Vec<Event>,
     /// When its clients' requests end, on its own clock.
     pub ends: BTreeSet<Duration>,
-    /// The numbers up to this one are this node's, durably.
+    /// The node has durably reserved the numbers up to this one.
     pub reserved: u64,
     pub reserving: bool,
-    /// Its clock: how fast it runs, in per mille, and how far it is set off.
+    /// How fast its clock runs, in per mille of the real time.
     rate: u64,
+    /// How far its clock is ahead of the real time.
     offset: Duration,
 }
 
@@ -105,7 +106,7 @@ impl Machine {
             copying: None,
             folders: HashMap::new(),
             suspects: Vec::new(),
-            told: HashMap::new(),
+            sent_along: HashMap::new(),
             waiting: HashSet::new(),
             deferred: Vec::new(),
             ends: BTreeSet::new(),
@@ -129,14 +130,14 @@ impl Machine {
         self.copying = self.copying.take().map(|_| Copying::default());
         self.folders.clear();
         self.suspects.clear();
-        self.told.clear();
+        self.sent_along.clear();
         self.waiting.clear();
         self.deferred.clear();
         self.ends.clear();
         self.reserving = false;
     }
 
-    /// Loses the disk, too. To be called after the crash.
+    /// Loses the disk, too. The caller has crashed the machine before.
     pub fn lose_folder(&mut self, ring: &Arc<Ring>) {
         self.folder += 1;
         self.copying = Some(Copying::default());
@@ -165,7 +166,7 @@ impl Machine {
         }
     }
 
-    /// How long a wait of this length by its own clock really takes.
+    /// How long a wait of this length by its own clock takes in real time.
     pub fn really(&self, wait: Micros) -> Micros {
         wait * 1_000 / self.rate
     }

@@ -1,8 +1,8 @@
-//! A whole cluster in one thread: the project's own replica, coordinator and origin, with the
-//! machines, the disks, the network, the clients and the time around them played by chance.
+//! A whole cluster in one thread. It runs the project's own replica, coordinator and origin, and plays the
+//! machines, disks, network, clients and time around them by chance.
 //!
-//! All chance comes from one seed, so every run can be had again. A run ends with all faults
-//! healed; then every node must answer for every key.
+//! All chance comes from one seed, so every run can be repeated. At the end of a run all faults are healed,
+//! and then every node must answer for every key.
 
 mod clients;
 mod copying;
@@ -26,7 +26,7 @@ use super::linearizability::{self, Verdict};
 pub use plan::{Fault, Sabotage};
 pub use world::Counts;
 
-/// Steps for the check of one key. Far more than a run has ever needed.
+/// How many steps the checker may take for one key: far more than a run has ever needed.
 const BUDGET: u64 = 200_000;
 
 /// What one run was like.
@@ -44,8 +44,8 @@ impl Report {
         self.verdict == Verdict::Linearizable && self.breaches.is_empty()
     }
 
-    /// Everything that is needed to look into it.
-    pub fn tell(&self) -> String {
+    /// All that one needs to look into the run.
+    pub fn describe(&self) -> String {
         format!(
             "seed {}: {:?}\nbroken invariants: {:#?}\n{}\nto see every event: DYNAMO_SEED={} \
              cargo test --test simulator replay -- --nocapture",

@@ -17,8 +17,8 @@ use super::plan::{Fault, MILLISECOND, Micros, Plan, pick, share};
 pub struct Envelope {
     pub from: usize,
     pub to: usize,
-    /// A reply comes over the connection that the question went over, and so only to the node
-    /// that asked: not to its next life. A question is answered by whoever lives.
+    /// A reply comes over the connection of its question, and so reaches only the life of the node that
+    /// asked, and not its next life. `None` for a question, which any life answers.
     pub to_life: Option<u32>,
     pub body: Body,
 }
@@ -46,7 +46,7 @@ pub enum Body {
         key: Key,
         accepted: Accepted,
     },
-    /// Do you hold this tombstone, or are you past it?
+    /// Asks whether the receiver holds this tombstone, or a later state.
     Tombstone {
         ask: u64,
         life: u32,
@@ -69,7 +69,7 @@ pub enum Body {
         operation: Operation,
         seen: Option<Seen>,
     },
-    /// This node has another folder.
+    /// The sender has another folder.
     Join {
         folder: u64,
     },
@@ -80,7 +80,7 @@ pub enum Body {
     Scan {
         life: u32,
         range: usize,
-        /// Whether keys of it have been chosen anew for it.
+        /// Whether keys of the range were refreshed for the sender, so that it scans the range again.
         again: bool,
     },
     Page {
@@ -88,11 +88,11 @@ pub enum Body {
         again: bool,
         page: Page,
     },
-    /// Choose this key's state anew.
+    /// Asks the receiver to get this key's state chosen again.
     Refresh {
         key: Key,
     },
-    Restored {
+    Refreshed {
         key: Key,
     },
     Answer {
@@ -105,7 +105,7 @@ pub enum Body {
 /// The links between the nodes.
 pub struct Network {
     cuts: HashSet<(usize, usize)>,
-    /// No message is lost, doubled or late any more.
+    /// Whether the faults are over: no message is lost, doubled or late any more.
     pub calm: bool,
     forwards_twice: bool,
 }
@@ -138,7 +138,8 @@ impl Network {
         self.calm = true;
     }
 
-    /// Within one node nothing is lost. Between two the order is up to chance.
+    /// Decides by chance what befalls a message. Within one node nothing is lost. Between two nodes messages
+    /// may arrive in any order.
     pub fn pass(&self, envelope: &Envelope, plan: &Plan, rng: &mut Rng) -> Passage {
         let mut passage = Passage {
             delays: Vec::new(),
@@ -161,9 +162,9 @@ impl Network {
             return passage;
         }
         let late = befalls(Fault::Late, plan.late);
-        // Within a connection nothing comes twice; and what a reset leaves in doubt is asked again
-        // only where the answer to one copy holds for all of them. That of a coordinator does not:
-        // "nothing was done" speaks for one copy alone.
+        // Within a connection nothing comes twice. After a reset a node asks again only where the answer to
+        // one copy holds for all of them. A coordinator's answer does not: "nothing was done" holds for one
+        // copy alone.
         let repeatable = self.forwards_twice || !matches!(envelope.body, Body::Forward { .. });
         let twice = repeatable && befalls(Fault::Duplicate, plan.duplicate);
         for copy in 0..=u8::from(twice) {

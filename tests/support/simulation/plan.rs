@@ -1,4 +1,4 @@
-//! What one run is like: chosen by its seed, before it starts.
+//! What one run is like. Its seed chooses that before it starts.
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
@@ -13,7 +13,7 @@ pub const MILLISECOND: Micros = 1_000;
 pub enum Fault {
     Loss,
     Duplicate,
-    /// A message that comes long after its sender has stopped to wait for it.
+    /// A message arrives long after its sender has stopped waiting for the answer.
     Late,
     /// A node dies: its memory is lost, its disk is not.
     Crash,
@@ -45,7 +45,7 @@ impl Fault {
     ];
 }
 
-/// A rule of the shell around the code that a run leaves out, to show that it would be noticed.
+/// A rule of the shell that a run leaves out, to show that the simulator would notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sabotage {
     Nothing,
@@ -57,12 +57,12 @@ pub enum Sabotage {
     NumbersReused,
     /// A coordinator that has crashed counts replies to questions of its former life.
     FormerLifeHeard,
-    /// A request is sent to a coordinator twice, as if a connection was reset and it was sent
-    /// again: then the answer to the one copy says nothing of the other.
+    /// A request is sent to a coordinator twice, as if the origin had sent it again after a reset. The answer
+    /// to one copy says nothing about the other.
     ForwardedTwice,
-    /// With a read that it forwards a replica tells what it saw at the read before.
-    OldVoteTold,
-    /// A node that lost its folder copies what a single replica has accepted, too.
+    /// With a read that it forwards a replica sends the vote that it sent with the read before.
+    OldVoteSentAlong,
+    /// A node that lost its folder also copies what only one replica has accepted.
     CopiedUnchosen,
 }
 
@@ -76,21 +76,21 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Mean time between two faults that befall a node or a link.
     pub calm: Micros,
-    /// The longest of them lasts this.
+    /// The longest time that such a fault lasts.
     pub ordeal: Micros,
-    /// The share of messages that are lost, of those that are sent twice, of those that are late.
+    /// The share of messages that are lost, and below the shares of those that come twice and late.
     pub loss: f64,
     pub duplicate: f64,
     pub late: f64,
-    /// The usual message takes up to this.
+    /// The longest time that the usual message takes.
     pub delay: Micros,
-    /// The usual sync of a disk takes up to this.
+    /// The longest time that a sync of a disk takes.
     pub sync: Micros,
     /// The longest pause of a client between two requests.
     pub thinking: Micros,
     /// How long an origin waits for a coordinator.
     pub patience: Micros,
-    /// How many requests a coordinator has room for.
+    /// How many requests a coordinator takes at a time.
     pub capacity: usize,
     /// Mean time between two looks for a tombstone.
     pub looking: Micros,
@@ -104,8 +104,8 @@ impl Plan {
     pub fn of(rng: &mut Rng, sabotage: Sabotage) -> Plan {
         let mut plan = Plan::by_chance(rng);
         if sabotage == Sabotage::ForwardedTwice {
-            // It takes a request that certainly failed, which is rare: full coordinators, and
-            // origins that soon give up.
+            // The harm needs a request that certainly failed, which is rare. So coordinators are full, and
+            // origins soon give up.
             plan.faults = vec![Fault::Duplicate, Fault::ClockJump];
             plan.capacity = 1;
             plan.calm = 20 * MILLISECOND;
@@ -114,7 +114,7 @@ impl Plan {
             plan.duplicate = 0.5;
         }
         if sabotage == Sabotage::CopiedUnchosen {
-            // Folders that are lost often and for a short time, while proposals take long.
+            // The harm needs folders that are lost often and for a short time, while proposals take long.
             plan.faults = vec![Fault::LostFolder, Fault::Late, Fault::Cut];
             plan.calm = 20 * MILLISECOND;
             plan.ordeal = 60 * MILLISECOND;
@@ -168,7 +168,8 @@ impl Plan {
     }
 }
 
-/// Every combination has its turn: some violations need a fault, others the absence of one.
+/// Chooses some kinds of faults. Every combination has its turn, since some violations need a fault, and
+/// others its absence.
 fn some_faults(rng: &mut Rng) -> Vec<Fault> {
     let mut faults = Fault::ALL;
     rng.shuffle(&mut faults);

@@ -1,4 +1,4 @@
-//! The shell around the code under test: brings it events.
+//! The shell around the code under test: it brings the code its events.
 
 use std::time::Duration;
 
@@ -89,7 +89,8 @@ impl World {
     fn submit(&mut self, node: usize, operation: usize) {
         let machine = &self.machines[node];
         if machine.origin.sequences_left() == 0 && machine.reserving && self.rng.u8(..16) > 0 {
-            // Refused for want of numbers, the client would only ask again. Now and then it is.
+            // Without numbers the node would refuse the request, and the client would only ask again. One of
+            // sixteen requests is refused all the same.
             return self.at(node, MILLISECOND, Local::Submit(operation));
         }
         let (key, change) = self.clients.request(operation);
@@ -101,12 +102,12 @@ impl World {
                 .origin
                 .submit(operation, key, change, clock, suspects, effects);
         });
-        // Half-way a coordinator that has not answered is passed over.
+        // Half-way through the deadline the origin passes over a coordinator that has not answered.
         self.expire_after(node, DEADLINE / 2);
         self.expire_after(node, DEADLINE);
     }
 
-    /// A node looks for overdue requests now and then, and may find several.
+    /// Schedules a look for overdue requests. A node looks only now and then, and may find several.
     fn expire_after(&mut self, node: usize, time: Duration) {
         let wait = self.machines[node].really(time.as_micros() as Micros);
         let until_the_tick = self.rng.u64(1..=25) * MILLISECOND;
@@ -120,7 +121,7 @@ impl World {
             machine.origin.expire(clock, &machine.suspects, effects);
         });
         if let Some(&end) = self.machines[node].ends.first() {
-            // The clock may have been set back.
+            // The clock may have been set back: then the request is not overdue yet.
             self.expire_after(node, end - clock);
         }
     }
@@ -177,7 +178,7 @@ impl World {
             Body::Scan { .. } => self.scanned(envelope),
             Body::Page { .. } => self.page(envelope),
             Body::Refresh { key } => self.asked_to_refresh(node, sender, key),
-            Body::Restored { key } => self.restored(node, &key),
+            Body::Refreshed { key } => self.refreshed(node, &key),
             Body::Ask { .. } => self.vote(envelope),
             Body::Repair { key, accepted } => {
                 self.machines[node]
@@ -186,7 +187,7 @@ impl World {
                 self.start_sync(node);
             }
             Body::Tombstone { .. } => self.asked_for_tombstone(envelope),
-            Body::Held { ask, held } => self.told_of_tombstone(node, ask, held),
+            Body::Held { ask, held } => self.tombstone_answered(node, ask, held),
             Body::Drop { key, ballot } => self.drop_tombstone(node, &key, ballot),
             Body::Vote {
                 ask,

@@ -1,4 +1,4 @@
-//! A replica's records and its disk: what is durable, what is not yet, and the replies that wait.
+//! A replica's records and its disk: what is durable, what is not yet durable, and the replies that wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl<T> Store<T> {
         self.durable.get(key).0.clone()
     }
 
-    /// What there is to be dropped of a key, if it is durable.
+    /// A key's record, if it has no value and is durable, so that it might be dropped.
     pub fn without_value(&self, key: &Key) -> Option<Record> {
         let own = self.live.get(key).0;
         (!own.has_value() && self.is_durable(key)).then(|| own.clone())
@@ -135,8 +135,8 @@ impl<T> Store<T> {
         self.synced
     }
 
-    /// The log is durable up to this entry. Returns what became durable, and the replies that may
-    /// leave now.
+    /// Makes the log durable up to this entry. Returns what became durable, and the replies that may leave
+    /// now.
     pub fn sync(&mut self, upto: u64) -> (Vec<Change>, Vec<T>) {
         let mut changes = Vec::new();
         while self.synced < upto {
@@ -175,7 +175,7 @@ impl<T> Store<T> {
         (changes, free.into_iter().map(|(_, reply)| reply).collect())
     }
 
-    /// The memory is lost, and with it what was not durable and every reply that waited for it.
+    /// Loses the memory, and with it all that was not durable and every reply that waited for it.
     pub fn crash(&mut self) {
         self.log.clear();
         self.held.clear();

@@ -1,4 +1,4 @@
-//! How tombstones are dropped: the part of the thread that does it, event by event.
+//! How tombstones are dropped. This plays the thread that drops them, event by event.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ struct Inquiry {
 }
 
 impl Inquiries {
-    /// The answer to a question, which counts once. Returns the inquiry if it was the last.
+    /// Counts the answer to a question, once. Returns the inquiry if this was its last answer.
     fn answer(&mut self, question: u64, held: bool) -> Option<Inquiry> {
         let number = self.questions.remove(&question)?;
         let inquiry = self.open.get_mut(&number)?;
@@ -39,7 +39,7 @@ impl Inquiries {
 }
 
 impl World {
-    /// Some node looks for a tombstone; and later another will.
+    /// Some node looks for a tombstone. Schedules the next look.
     pub(super) fn look_for_tombstones(&mut self) {
         let next = self.rng.u64(..=2 * self.plan.looking);
         self.schedule(next, Event::LookForTombstones);
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    pub(super) fn told_of_tombstone(&mut self, node: usize, ask: u64, held: bool) {
+    pub(super) fn tombstone_answered(&mut self, node: usize, ask: u64, held: bool) {
         let Some(inquiry) = self.machines[node].inquiries.answer(ask, held) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! The replica's side of the shell: votes, the disk that they wait for, and who votes at all.
+//! The replica's side of the shell: its votes, the disk that they wait for, and which node votes.
 
 use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::{Seen, VoteReply, VoteRequest};
@@ -45,7 +45,7 @@ impl World {
         self.start_sync(node);
     }
 
-    /// What a replica tells with a read that it forwards.
+    /// The vote that a replica sends along with a read that it forwards.
     pub(super) fn seen(&mut self, node: usize, key: &Key) -> Option<Seen> {
         let machine = &mut self.machines[node];
         if !self.ring.preference_list(key).contains(&machine.id)
@@ -62,9 +62,9 @@ impl World {
         let VoteReply::Seen(now) = reply else {
             return None;
         };
-        let before = machine.told.insert(key.clone(), now.clone());
+        let before = machine.sent_along.insert(key.clone(), now.clone());
         before
-            .filter(|_| self.sabotage == Sabotage::OldVoteTold)
+            .filter(|_| self.sabotage == Sabotage::OldVoteSentAlong)
             .or(Some(now))
     }
 
@@ -102,7 +102,7 @@ impl World {
         self.at(node, length, Local::Synced(upto));
     }
 
-    /// The log is durable up to here. A node that crashes releases nothing.
+    /// Makes the log durable up to this entry. A node that crashes releases no replies.
     pub(super) fn sync(&mut self, node: usize, upto: u64, release: bool) {
         let machine = &mut self.machines[node];
         let (changes, replies) = machine.store.sync(upto);

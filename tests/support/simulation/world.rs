@@ -1,5 +1,4 @@
-//! The run itself: events in the order of virtual time, and the shell that carries out what the
-//! code under test asks for.
+//! The run itself: it takes events in the order of virtual time, and brings each to where it belongs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,7 +18,7 @@ use super::plan::{Fault, MILLISECOND, Micros, Plan, Sabotage};
 
 /// How long a client waits for its node.
 const CLIENT_PATIENCE: Micros = 4_000 * MILLISECOND;
-/// The longest run, before all faults are healed.
+/// After this time all faults are healed, whether all requests are made or not.
 const LONGEST: Micros = 120_000 * MILLISECOND;
 
 /// How often each fault befell anybody, and what else happened in a run.
@@ -31,7 +30,7 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-/// What happens at some moment. Most of it happens to a node, in one of its lives.
+/// What happens at some moment. Most events happen to a node, in one of its lives.
 #[derive(Clone, Debug)]
 pub enum Event {
     Arrive(Envelope),
@@ -60,10 +59,10 @@ pub enum Local {
     WakeCoordinator(u64),
     WakeOrigin(u64),
     Expire,
-    /// The background repair asks for a key's state to be chosen anew.
+    /// The background repair asks for a refresh of some key's state.
     Refresh,
     Abandon,
-    /// A node that has lost its folder goes on to copy.
+    /// A node that has lost its folder goes on with its copy.
     CopyOn,
 }
 
@@ -85,7 +84,7 @@ pub struct World {
     pub(super) invariants: Invariants,
     pub(super) counts: Counts,
     events: BinaryHeap<Reverse<Scheduled>>,
-    /// Numbers events, questions: whatever needs a number of its own.
+    /// The last number that was given to an event or a question.
     numbers: u64,
     trace: bool,
 }
@@ -137,7 +136,7 @@ impl World {
         }
     }
 
-    /// The whole run: the clients' requests under faults, then peace, then reads of everything.
+    /// Runs all of it: the clients' requests under faults, then peace, and then reads of everything.
     pub fn run(&mut self) {
         for node in 0..self.machines.len() {
             self.reserve_numbers(node);
@@ -157,7 +156,7 @@ impl World {
         self.read_everything();
     }
 
-    /// Every node answers for every key, now that nothing is wrong any more.
+    /// Reads every key through every node. Nothing is wrong any more, so each must answer.
     fn read_everything(&mut self) {
         for node in 0..self.machines.len() {
             for key in self.plan.keys.clone() {
@@ -198,7 +197,7 @@ impl World {
         self.schedule(after, Event::At { node, life, what });
     }
 
-    /// The next event; false if there is none.
+    /// Takes the next event. Returns false if there is none.
     fn step(&mut self) -> bool {
         let Some(Reverse(Scheduled { at, event, .. })) = self.events.pop() else {
             return false;
@@ -209,7 +208,7 @@ impl World {
             Event::At { node, life, .. } => (*node, Some(*life)),
             Event::Arrive(envelope) => (envelope.to, envelope.to_life),
             _ => {
-                self.tell(&event);
+                self.print(&event);
                 self.happen(event);
                 return true;
             }
@@ -223,7 +222,7 @@ impl World {
             Condition::Down => {}
             Condition::Paused => machine.deferred.push(event),
             Condition::Up => {
-                self.tell(&event);
+                self.print(&event);
                 match event {
                     Event::Arrive(envelope) => self.arrive(envelope),
                     Event::At { what, .. } if !is_former => self.local(node, what),
@@ -234,7 +233,7 @@ impl World {
         true
     }
 
-    fn tell(&self, event: &Event) {
+    fn print(&self, event: &Event) {
         if self.trace {
             println!("{:>9} {event:?}", self.now);
         }
@@ -260,7 +259,7 @@ impl World {
     fn think(&mut self, client: u32) {
         let node = self.rng.usize(..self.machines.len());
         if self.machines[node].condition == Condition::Down {
-            // Refused before anything was asked: no part of the history.
+            // The node refuses the connection before anything is asked, so this is no part of the history.
             return self.schedule(5 * MILLISECOND, Event::Think(client));
         }
         let (plan, rng) = (&self.plan, &mut self.rng);

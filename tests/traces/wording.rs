@@ -1,4 +1,4 @@
-//! How a trace tells what is said, in the words of the report.
+//! How a trace words each message: in the words of the report.
 
 use simple_dynamo::protocol::version::VectorClock;
 use simple_dynamo::protocol::{
@@ -8,7 +8,7 @@ use simple_dynamo::server::text;
 
 use crate::cluster::{A, B, C, M, N};
 
-/// A text with the letters of the nodes in the place of their numbers.
+/// Replaces the numbers of the nodes in a text by their letters.
 pub fn in_letters(text: &str) -> String {
     let mut text = text.to_owned();
     for (letter, node) in [("A", A), ("B", B), ("C", C), ("M", M), ("N", N)] {
@@ -29,7 +29,7 @@ pub fn in_numbers(start: &str) -> String {
     format!("{nodes}:{what}")
 }
 
-/// What a client types.
+/// The line that a client types.
 pub fn line(change: Option<&Change>) -> String {
     match change {
         None => "GET x".to_owned(),
