@@ -1,11 +1,11 @@
-//! The layers of `src/`: imports point one way, and the rules of the store touch no world.
+//! The layers of `src/`: imports point one way, and the code that decides touches nothing outside itself.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module under `src/`, and the modules of this crate that it may use, itself apart. From the
-/// bottom up: a line names nothing that stands below it.
+/// Each module under `src/`, and the other modules of this crate that it may use. The list goes from the lowest
+/// layer to the highest: a module uses only modules that stand before it here.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("testing", &[]),
@@ -77,10 +77,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli", "logging"]),
 ];
 
-/// Where time and chance are arguments: what decides about votes runs in the simulator as it is.
+/// The code that decides about votes. Time and chance are its arguments, so the simulator runs it as it is.
 const PURE: &[&str] = &["protocol/", "transport/suspicion.rs"];
 
-/// What these must not mention.
+/// What the code in [`PURE`] must not mention.
 const WORLD: &[&str] = &[
     "std::net",
     "std::thread",
@@ -91,7 +91,7 @@ const WORLD: &[&str] = &[
     "log::",
 ];
 
-/// Lines before the tests, comments included.
+/// The most lines that a file may have before its tests, comments included.
 const LONGEST_FILE: usize = 400;
 
 struct Source {

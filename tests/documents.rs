@@ -1,4 +1,4 @@
-//! What README.md and the pages of `report/` name is there: files, links and headings.
+//! All files, links and headings that README.md and the pages of `report/` name exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Where the links of a page lead, other pages of the web apart.
+/// The targets of a page's links, except those on the web.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1);
     let targets = targets.filter_map(|rest| rest.split_once(')'));
@@ -63,7 +63,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// What a page with this text names that is not there.
+/// The names in a page with this text that lead nowhere.
 fn wrong_names(page: &Path, text: &str) -> Vec<String> {
     let folder = page.parent().expect("a page is in a folder");
     let mut wrong = Vec::new();
@@ -80,7 +80,7 @@ fn wrong_names(page: &Path, text: &str) -> Vec<String> {
             wrong.push(format!("{}: no heading for {link}", page.display()));
         }
     }
-    // A crate of the report's own has paths of its own.
+    // A crate within the report has paths of its own.
     for path in named_paths(text) {
         if !root().join(path).exists() && !folder.join(path).exists() {
             wrong.push(format!("{}: there is no {path}", page.display()));

@@ -1,5 +1,5 @@
-//! The grading can fail: with a rule left out it takes points in the phase in which the rule is
-//! needed, and in no earlier one.
+//! The grading can fail: with a rule left out, points are lost in the phase that needs the rule, and in no
+//! earlier phase.
 #![cfg(debug_assertions)]
 
 #[path = "grade/grader/mod.rs"]
@@ -12,7 +12,7 @@ use std::path::Path;
 use grader::score::Report;
 use simple_dynamo::testing::rules::Rule;
 
-/// Grades up to the phase in which points must be lost.
+/// Grades nodes that leave a rule out, up to the phase in which points must be lost.
 fn without(rule: Rule, phase: usize) -> Report {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("grade-{rule:?}"));
     fs::create_dir_all(&folder).unwrap();

@@ -277,7 +277,7 @@ fn check_that_the_node_learns_of_dropped_messages(send: impl Fn(&Link) -> bool) 
     });
     assert!(
         returned.recv_timeout(a_while).is_err(),
-        "it takes nothing yet"
+        "the peer reads nothing yet"
     );
     let answering = thread::spawn(move || {
         let mut question = String::new();
@@ -291,7 +291,7 @@ fn check_that_the_node_learns_of_dropped_messages(send: impl Fn(&Link) -> bool) 
             question.clear();
         }
     });
-    returned.recv_timeout(soon).expect("it takes all again");
+    returned.recv_timeout(soon).expect("the peer reads again");
     assert!(returned.recv_timeout(a_while).is_err(), "once is enough");
     link.end();
     thread.join().unwrap();

@@ -217,7 +217,7 @@ fn a_version_that_came_without_its_value_may_be_that_of_any_write() {
         operation(4, 5, expects, done(2)),
     ];
     good(&history);
-    // But it is not that of a write with another version.
+    // It is not that of a write with another version.
     let [_, refused, swapped] = history;
     bad(&[put(1, 2, 1), refused, swapped]);
 }

@@ -201,7 +201,7 @@ fn a_client_that_reads_late_gets_every_reply_and_stops_nobody() {
         .unwrap();
     let burst = "GET k\n".repeat(requests) + "PING\n";
     late.write_all(burst.as_bytes()).unwrap();
-    // It does not read; meanwhile others are served.
+    // While this client does not read, others are served.
     let mut other = cluster.client(5554);
     let until = Instant::now() + Duration::from_secs(1);
     while Instant::now() < until {

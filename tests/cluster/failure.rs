@@ -183,8 +183,8 @@ fn with_two_of_three_replicas_silent_every_request_ends_within_the_deadline() {
     assert_eq!(cluster.get(5556, "foo").as_deref(), Some("3"));
 }
 
-/// Pauses a replica while these keys are written through another; once it goes on it must read what
-/// was written, and list it.
+/// Pauses a replica while these keys are written through another node. Once the replica goes on, it must read
+/// what was written, and list it.
 fn pause_and_go_on(cluster: &Cluster, id: u32, time: Duration, keys: &[String]) {
     let origin = cluster.ids().find(|other| *other != id).unwrap();
     for round in 0..3 {

@@ -10,7 +10,7 @@ use crate::support::asking::DEADLINE;
 use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::workload::StopWhenDone;
 
-/// Key and value of each line; a key that comes twice ends the test.
+/// Key and value of each line. A key that comes twice fails the test.
 fn pairs(lines: Vec<String>) -> BTreeMap<String, String> {
     let mut pairs = BTreeMap::new();
     for line in lines {
@@ -165,7 +165,7 @@ fn with_two_replicas_of_a_range_down_all_pairs_are_refused_and_the_text_says_why
 fn where_some_keys_cannot_be_deleted_the_reply_says_how_many_were_and_that_others_may_be() {
     let cluster = Cluster::start(&FIVE);
     let written = write(&cluster, 5554, 30, "v");
-    // Of the keys that 5554 holds, its own range is left with one disk, the others with two.
+    // Node 5554 holds keys of three ranges. Its own range is left with one disk that works, the others with two.
     let own = cluster.assert_own_keys(5554, written.keys());
     cluster.kill(5558);
     cluster.slow_disk(5560, Duration::from_secs(20));

@@ -1,8 +1,8 @@
 //! Negative controls on real processes. With one rule left out, a directed scenario ends in just the harm
 //! that the rule prevents. With all rules in force the same scenario does not.
 //!
-//! The simulator's own are in `tests/simulator.rs`; they include what needs a message to arrive
-//! at the one moment at which no test of processes can be sure to place it.
+//! `tests/simulator.rs` has those of the simulator. Among them are the scenarios in which a message must arrive
+//! at one moment that no test of processes can be sure to meet.
 #![cfg(debug_assertions)]
 
 use std::fs;
@@ -113,7 +113,7 @@ fn with_a_memory_that_outlives_a_failure_a_ballot_carries_two_states() {
     });
 }
 
-/// Every disk hangs in a sync while a write is acknowledged; then all processes are killed.
+/// Every disk hangs in a sync while a write is acknowledged. Then all processes are killed.
 #[test]
 fn with_votes_told_before_they_are_durable_an_acknowledged_write_is_lost() {
     control(Rule::AcceptDurable, |switches| {

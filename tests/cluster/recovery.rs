@@ -57,7 +57,7 @@ fn a_replica_that_refused_what_the_others_chose_soon_has_it_all_the_same() {
     let key = "k".into();
     impostor.ask(Request::Vote { key, vote });
     let promised = |(_, reply)| matches!(reply, Reply::Vote(VoteReply::Promised(_)));
-    eventually("the promise", || {
+    eventually("the replica promises", || {
         impostor.replies().into_iter().any(promised).then_some(())
     });
     cluster.done(coordinator, "DEL k");

@@ -24,7 +24,7 @@ What was checked, and why points were lost, is printed and written to target/gra
 the logs of the nodes are beside it. The exit code is 0 for full points only.
 ";
 
-/// What `cargo test` runs.
+/// The seed that `cargo test` runs.
 const FIXED_SEED: u64 = 1;
 
 fn main() -> ExitCode {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The seed; `None` if help is wanted.
+/// The seed, or `None` if help is wanted.
 fn parse(mut parser: lexopt::Parser) -> Result<Option<u64>, lexopt::Error> {
     let mut seed = FIXED_SEED;
     while let Some(argument) = parser.next()? {
@@ -56,11 +56,11 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<u64>, lexopt::Error> {
 }
 
 fn run(seed: u64) -> ExitCode {
-    // Most likely a node that does not get ready. Within a phase that costs its points.
+    // A panic is most likely that of a node that does not get ready. Within a phase it costs the phase's points.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.parent().expect("it is below target/").join("grade");
-    // What an earlier run has left there would mislead.
+    // Files of an earlier run would mislead.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("target/ can be written to");
     println!("Grading five nodes, seed {seed}\n");

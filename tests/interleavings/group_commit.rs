@@ -64,7 +64,7 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     threads.for_each(|thread| thread.join().unwrap());
 }
 
-/// Lets others run.
+/// Lets other threads run.
 fn moment() {
     thread::sleep(std::time::Duration::ZERO);
 }
@@ -139,7 +139,8 @@ impl World {
         })
     }
 
-    /// What is durable is what was appended, in the order of the numbers, up to some number.
+    /// Checks that the durable entries are those that were appended, in the order of their numbers, up to some
+    /// number.
     fn check_log(&self) {
         let seen = self.seen.lock().unwrap();
         let mut appended = seen.appended.clone();

@@ -145,7 +145,7 @@ fn start(seen: &Shared) -> (Arc<Link>, JoinHandle<()>) {
     (link, thread::spawn(move || running.run()))
 }
 
-/// Whether to wait for the answer to one question before the next.
+/// Whether an asker waits for the answer to one question before it asks the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Patient,
@@ -173,7 +173,7 @@ fn asker(seen: &Shared, link: &Arc<Link>, name: usize, pace: Pace) -> JoinHandle
     })
 }
 
-/// How often there was a reply, a silence, a question that was not sent, and one that was sent again. A
+/// How often there was a reply, a silence, a question that was not sent, and a question that was sent again. A
 /// scenario in which one of these never happens proves nothing about it.
 #[derive(Debug)]
 struct Met([AtomicUsize; 4]);

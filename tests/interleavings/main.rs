@@ -1,4 +1,4 @@
-//! The parts of the store whose correctness hangs on how threads interleave, under a model checker.
+//! The parts of the store whose correctness depends on how threads interleave, under a model checker.
 //!
 //! The sources of the write-ahead log, of a connection's sending side, of a client's requests and of
 //! the link are compiled here once more, unchanged, with another `sync` and another socket. Below them is shuttle: it
@@ -31,14 +31,14 @@ use simple_dynamo::storage::{disk, frame};
 use simple_dynamo::{bytes, logging, protocol, storage, testing};
 use sync::{lock, wait};
 
-/// Schedules of the usual run of each scenario; `DYNAMO_SCHEDULES` asks for more.
+/// How many schedules the usual run of each scenario takes. `DYNAMO_SCHEDULES` sets another number.
 const SCHEDULES: usize = 10_000;
 const SEED: u64 = 7;
 /// How often the checker takes the processor from the thread that it favours, in half of the runs.
 const PREEMPTIONS: usize = 4;
 
 /// Runs a scenario under many schedules: half of them random at every step, half with few
-/// preemptions at random places, which finds what takes long undisturbed stretches.
+/// preemptions at random places. Some failures need long stretches without a preemption.
 fn explore(scenario: fn()) {
     let schedules = std::env::var("DYNAMO_SCHEDULES").ok();
     let schedules = schedules.map_or(SCHEDULES, |text| text.parse().expect("a number"));
@@ -51,7 +51,7 @@ fn explore(scenario: fn()) {
     Runner::new(few, config).run(scenario);
 }
 
-/// Lets others run, for up to so many turns.
+/// Lets other threads run, for up to so many turns.
 fn wait_up_to(turns: usize) {
     (0..draw(turns)).for_each(|_| sync::thread::yield_now());
 }

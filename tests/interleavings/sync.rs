@@ -59,7 +59,7 @@ impl Condvar {
     }
 }
 
-/// What a wait ended with.
+/// The end of a wait with a time-out: the time-out has passed.
 pub struct TimedOut;
 
 std::thread_local! {
@@ -92,7 +92,7 @@ impl Instant {
     }
 }
 
-/// A thread's own value; shuttle's has fewer methods than the standard library's.
+/// A thread's own value. Shuttle's type has fewer methods than that of the standard library.
 pub struct Local<T: 'static>(pub &'static thread::LocalKey<T>);
 
 impl<T: Copy> Local<Cell<T>> {

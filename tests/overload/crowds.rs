@@ -23,8 +23,9 @@ struct Answers {
     busy: usize,
 }
 
-/// Opens so many connections, in waves, and keeps them all open, while one that is inside is
-/// served within the deadline. The node has `threads` threads for clients.
+/// Opens so many connections in waves and keeps them all open. Asserts that a client that was there before is
+/// served within the deadline all the while, and that memory, threads and open files stay bounded. The node has
+/// `threads` threads for clients.
 fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
     let before = usage(cluster, VICTIM);
     // The connections that looked whether the node is ready may still be ending.
@@ -72,11 +73,11 @@ fn assert_crowd_bounded(cluster: &Cluster, threads: usize, connections: usize) {
         let after = usage(cluster, VICTIM);
         (after.descriptors <= before.descriptors).then_some(())
     });
-    // Their lines are short, so they hold nothing of what a client may.
+    // Their lines are short, so the clients use none of the memory that they may.
     assert_memory_bounded(cluster, 0);
 }
 
-/// New connections, of which half speak before they listen.
+/// Opens new connections. Half of the clients send before they read.
 fn join_crowd(cluster: &Cluster, count: usize) -> Vec<Raw> {
     let address = cluster.address(VICTIM);
     let connect = |number| {
@@ -109,7 +110,7 @@ fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served
 #[test]
 fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bounded() {
     let connections = 10_000;
-    // As many threads for clients as a node has that is answers nothing else.
+    // A node has so many threads for clients by default.
     let threads = Config::course().max_clients;
     if !may_open(connections + OWN_DESCRIPTORS) {
         println!("skipped: the system does not allow {connections} open files (ulimit -Hn)");
@@ -119,7 +120,7 @@ fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bo
     assert_crowd_bounded(&cluster, threads, connections as usize);
 }
 
-/// Raises this process's limit of open files so far; false if the system does not allow it.
+/// Raises this process's limit of open files to this number. Returns false if the system does not allow it.
 fn may_open(files: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= files);
@@ -131,7 +132,7 @@ fn may_open(files: u64) -> bool {
 }
 
 #[test]
-fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
+fn with_a_low_limit_of_open_files_a_node_serves_fewer_clients_and_does_not_end() {
     let cluster = plan().lay_out();
     let (file, data) = (cluster.file(VICTIM), cluster.data(VICTIM));
     let limited = "ulimit -n 300 && exec \"$0\" node 5554 --cluster \"$1\" --data \"$2\"";
@@ -151,6 +152,6 @@ fn a_low_limit_of_open_files_makes_room_for_fewer_clients_and_ends_no_node() {
         );
         busy += usize::from(reply.starts_with("ERROR BUSY "));
     }
-    assert!(busy > 100, "only {busy} were answers");
+    assert!(busy > 100, "only {busy} were refused with BUSY");
     cluster.assert_runs(VICTIM);
 }

@@ -38,7 +38,7 @@ fn clients_that_never_read_their_replies_hold_no_more_than_their_budget() {
             let pipeline = gets.repeat(200);
             client.set_patience(Duration::from_millis(300));
             client.take_little();
-            // The client sends until the node takes no more; by then the node has long stopped serving it.
+            // The client sends until the node takes no more. By then the node has long stopped serving it.
             while client.try_send(&pipeline) {}
             client
         });

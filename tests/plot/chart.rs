@@ -64,7 +64,7 @@ fn round_step(most: f64) -> f64 {
         .unwrap_or(power)
 }
 
-/// As people write it: 12,000 or 0.3.
+/// A number as people write it, such as 12,000 or 0.3.
 pub fn written(value: f64) -> String {
     if value.fract() != 0.0 {
         return format!("{value:.1}");
@@ -87,7 +87,7 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// What lies under everything else.
+    /// Draws the grid, which lies under everything else.
     pub fn draw_grid(&self, svg: &mut Svg) {
         let ((left, right), (bottom, top)) = (self.x.pixels, self.y.pixels);
         for tick in &self.y.ticks {
@@ -102,7 +102,7 @@ impl Panel {
         svg.line((left, bottom), (left, top), GRAY);
     }
 
-    /// The values beside the axes, and above what stands on the one that goes up.
+    /// Draws the values beside the axes, and the title of the vertical one above it.
     pub fn draw_labels(&self, svg: &mut Svg, title: &str) {
         let ((left, _), (bottom, top)) = (self.x.pixels, self.y.pixels);
         for tick in &self.y.ticks {
@@ -116,7 +116,7 @@ impl Panel {
         svg.text((left, top - 10.0), title);
     }
 
-    /// Says what the axis below goes by.
+    /// Draws the name of the horizontal axis.
     pub fn name_x(&self, svg: &mut Svg, name: &str) {
         let middle = (self.x.pixels.0 + self.x.pixels.1) / 2.0;
         let place = (middle, self.y.pixels.0 + 34.0);
@@ -132,7 +132,7 @@ impl Panel {
         (self.x.at(x), self.y.at(y))
     }
 
-    /// A line through the points; where there is none, it is broken.
+    /// Draws a line through the points. Where a point is missing, the line is broken.
     pub fn curve(&self, svg: &mut Svg, points: &[Option<(f64, f64)>], color: &str) {
         for piece in points
             .split(Option::is_none)

@@ -1,8 +1,8 @@
 //! A steady load: requests are due at a fixed rate, whatever became of those before them.
 //!
-//! How long a request took counts from the moment at which it was due. A client that waits for one slow
-//! reply so delays the requests behind it, and their delay is counted; measured from the moment at which
-//! they were sent, an outage would be one slow request for each client.
+//! The time of a request counts from the moment at which it was due. A client that waits for one slow reply
+//! delays the requests behind it, and their delay is counted. Measured from the moment at which they were
+//! sent, an outage would be one slow request for each client.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::support::cluster::Cluster;
 
 /// Clients, each with one connection.
 pub const CLIENTS: u32 = 40;
-/// Requests of all clients that are due in a second: under half of what two cores can do.
+/// How many requests of all clients are due in a second: under half of what two cores can do.
 pub const RATE: u32 = 4_000;
-/// A client opens a connection to another node after so many requests: so the load meets a node
-/// that has returned.
+/// How many requests a client sends on average before it connects to another node, so that the load also
+/// reaches a node that has returned.
 const STAY: u32 = 50;
-/// The load before the first moment that counts.
+/// How long the load runs before its requests count.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Longer than any request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who asks for what. Half of the requests read.
+/// The clients, and what they ask for. Half of the requests read.
 pub struct Load<'a> {
     pub cluster: &'a Cluster,
     /// The nodes that clients connect to, while they live.
@@ -37,7 +37,7 @@ pub struct Load<'a> {
 
 /// A request that has ended.
 pub struct Sample {
-    /// When its reply came; zero is the end of the warm-up.
+    /// When its reply came, counted from the end of the warm-up.
     pub ended: Duration,
     pub took: Duration,
     /// False after an error, and if the connection ended before the reply came.
@@ -58,8 +58,8 @@ impl Clock {
 }
 
 impl Load<'_> {
-    /// Keeps the load up while `meanwhile` runs and until the time is over; returns every request
-    /// that ended in this time.
+    /// Keeps the load up while `meanwhile` runs and until the time is over. Returns every request that ended in
+    /// this time.
     pub fn run<T>(&self, meanwhile: impl FnOnce(&Clock) -> T) -> (Vec<Sample>, T) {
         let zero = Instant::now() + WARM_UP;
         thread::scope(|scope| {

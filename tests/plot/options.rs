@@ -59,7 +59,7 @@ impl What {
                 Arg::Long("help") | Arg::Short('h') => return Ok(What::Help),
                 // `cargo test NAME` looks in every target for tests of that name.
                 Arg::Value(_) => return Ok(What::Nothing),
-                // And here nothing is captured.
+                // This program captures no output.
                 Arg::Long("nocapture") => {}
                 other => return Err(format!("{}; see --help", other.unexpected()).into()),
             }

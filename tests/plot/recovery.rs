@@ -11,7 +11,7 @@ use crate::support::svg::{Anchor, Svg};
 
 /// The node that returns.
 const RETURNS: u32 = 5558;
-/// Different keys that are written meanwhile.
+/// How many different keys are written while the node is down.
 const MISSED: [usize; 6] = [0, 100, 1_000, 3_000, 10_000, 30_000];
 
 const TITLE: &str = "How long a returned node takes to have all that it missed";
@@ -21,10 +21,10 @@ const BLUE: &str = "#1f5fa8";
 const LIGHT_BLUE: &str = "#8fb4d9";
 const GRAY: &str = "#555555";
 
-/// So many writes missed, and what came of it in each run.
+/// The runs in which the node missed so many writes.
 struct Row {
     missed: usize,
-    /// From the start of the process, shortest first.
+    /// How long each run took from the start of the process, shortest first.
     took: Vec<Duration>,
 }
 
@@ -38,8 +38,8 @@ impl Row {
     }
 }
 
-/// Always a new cluster: a node that returns first reads its log, and with an old one that would
-/// be measured instead.
+/// Measures a return in a new cluster. A node that returns first reads its log, and in an older cluster that
+/// would be measured instead.
 fn time_return(missed: usize, seed: u64) -> Duration {
     let cluster = Cluster::start(&FIVE);
     let others: Vec<u32> = FIVE.into_iter().filter(|id| *id != RETURNS).collect();
@@ -65,7 +65,7 @@ impl Recovery {
                 took: Vec::new(),
             })
             .collect();
-        // One run of each after the other, so that what else the machine does hits all alike.
+        // Each round runs all of them once, so that whatever else the machine does disturbs all alike.
         for run in 0..(options.secs / 4).clamp(1, 3) {
             for row in &mut rows {
                 row.took.push(time_return(row.missed, options.seed + run));

@@ -20,7 +20,7 @@ pub enum Kind {
     Pause,
 }
 
-/// What was measured; the moments are those of the samples.
+/// What was measured. All moments are on the clock of the samples.
 pub struct Timeline {
     pub kind: Kind,
     pub samples: Vec<Sample>,
@@ -110,8 +110,8 @@ impl Timeline {
     }
 }
 
-/// Lets the node go and return, a quarter and half of the way through; tells when, and when it
-/// had what it missed.
+/// Lets the node go after a quarter of the time, and return after half of it. Returns these moments, and the
+/// moment at which the node had what it missed.
 fn go_and_return(kind: Kind, cluster: &Cluster, clock: &Clock, time: Duration) -> [Duration; 3] {
     let compared = || {
         Some(
@@ -133,7 +133,7 @@ fn go_and_return(kind: Kind, cluster: &Cluster, clock: &Clock, time: Duration) -
         Kind::Crash => cluster.start_node(GOES),
         Kind::Pause => {
             cluster.resume(GOES);
-            // It calls its ranges up to date until it notices that it stood still.
+            // The node calls its ranges up to date until it notices that it was paused.
             eventually("it compares its ranges", || {
                 (compared()? >= before + RANGES).then_some(())
             });

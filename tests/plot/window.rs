@@ -1,4 +1,4 @@
-//! Requests that ended within a while, counted.
+//! Counts of the requests that ended within a stretch of time.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use hdrhistogram::Histogram;
 
 use crate::load::Sample;
 
-/// The requests that ended within a while.
+/// The requests that ended within a stretch of time.
 pub struct Window {
     pub well: u64,
     pub failed: u64,
-    /// In microseconds, those that failed, too.
+    /// How long the requests took, in microseconds, those that failed included.
     took: Histogram<u64>,
 }
 
@@ -52,7 +52,7 @@ impl Window {
         self.took.is_empty()
     }
 
-    /// In milliseconds.
+    /// The time below which this share of the requests was, in milliseconds.
     pub fn quantile(&self, quantile: f64) -> f64 {
         self.took.value_at_quantile(quantile) as f64 / 1_000.0
     }

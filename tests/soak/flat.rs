@@ -1,14 +1,13 @@
-//! Whether what a process holds stays as it is, however long it lives.
+//! Whether the resources that a process holds stay flat, however long it lives.
 
-/// A life shorter than this, in samples of one a second, says nothing.
+/// The shortest life that is judged, in samples of one a second.
 pub const LEAST: usize = 90;
 
-/// One thing that is sampled, and by how much it may grow from the second quarter of a life to
-/// the last.
+/// A resource that is sampled, and by how much it may grow from the second quarter of a life to the last one.
 pub struct Measure {
     pub name: &'static str,
     pub unit: &'static str,
-    /// How many of what is sampled are one unit.
+    /// How many of the sampled values make one unit.
     pub per_unit: u64,
     pub allowance: u64,
 }
@@ -26,15 +25,15 @@ impl Measure {
     }
 }
 
-/// The medians of the second quarter of a life and of the last: the first is for warming up, and
-/// a median is no matter of single peaks.
+/// The medians of the second quarter of a life and of the last one. The first quarter is for warming up, and
+/// single peaks do not change a median.
 pub fn quarters(life: &[u64]) -> (u64, u64) {
     let quarter = life.len() / 4;
     let second = median(&life[quarter..2 * quarter]);
     (second, median(&life[life.len() - quarter..]))
 }
 
-/// The value in the middle; 0 of nothing.
+/// The value in the middle, or 0 if there are none.
 fn median(values: &[u64]) -> u64 {
     let mut values = values.to_vec();
     values.sort_unstable();

@@ -1,4 +1,4 @@
-//! What goes on all the while: clients, faults, and keys that come and go.
+//! The load of a soak run: clients, faults, and keys that come and go.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,23 +16,23 @@ use crate::support::workload::Workload;
 const EPOCH: Duration = Duration::from_secs(8);
 const CLIENTS: u32 = 8;
 const KEYS: usize = 8;
-/// Keys that are written and deleted once in each epoch, in passing.
+/// How many keys beside those of the clients are written and deleted once in each epoch.
 const PASSING: usize = 300;
-/// So many of the nodes crash, one in every so many epochs, in turn: the others live as long as all
-/// of it lasts.
+/// How many of the nodes crash, in turn. The others live for the whole run.
 const CRASHING: usize = 2;
+/// One node crashes in every so many epochs.
 const CRASH_EVERY: u64 = 6;
 /// Steps of the checker's search for one key.
 const BUDGET: u64 = 5_000_000;
 
-/// What is to be done, and for how long.
+/// The load, and how long it lasts.
 pub struct Load<'a> {
     pub cluster: &'a Cluster,
     pub seed: u64,
     pub time: Duration,
     /// Starts the process of a node.
     pub start: &'a dyn Fn(u32),
-    /// Ends it after the epoch that is under way.
+    /// Ends the run after the epoch that is under way.
     pub interrupted: &'a AtomicBool,
 }
 

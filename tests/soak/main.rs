@@ -1,5 +1,5 @@
-//! The long run: `./run.sh soak`. Load and faults for as long as wanted, on a cluster of five
-//! processes; what each holds must stay flat, and what the clients were told be linearizable.
+//! The soak run: `./run.sh soak`. It puts load and faults on a cluster of five processes for as long as wanted.
+//! The memory, files and threads of each process must stay flat, and the clients' history must be linearizable.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
-    // The first signal ends all of it after some seconds, and a second the program at once.
+    // The first signal ends the run after some seconds. The second one ends the program at once.
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 pub const HELP: &str = "\
-Runs clients and faults against five nodes of its own for a long time, in epochs of some seconds: each
-has fresh keys, pauses and cuts, a check of all that the clients were told, and ends with the deletion
-of its keys. Now and then one of two nodes crashes; the other three live all the while. Once a second
-the memory, open files, threads and disk of each process are sampled.
+Runs clients and faults against five nodes of its own for a long time, in epochs of some seconds. Each
+epoch has fresh keys, pauses and cuts, checks that its history is linearizable, and deletes its keys at
+the end. Now and then one of two nodes crashes. The other three live all the while. Once a second the
+memory, open files, threads and disk of each process are sampled.
 
 usage: ./run.sh soak [options]
 
@@ -30,9 +30,9 @@ pub struct Options {
     pub out: PathBuf,
 }
 
-/// What is wanted.
+/// What the command line asks for.
 pub enum What {
-    /// Another target's tests.
+    /// The command line names tests of another target.
     Nothing,
     Help,
     Soak(Options),
@@ -58,7 +58,7 @@ impl What {
                 Arg::Long("help") | Arg::Short('h') => return Ok(What::Help),
                 // `cargo test NAME` looks in every target for tests of that name.
                 Arg::Value(_) => return Ok(What::Nothing),
-                // And here nothing is captured.
+                // This program captures no output.
                 Arg::Long("nocapture") => {}
                 other => return Err(format!("{}; see --help", other.unexpected()).into()),
             }

@@ -1,4 +1,4 @@
-//! Once a second, what each node's process holds.
+//! Samples once a second what each node's process holds.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -14,13 +14,13 @@ use crate::support::cluster::Cluster;
 use crate::support::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Each node's snapshots are taken when its log has this length, in bytes.
+/// The length of the log, in bytes, at which each node takes a snapshot.
 pub const SNAPSHOT_AFTER: u64 = 4 << 20;
 
-/// What is sampled, in the order of [`Sample::values`].
+/// The resources that are sampled, in the order of [`Sample::values`].
 pub const MEASURES: [Measure; 4] = [
-    // What a node remembers of the keys that it coordinated last (up to 8192 of them), and what
-    // the allocator keeps back for each thread.
+    // A node remembers the keys that it coordinated last, up to 8192 of them, and the allocator keeps some memory
+    // for each thread.
     Measure {
         name: "memory",
         unit: " MiB",
@@ -40,7 +40,7 @@ pub const MEASURES: [Measure; 4] = [
         per_unit: 1,
         allowance: 8,
     },
-    // Snapshot, log, and the zeros ahead of it.
+    // The disk holds the snapshot, the log, and the zeros behind its end.
     Measure {
         name: "disk",
         unit: " KiB",
@@ -54,7 +54,7 @@ pub const MEASURES: [Measure; 4] = [
 pub struct Sample {
     pub second: u64,
     pub node: u32,
-    /// Another process is another life.
+    /// The id of the process. Another process is another life.
     pub process: u32,
     pub resident: u64,
     pub descriptors: u64,
@@ -82,7 +82,7 @@ impl Sample {
     }
 }
 
-/// Bytes of the files in a folder; those that go at this moment are none.
+/// Bytes of the files in a folder. Files that are removed at this moment do not count.
 fn size(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));

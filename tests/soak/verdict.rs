@@ -1,4 +1,4 @@
-//! What came of it: a table for people, and a picture.
+//! The results of a soak run: a table for people, and a picture.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::support::svg::{Anchor, Svg};
 const COLORS: [&str; 5] = ["#1f77b4", "#d9730d", "#2ca02c", "#9467bd", "#8c564b"];
 /// One request of so many may be refused.
 const MOST_REFUSED: usize = 1000;
-/// Of a panel in the picture, in pixels.
+/// The size of a panel in the picture, in pixels.
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 150.0;
 const MARGIN: f64 = 80.0;
@@ -65,15 +65,16 @@ impl Verdict {
         Verdict { done, lives }
     }
 
-    /// All that lived long enough was flat, something did, every history is linearizable, and hardly
-    /// a request was refused.
+    /// Whether all lives that are long enough were flat, at least one was long enough, every history is
+    /// linearizable, and hardly a request was refused.
     pub fn good(&self) -> bool {
         let mut judged = self.lives.iter().filter(|life| life.judged()).peekable();
         let sound = self.done.violation.is_none() && self.hardly_refused();
         sound && judged.peek().is_some() && judged.all(Life::flat)
     }
 
-    /// A pause and a fault of the network may meet, and take two replicas of a key for a while.
+    /// Whether few requests were refused. A pause and a fault of the network may coincide and take away two
+    /// replicas of a key for a while.
     fn hardly_refused(&self) -> bool {
         self.done.refused * MOST_REFUSED <= self.done.requests
     }

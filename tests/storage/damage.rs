@@ -154,7 +154,7 @@ fn a_log_that_lost_its_end_is_damage_when_a_later_log_holds_votes() {
     end(&disk, &open(disk.power_on()).unwrap());
     let opened = open(disk.power_on()).unwrap();
     opened.vote(&key(), prepare(8));
-    // The snapshot has no room, but has begun a log, which the next vote goes to.
+    // The disk has no space for the snapshot, which has already begun a log. The next vote goes to that log.
     disk.fail_at(4, Fault::NoSpace);
     assert!(opened.store.snapshot().is_err());
     disk.make_space();

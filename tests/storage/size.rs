@@ -19,6 +19,7 @@ use crate::support::witness::{NODE, Opened, open};
 const KEYS: u64 = 1_000_000;
 /// A start is a matter of seconds, on a slow machine too.
 const LONGEST_START: Duration = Duration::from_secs(30);
+/// How many requests wait for the disk at a time.
 const WAITING: u64 = 1000;
 const MOST_BYTES_PER_KEY: u64 = 1024;
 /// Each step has a process of its own, because the memory of one would count for the next. These
@@ -78,7 +79,7 @@ fn fill(path: &Path) {
     for number in 1..=KEYS {
         let key: Key = format!("user:{number:07}").into();
         node.ask(&key, VoteRequest::Accept(small(number)));
-        // So many wait at a time, as with as many clients.
+        // From here on `WAITING` requests wait at a time, as with as many clients.
         if number > WAITING {
             node.hear();
         }
@@ -108,7 +109,7 @@ fn small(number: u64) -> Accepted {
 
 fn take_a_snapshot(folder: &Path) {
     let node = opened(folder);
-    node.store.snapshot().expect("there is room");
+    node.store.snapshot().expect("the disk has space");
     node.store.close();
 }
 
@@ -121,12 +122,12 @@ fn start(folder: &Path) {
     let estimated = node.store.data_bytes() as u64 / KEYS;
     println!("open after {took:.1?}, {each} bytes of memory per key, estimated as {estimated}");
     assert!(took < LONGEST_START && each < MOST_BYTES_PER_KEY);
-    // What a node may hold is counted in what it tells.
+    // The bound of what a node may hold is compared with this estimate.
     assert!(each < estimated * 5 / 4, "more than is estimated");
     node.store.close();
 }
 
-/// This process's memory, as Linux tells it; 0 elsewhere.
+/// This process's memory as Linux reports it, or 0 on other systems.
 fn resident_bytes() -> u64 {
     const PAGE: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::support::witness::{
     Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
 };
 
-/// Lets the disk fail while two groups of votes are under way, and gives what a restart finds.
+/// Lets the disk fail while two groups of votes are under way, and checks what a restart finds.
 fn fails_with(fault: Fault, text: &str) {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
@@ -52,7 +52,7 @@ fn fails_with(fault: Fault, text: &str) {
 }
 
 #[test]
-fn a_full_disk_ends_the_store_without_a_reply_and_it_opens_whole_when_there_is_room() {
+fn a_full_disk_ends_the_store_without_a_reply_and_it_opens_whole_when_there_is_space() {
     fails_with(Fault::NoSpace, "no storage space");
 }
 
@@ -82,7 +82,7 @@ fn a_full_disk_fails_a_snapshot_or_a_start_and_loses_nothing() {
 }
 
 #[test]
-fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
+fn a_snapshot_without_space_is_put_off_and_the_log_goes_on() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     let large = |round| {
@@ -101,7 +101,7 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
         round
     };
     write_for_a_snapshot(&node);
-    // The first two steps create the log and sync the folder. The third has no room for the file.
+    // The first two steps create the log and sync the folder. The third one has no space for the file.
     disk.fail_at(3, Fault::NoSpace);
     node.store.snapshot_if_due().unwrap();
     disk.make_space();
@@ -121,13 +121,13 @@ fn a_snapshot_without_room_is_put_off_and_the_log_goes_on() {
 
 /// Each of them begins a log, and nothing is written to it before the next one begins.
 #[test]
-fn several_snapshots_without_room_leave_logs_that_open() {
+fn several_snapshots_without_space_leave_logs_that_open() {
     let disk = FaultyDisk::new(1);
     let node = opened(&disk);
     let key = "k".into();
     node.vote(&key, accept(&key, 1));
     for _ in 0..2 {
-        // The first two steps create the log and sync the folder. The third has no room for the file.
+        // The first two steps create the log and sync the folder. The third one has no space for the file.
         disk.fail_at(3, Fault::NoSpace);
         assert!(node.store.snapshot().is_err());
         disk.make_space();
@@ -137,7 +137,7 @@ fn several_snapshots_without_room_leave_logs_that_open() {
     assert_eq!(again.records()[&key].promised, ballot(2));
 }
 
-/// Two replicas with faster disks decide, so nothing else bounds the queue of this one.
+/// Two replicas with faster disks decide, so nothing else bounds the queue of this replica.
 #[test]
 fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog() {
     let disk = FaultyDisk::new(1);

@@ -1,4 +1,4 @@
-//! Asking the nodes of a cluster, and waiting until they are as they should be.
+//! Requests to the nodes of a cluster, and waits until the nodes are in the wanted state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,7 +53,7 @@ impl Cluster {
         }
     }
 
-    /// The value that a node reads; `None` if there is no such key.
+    /// The value that a node reads, or `None` if there is no such key.
     pub fn get(&self, id: u32, key: &str) -> Option<String> {
         let reply = self.call(id, &format!("GET {key}"));
         match reply
@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    /// The lines of a listing without its end; the error line if it ended with one.
+    /// The lines of a listing without its end, or the error line if it ended with one.
     pub fn list(&self, id: u32, request: &str) -> Result<Vec<String>, String> {
         let mut lines = self
             .client(id)
@@ -107,7 +107,7 @@ impl Cluster {
         held
     }
 
-    /// One line of `STATS`; `None` if the node does not answer.
+    /// The value of one line of `STATS`, or `None` if the node does not answer.
     pub fn stat(&self, id: u32, name: &str) -> Option<String> {
         let stats = self.stats(id)?;
         let value = stats
@@ -116,7 +116,7 @@ impl Cluster {
         Some(value.clone())
     }
 
-    /// All lines of `STATS`; `None` if the node does not answer, or does not serve yet.
+    /// All lines of `STATS`, or `None` if the node does not answer or does not serve yet.
     pub fn stats(&self, id: u32) -> Option<BTreeMap<String, String>> {
         let lines = self.try_client(id).ok()?.list("STATS").ok()?;
         if lines[0].starts_with("ERROR UNAVAILABLE ") {
@@ -186,7 +186,7 @@ impl Cluster {
         fs::read_to_string(self.folder.join(format!("{id}.log"))).unwrap_or_default()
     }
 
-    /// The last lines of it.
+    /// The last lines of a node's log.
     pub fn end_of_log(&self, id: u32) -> String {
         let log = self.log(id);
         let lines: Vec<_> = log.lines().collect();

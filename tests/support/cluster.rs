@@ -89,7 +89,7 @@ impl Cluster {
         format!("127.0.0.1:{}", self.nodes[&id].client_port + 1)
     }
 
-    /// Starts a process; [`Cluster::await_ready`] waits for it.
+    /// Starts a process. [`Cluster::await_ready`] waits until it is ready.
     pub fn start_node(&self, id: u32) {
         self.start_node_with(id, &[]);
     }
@@ -147,7 +147,7 @@ impl Cluster {
         self.await_ready(id);
     }
 
-    /// `kill -9`.
+    /// Kills a node with `kill -9`.
     pub fn kill(&self, id: u32) {
         let end = self.take(id).kill();
         let killed = end.signal() == Some(Signal::KILL.as_raw());
@@ -179,19 +179,19 @@ impl Cluster {
         self.take(id).await_end()
     }
 
-    /// SIGTERM; waits for the end.
+    /// Sends SIGTERM, and waits for the end.
     pub fn terminate(&self, id: u32) -> ExitStatus {
         self.signal(id, Signal::TERM);
         self.await_end(id)
     }
 
-    /// SIGINT, as Ctrl-C sends it; waits for the end.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     pub fn interrupt(&self, id: u32) -> ExitStatus {
         self.signal(id, Signal::INT);
         self.await_end(id)
     }
 
-    /// SIGSTOP: the process keeps its connections and answers nothing.
+    /// Sends SIGSTOP: the process keeps its connections and answers nothing.
     pub fn pause(&self, id: u32) {
         self.signal(id, Signal::STOP);
         // The signal takes effect later. The process has stopped when the system reports that to its parent.
@@ -203,7 +203,7 @@ impl Cluster {
         );
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self, id: u32) {
         self.signal(id, Signal::CONT);
     }

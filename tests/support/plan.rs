@@ -53,13 +53,13 @@ impl Plan {
         self
     }
 
-    /// Keeps data and logs in a new folder, which stays when the cluster has ended.
+    /// Keeps data and logs in this folder, which stays when the cluster has ended.
     pub fn kept_in(mut self, folder: PathBuf) -> Plan {
         self.folder = Some(folder);
         self
     }
 
-    /// Writes the files; no node is started.
+    /// Writes the files, and starts no node.
     pub fn lay_out(self) -> Cluster {
         let kept = self.folder.is_some();
         let folder = self.folder.unwrap_or_else(temporary);

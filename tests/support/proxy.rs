@@ -151,7 +151,7 @@ impl Network {
         self.shared.carried.load(Ordering::Relaxed)
     }
 
-    /// Closes the connections between two nodes; they may open new ones.
+    /// Closes the connections between two nodes. The nodes may open new ones.
     pub fn reset(&self, one: u32, other: u32) {
         self.change(|state| {
             let between = [(one, other), (other, one)];

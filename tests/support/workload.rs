@@ -25,7 +25,7 @@ const AHEAD: usize = 4;
 /// One of so many compare-and-sets expects that there is no such key, whatever the client saw last.
 const CREATE: u32 = 3;
 
-/// Who asks for what.
+/// The clients, and what they ask for.
 pub struct Workload<'a> {
     pub cluster: &'a Cluster,
     pub clients: u32,
@@ -33,7 +33,7 @@ pub struct Workload<'a> {
     pub seed: u64,
 }
 
-/// How the clients go about it.
+/// How the clients behave.
 pub struct Habits {
     /// The longest pause of a client between two requests. It keeps the history short enough for the
     /// checker.
@@ -52,7 +52,7 @@ impl Default for Habits {
     }
 }
 
-/// What came of it.
+/// What the clients observed.
 pub struct Observed {
     pub history: Vec<Operation>,
     /// The longest that any request took.

@@ -144,7 +144,7 @@ impl Cluster {
         }
     }
 
-    /// Delivers messages up to the first whose line starts with `start`; that one stays under way.
+    /// Delivers messages up to the first whose line starts with `start`. That one stays under way.
     pub fn deliver_until(&mut self, start: &str) {
         let start = wording::in_numbers(start);
         let found = self.deliver_unless(|message| message.text().starts_with(&start));

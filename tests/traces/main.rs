@@ -2,7 +2,7 @@
 //! it left out and with the rule in force, and the messages of one write and of one read.
 //!
 //! The code of `src/protocol/` runs, and a script delivers its messages. A test fails when the text is
-//! not that of the file in this folder; `UPDATE_TRACES=1 cargo test --test traces` rewrites the files.
+//! not that of the file in this folder. `UPDATE_TRACES=1 cargo test --test traces` rewrites the files.
 
 mod cluster;
 mod diagram;

@@ -12,7 +12,7 @@ pub const CHECKS: &[&str] = &[
     "the node that was down: has what it missed as soon as it says that it is complete",
 ];
 
-/// One after the other the key's coordinator, its successor and the last one is down.
+/// The places in the key's preference list: the node at each of them is down in turn.
 const ROLES: std::ops::Range<usize> = 0..3;
 
 pub fn run(course: &mut Course, score: &mut Score) {
@@ -33,11 +33,11 @@ pub fn run(course: &mut Course, score: &mut Score) {
     score.note(CHECKS[4], returned);
 }
 
-/// What is done with a key that is held by the node that is down, through one that is up.
+/// An operation on a key that the node that is down holds, through a node that is up.
 type Operation = fn(&mut Course, key: &str, up: u32) -> Result<(), Lost>;
 
-/// Ends a node that holds some key, lets `operation` run, and starts the node again once all
-/// others have noticed; tells what came of the operation, and whether the node has it then.
+/// Ends a node that holds some key, runs `operation`, and starts the node again once all others have noticed
+/// that it is down. Returns the result of the operation, and whether the node has what it missed then.
 fn without(
     course: &mut Course,
     role: usize,
@@ -51,7 +51,7 @@ fn without(
     let up = others[course.rng.usize(..others.len())];
     course.cluster.kill(victim);
     let result = operation(course, key, up);
-    // Back at once it would be sent what it has just missed.
+    // If the node came back at once, it would still be sent what it has just missed.
     for other in others {
         course.cluster.await_sight(other, victim, "suspect");
     }

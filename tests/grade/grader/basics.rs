@@ -13,14 +13,14 @@ pub const CHECKS: &[&str] = &[
     "replication: each pair is on the key's successor and the two nodes after it",
 ];
 
-/// New pairs.
+/// How many new pairs are inserted.
 const PAIRS: usize = 60;
 
 pub fn run(course: &mut Course, score: &mut Score) {
     score.note(CHECKS[0], insert(course));
     score.note(CHECKS[1], query(course));
     score.note(CHECKS[2], delete(course));
-    // Before `@` has anybody look elsewhere.
+    // This comes before any `@`, which would make nodes fetch what they lack.
     let replication = replication(course);
     let own = FIVE.into_iter().try_for_each(|node| course.query_own(node));
     score.note(CHECKS[3], own);
@@ -73,11 +73,11 @@ fn delete(course: &mut Course) -> Result<(), Lost> {
     Ok(())
 }
 
-/// `DEL @` and `DEL *` on all that there is, which is then inserted again.
+/// Deletes everything with `DEL @` and `DEL *`, and then inserts it again.
 fn delete_listings(course: &mut Course) -> Result<(), Lost> {
     let before = course.pairs.clone();
     let node = course.any_node();
-    // What it has to delete it must have first.
+    // The node must have all of its pairs before it deletes them.
     course.query_own(node)?;
     let own = course.share_of(node, &before);
     course.ask(node, "DEL @", &Expected::Count(own.len()))?;
@@ -122,7 +122,7 @@ fn replication(course: &Course) -> Result<(), Lost> {
         let mut held: Vec<u32> = lists.iter().filter_map(holds).collect();
         held.sort_by_key(|node| expected.iter().position(|other| other == node));
         if held != expected {
-            let asked = format!("every node: GET @, and who tells {key}");
+            let asked = format!("every node: GET @, and who lists {key}");
             return Err(Lost::new(
                 asked,
                 format!("{held:?}"),

@@ -1,4 +1,4 @@
-//! Phases 2 and 3: many clients at once on all nodes, with keys of their own and with the same.
+//! Phases 2 and 3: many clients at once on all nodes, first with keys of their own, and then with the same keys.
 
 use std::thread;
 
@@ -32,17 +32,17 @@ const WRITES: usize = 40;
 
 pub fn run_own_keys(course: &mut Course, score: &mut Score) {
     let scripts: Vec<Script> = clients().map(|node| Script::new(course, node)).collect();
-    let told: Vec<Told> = thread::scope(|scope| {
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let course = &*course;
         let run = |script| scope.spawn(move || Script::run(script, course));
         let threads: Vec<_> = scripts.into_iter().map(run).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
-            .map(|told| told.expect("a client that ends"))
+            .map(|outcome| outcome.expect("the client does not panic"))
             .collect()
     });
     let mut results = [const { Ok(()) }; 3];
-    for client in told {
+    for client in outcomes {
         course.pairs.extend(client.pairs);
         for (result, own) in results.iter_mut().zip(client.results) {
             *result = std::mem::replace(result, Ok(())).and(own);
@@ -63,13 +63,13 @@ fn clients() -> impl Iterator<Item = u32> {
 struct Script {
     node: u32,
     keys: Vec<String>,
-    /// Old and new values.
+    /// For each key the first value, and the one that replaces it.
     values: Vec<[String; 2]>,
     rng: Rng,
 }
 
-/// What came of it: pairs, and the results of inserts, queries and deletes.
-struct Told {
+/// The outcome of a script: the pairs that it left, and the results of inserts, queries and deletes.
+struct Outcome {
     pairs: Pairs,
     results: [Result<(), Lost>; 3],
 }
@@ -86,14 +86,14 @@ impl Script {
         }
     }
 
-    fn run(mut self, course: &Course) -> Told {
+    fn run(mut self, course: &Course) -> Outcome {
         let mut pairs = Pairs::new();
         let results = [
             self.insert(course, &mut pairs),
             self.query(course, &pairs),
             self.delete(course, &mut pairs),
         ];
-        Told { pairs, results }
+        Outcome { pairs, results }
     }
 
     fn insert(&mut self, course: &Course, pairs: &mut Pairs) -> Result<(), Lost> {
@@ -157,7 +157,7 @@ fn write_one_key(course: &mut Course) -> Result<(), Lost> {
         let threads: Vec<_> = clients().enumerate().map(spawn).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
-            .map(|told| told.expect("a client that ends"))
+            .map(|outcome| outcome.expect("the client does not panic"))
             .collect()
     });
     adopt(course, std::slice::from_ref(&key))?;
@@ -175,7 +175,7 @@ pub fn five_keys(course: &mut Course) -> Vec<String> {
     (0..5).map(|_| course.new_key()).collect()
 }
 
-/// Lets clients ask random things about a few keys of random nodes until `meanwhile` is over.
+/// Lets clients send random requests for a few keys to random nodes until `meanwhile` returns.
 pub fn observe(
     course: &mut Course,
     keys: &[String],
@@ -194,7 +194,7 @@ pub fn observe(
         .0
 }
 
-/// No request that a running node took was answered with an error.
+/// Checks that no request that a running node took was answered with an error.
 pub fn all_answered(observed: &Observed) -> Result<(), Lost> {
     match observed.examples.values().next() {
         None => Ok(()),
@@ -207,7 +207,7 @@ pub fn all_answered(observed: &Observed) -> Result<(), Lost> {
     }
 }
 
-/// There is an order of all requests that explains every answer.
+/// Checks that an order of all requests explains every answer.
 pub fn linearizable(course: &Course, phase: usize, observed: &Observed) -> Result<(), Lost> {
     let why = match check(&observed.history, BUDGET) {
         Verdict::Linearizable => return Ok(()),
@@ -225,7 +225,7 @@ pub fn linearizable(course: &Course, phase: usize, observed: &Observed) -> Resul
     ))
 }
 
-/// Takes what the clients have left of these keys for what must be there from now on.
+/// Takes the values that the clients have left of these keys for the right ones from now on.
 pub fn adopt(course: &mut Course, keys: &[String]) -> Result<(), Lost> {
     for key in keys {
         let node = course.replicas(key)[0];
@@ -246,7 +246,8 @@ pub fn adopt(course: &mut Course, keys: &[String]) -> Result<(), Lost> {
     Ok(())
 }
 
-/// Every node lists all pairs, of this phase and of those before, and each replica holds its own.
+/// Checks that every node lists all pairs, of this phase and of those before, and that each replica holds its
+/// share.
 pub fn settled(course: &Course) -> Result<(), Lost> {
     FIVE.into_iter().try_for_each(|node| {
         course.query_all(node)?;

@@ -32,7 +32,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// What a key's query must tell.
+    /// The reply that a key's query must get.
     pub fn of(value: Option<&String>) -> Expected {
         value.map_or(Expected::Missing, |value| Expected::Value(value.clone()))
     }
@@ -61,7 +61,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// One request through `client`, a connection to `node`.
+/// Sends one request through `client`, a connection to `node`, and checks the reply.
 pub fn ask(
     client: &mut Client,
     node: u32,
@@ -82,7 +82,7 @@ pub struct Course {
     pub cluster: Cluster,
     pub rng: Rng,
     pub pairs: Pairs,
-    /// For what is worth a look afterwards.
+    /// Where logs and histories go.
     pub folder: PathBuf,
     last_key: usize,
 }
@@ -99,7 +99,7 @@ impl Course {
         }
     }
 
-    /// Starts what a phase that ended early has left down.
+    /// Starts the nodes that a phase that ended early has left down.
     pub fn mend(&self) {
         let down = FIVE.into_iter().filter(|id| !self.cluster.runs(*id));
         down.for_each(|id| self.cluster.start_node(id));
@@ -145,7 +145,7 @@ impl Course {
             .collect()
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own.
     pub fn ask(&self, node: u32, request: &str, expected: &Expected) -> Result<String, Lost> {
         let mut client = self.connect(node)?;
         ask(&mut client, node, request, expected)
@@ -170,19 +170,19 @@ impl Course {
         Ok(())
     }
 
-    /// A key's query tells what the model holds.
+    /// Checks that a key's query returns what `pairs` holds.
     pub fn query(&self, node: u32, key: &str) -> Result<(), Lost> {
         let expected = Expected::of(self.pairs.get(key));
         self.ask(node, &format!("GET {key}"), &expected).map(drop)
     }
 
-    /// `GET @` of a node tells its share of what the model holds.
+    /// Checks that `GET @` of a node lists its share of `pairs`.
     pub fn query_own(&self, node: u32) -> Result<(), Lost> {
         let expected = self.share_of(node, &self.pairs);
         soon(|| self.query_listing(node, "GET @", &expected))
     }
 
-    /// How many keys a node holds: unlike `GET @`, this has it look nowhere else.
+    /// Checks how many keys a node holds. Unlike `GET @`, this does not make the node ask the others.
     pub fn query_count(&self, node: u32) -> Result<(), Lost> {
         let expected = format!("keys {}", self.share_of(node, &self.pairs).len());
         soon(|| {
@@ -193,12 +193,12 @@ impl Course {
         })
     }
 
-    /// `GET *` of a node.
+    /// Checks that `GET *` of a node lists all of `pairs`.
     pub fn query_all(&self, node: u32) -> Result<(), Lost> {
         self.query_listing(node, "GET *", &self.pairs)
     }
 
-    /// A listing tells each of these pairs once, and nothing else.
+    /// Checks that a listing has each of these pairs once, and nothing else.
     pub fn query_listing(&self, node: u32, request: &str, expected: &Pairs) -> Result<(), Lost> {
         let listed = self.list(node, request)?;
         let mut found = Pairs::new();
@@ -212,14 +212,14 @@ impl Course {
         let Some(key) = found.keys().chain(expected.keys()).find(differs) else {
             return Ok(());
         };
-        let tell = |pairs: &Pairs| match pairs.get(key) {
+        let describe = |pairs: &Pairs| match pairs.get(key) {
             Some(value) => format!("{} pairs, with {key} = {value}", pairs.len()),
             None => format!("{} pairs, without {key}", pairs.len()),
         };
         Err(Lost::new(
             asked(node, request),
-            tell(&found),
-            tell(expected),
+            describe(&found),
+            describe(expected),
         ))
     }
 
@@ -245,7 +245,7 @@ impl Course {
     }
 }
 
-/// What must be so at once, or as soon as a copy that nobody waited for has arrived.
+/// Checks again and again for a while: a copy that nobody waited for may arrive late.
 fn soon(look: impl Fn() -> Result<(), Lost>) -> Result<(), Lost> {
     let began = Instant::now();
     loop {

@@ -36,8 +36,8 @@ pub fn run_one(course: &mut Course, score: &mut Score) {
     score.note(ONE[0], all_answered(&observed));
     score.note(ONE[1], linearizable(course, 5, &observed));
     let adopted = adopt(course, &keys);
-    let told = || keys.iter().try_for_each(|key| course.query(victim, key));
-    score.note(ONE[2], adopted.and_then(|()| told()));
+    let queried = || keys.iter().try_for_each(|key| course.query(victim, key));
+    score.note(ONE[2], adopted.and_then(|()| queried()));
     score.note(ONE[3], course.query_own(victim));
     score.note(ONE[4], settled(course));
 }

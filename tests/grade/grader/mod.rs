@@ -1,6 +1,6 @@
 //! The course's grading, as a black box: five processes, their text protocol, and signals.
 //!
-//! Six phases, 23 points; what a phase has stored stays in the store for the next ones.
+//! There are six phases and 23 points. What a phase has stored stays in the store for the next phases.
 
 mod absence;
 mod basics;
@@ -63,20 +63,20 @@ const PHASES: [Plan; 6] = [
     },
 ];
 
-/// Grades nodes that have these switches in their environment, in the first `phases` phases.
-/// `told` hears of each as soon as it is over; logs and histories go to `folder`.
+/// Grades nodes that have these switches in their environment, in the first `phases` phases. Calls
+/// `report_phase` with each as soon as it is over. Logs and histories go to `folder`.
 pub fn grade(
     seed: u64,
     switches: &[(&str, &str)],
     phases: usize,
     folder: &Path,
-    told: impl Fn(&Phase),
+    report_phase: impl Fn(&Phase),
 ) -> Report {
     let mut course = Course::start(seed, switches, folder);
     let plans = PHASES.iter().zip(1..).take(phases);
     let graded = plans.map(|(plan, number)| {
         let phase = run(plan, number, &mut course);
-        told(&phase);
+        report_phase(&phase);
         phase
     });
     let report = Report::new(seed, graded.collect());

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-/// Everything that was graded.
+/// The result of a grading.
 #[derive(Serialize)]
 pub struct Report {
     pub seed: u64,
@@ -29,7 +29,7 @@ impl Report {
     }
 }
 
-/// One phase; its points are shared out evenly over its checks.
+/// One phase. Its points are shared out evenly over its checks.
 #[derive(Serialize)]
 pub struct Phase {
     pub number: usize,
@@ -79,7 +79,7 @@ pub struct Score {
 }
 
 impl Score {
-    /// A sheet for these checks, which are made in this order.
+    /// An empty score for these checks, which are made in this order.
     pub fn new(names: &'static [&'static str]) -> Score {
         Score {
             names,
@@ -88,7 +88,7 @@ impl Score {
         }
     }
 
-    /// The result of the next check.
+    /// Notes the result of the next check.
     pub fn note(&mut self, name: &str, result: Result<(), Lost>) {
         assert_eq!(self.names.get(self.results.len()), Some(&name));
         self.results.push(result);
@@ -144,7 +144,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Points to two places, and no more than it takes.
+/// Points rounded to two decimal places.
 pub fn rounded(points: f64) -> f64 {
     (points * 100.0).round() / 100.0
 }

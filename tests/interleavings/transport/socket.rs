@@ -128,13 +128,13 @@ impl TcpStream {
         lock(&self.0.sending.state).stalls = true;
     }
 
-    /// All that was sent on the other end and not read.
+    /// All bytes that the other end has sent and this one has not read.
     pub fn received(&self) -> Vec<u8> {
         lock(&self.0.receiving.state).bytes.clone()
     }
 }
 
-/// Sends any part: the buffer has as much room as it likes.
+/// Sends any part of the bytes, as if the buffer had space for so many.
 pub fn send_without_waiting(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     stream.0.sending.write(bytes, 0)
 }
@@ -163,7 +163,7 @@ impl Write for TcpStream {
 }
 
 impl Read for TcpStream {
-    /// With a time-out it passes as soon as there is nothing to read after a moment.
+    /// If there is a time-out, and nothing to read after a moment, the time-out passes at once.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let time_out = *lock(&self.0.read_timeout);
         if time_out.is_some() {

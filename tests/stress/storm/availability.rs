@@ -1,9 +1,9 @@
 //! Whether the store served clients while it had to.
 //!
-//! A node is *out* while it is killed, until it serves clients again, and if its disk was lost
-//! until it votes again; while it is paused, isolated, or its disk is slow. A link that is cut, late
-//! or half open counts one of its two nodes as out. Catching up counts nobody as out. While the
-//! machine's disk stands still by itself, all nodes are out: they share it.
+//! A node that was killed is *out* until it serves clients again, and if its disk was lost until it votes
+//! again. A node is also out while it is paused, isolated, or its disk is slow. If a link is cut, late or half
+//! open, one of its two nodes counts as out. A node that catches up is not out. While the machine's disk
+//! stands still by itself, all nodes are out, since they share it.
 //!
 //! At most one node is out while all faults of the moment have one node in common. During that time the store
 //! must serve every key. A gap is the longest time in which no request for a key ended well through any

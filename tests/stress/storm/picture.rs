@@ -15,7 +15,7 @@ const HIGH: f64 = 200.0;
 /// How much around the smallest piece is shown, as a share of it, and at least, in microseconds.
 const MARGIN: f64 = 0.2;
 const LEAST_MARGIN: f64 = 20_000.0;
-/// Clients whose operations are drawn; those of the smallest piece come first.
+/// How many clients' operations are drawn. Those of the smallest piece come first.
 const MOST_LANES: usize = 24;
 
 /// A color of faults, and what the legend says of it.

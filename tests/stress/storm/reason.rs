@@ -97,7 +97,7 @@ impl<'a> Reasons<'a> {
         all.find(|operation| operation.written() == Some(value))
     }
 
-    /// A value that was seen although it cannot have been written by then.
+    /// A value was seen although it cannot have been written by then.
     fn not_written(&self) -> Option<String> {
         self.sights.iter().find_map(|sight| {
             let value = sight.state?;
@@ -122,7 +122,7 @@ impl<'a> Reasons<'a> {
         })
     }
 
-    /// A version stands for one write.
+    /// One version stands for two values, or one value has two versions.
     fn one_version_of_two(&self) -> Option<String> {
         let named: Vec<_> = self
             .operations
@@ -167,7 +167,7 @@ impl<'a> Reasons<'a> {
         })
     }
 
-    /// A value that was there, was not, and was there again.
+    /// A value was there, then was not, and then was there again.
     fn came_back(&self) -> Option<String> {
         let mut best: Option<(u8, String)> = None;
         for last in self.sights.iter().filter(|sight| sight.state.is_some()) {
@@ -192,7 +192,7 @@ impl<'a> Reasons<'a> {
         best.map(|(_, text)| text)
     }
 
-    /// A value that was there after the one that took its place.
+    /// A value was seen after the value that took its place.
     fn outlived_its_successor(&self) -> Option<String> {
         self.sights.iter().find_map(|next| {
             let write = self.write_of(next.state?)?;
@@ -220,7 +220,7 @@ impl<'a> Reasons<'a> {
         })
     }
 
-    /// A value that was there, and was not, although nobody deleted it.
+    /// A value was there, and later was not, although nobody deleted it.
     fn gone_without_a_delete(&self) -> Option<String> {
         let empty = self.sights.iter().filter(|sight| sight.state.is_none());
         let mut empty = empty.filter(|sight| {
@@ -285,7 +285,7 @@ impl<'a> Reasons<'a> {
         })
     }
 
-    /// A refusal although there was never anything else than what was expected.
+    /// A compare-and-set was refused although just what it expected was there all the while.
     fn refused_for_nothing(&self) -> Option<String> {
         self.operations.iter().find_map(|refused| {
             let (Request::CompareAndSet { expected, .. }, End::Returned { reply, at }) =
@@ -337,8 +337,8 @@ fn again(first: &Sight, gone: &Sight, last: &Sight) -> String {
         (true, _) => "had been overwritten",
     };
     format!(
-        "{}. But {value} {over} before that request began: {}. It was there before that: {}. A value is written once and \
-         cannot come back.",
+        "{}. But {value} {over} before that request began: {}. It was there before that: {}. A \
+         value is written once and cannot come back.",
         sentence(last.by),
         sentence(gone.by),
         sentence(first.by)

@@ -149,7 +149,7 @@ impl Verdict {
     /// Writes all results into a folder.
     ///
     /// # Errors
-    /// Of the file system.
+    /// Those of the file system.
     pub fn write(&self, out: &Path, seen: &Seen) -> io::Result<()> {
         fs::write(out.join("history.jsonl"), history::to_lines(&seen.history))?;
         let line = |event: &Event| serde_json::to_string(event).map(|line| line + "\n");
@@ -221,7 +221,7 @@ impl Violation {
     /// Writes the timeline of the key.
     ///
     /// # Errors
-    /// Of the file system.
+    /// Those of the file system.
     pub fn draw(&self, file: &Path, history: &[Operation], events: &[Event]) -> io::Result<()> {
         let own: Vec<Operation> = history
             .iter()

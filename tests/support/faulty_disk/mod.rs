@@ -57,7 +57,7 @@ pub enum Call {
 
 type Hook = Box<dyn FnMut() + Send>;
 
-/// The machine around the disk; a clone is the same machine.
+/// The machine around the disk. A clone is the same machine.
 #[derive(Clone)]
 pub struct FaultyDisk(Arc<(Mutex<Machine>, Condvar)>);
 

@@ -7,7 +7,7 @@ use super::{Need, State, Step};
 /// What a search ended with.
 pub enum Found {
     Order,
-    /// No order; this operation is where the longest attempt ended.
+    /// There is no order. The longest attempt ended before this operation.
     NoOrder(usize),
     /// The budget is spent.
     Nothing,

@@ -56,7 +56,7 @@ impl Lines<'_> {
         batch
     }
 
-    /// Reads once; false at the end.
+    /// Reads once. Returns false at the end.
     fn read(&mut self, lines: &mut Vec<Vec<u8>>) -> bool {
         let mut bytes = [0; 16 << 10];
         let count = match self.from.read(&mut bytes) {
@@ -82,8 +82,8 @@ impl Batch {
         self.last
     }
 
-    /// Doubles the lines, or reverses their order; returns whether that changed anything. A copy
-    /// comes after all the others.
+    /// Doubles the lines, or reverses their order. Copies come after all other lines. Returns whether that changed
+    /// anything.
     pub fn befall(&mut self, doubled: bool, disordered: bool) -> bool {
         if self.greeting {
             return false;
@@ -101,7 +101,7 @@ impl Batch {
         disorders || self.lines.len() > before
     }
 
-    /// Takes out every second line, more or less: these are to come later.
+    /// Takes out about half of the lines by chance. These come later.
     pub fn take_stragglers(&mut self, rng: &mut Rng) -> Vec<Vec<u8>> {
         if self.greeting {
             return Vec::new();

@@ -234,8 +234,9 @@ impl Invariants {
     }
 }
 
-/// 4: the clock of a chosen state dominates that of the one before, strictly where the value
-/// changed; after a tombstone, which may have been dropped, all that is decided does. 5: no dot is absorbed twice.
+/// 4: the clock of a chosen state dominates that of the one before, strictly where the value changed. After a
+/// tombstone, which may have been dropped, the state's decided requests include all those before. 5: no dot is
+/// absorbed twice.
 fn compare_neighbours(
     chosen: &BTreeMap<Ballot, Arc<State>>,
     accepted: &Accepted,

@@ -28,7 +28,7 @@ pub enum Body {
     Ask {
         ask: u64,
         life: u32,
-        /// Who is asked.
+        /// The replica that is asked.
         voter: NodeId,
         ticket: coordinator::Ticket,
         key: Key,

@@ -21,7 +21,7 @@ pub enum Fault {
     PowerLoss,
     /// A node stands still, and then goes on with whatever it was doing.
     Pause,
-    /// One node does not reach another; the other way may be fine.
+    /// One node does not reach another. The way back may be fine.
     Cut,
     ClockJump,
     /// A coordinator ends all it does, undecided.
