@@ -14,7 +14,8 @@ use super::world::{Local, World};
 
 /// How long a node waits before it asks those again that did not answer.
 const ASK_AGAIN: Micros = 30 * MILLISECOND;
-/// A node may have numbered this many writes that no other node has seen: more than one life makes here.
+/// How far a node that has lost its folder stays above the highest number that any replica has seen. No life
+/// here numbers so many writes.
 const UNSEEN_NUMBERS: u64 = 100;
 
 /// How far the copy is.
