@@ -101,14 +101,14 @@ fn count_answer(client: &mut Raw, threads: usize, answers: &mut Answers) {
 }
 
 #[test]
-fn ten_times_more_clients_than_threads_are_told_busy_and_those_inside_are_served() {
+fn ten_times_more_clients_than_threads_get_busy_and_those_inside_are_served() {
     let threads = 20;
     let (cluster, _alone) = start(plan().set("max_clients", threads));
     assert_crowd_bounded(&cluster, threads, 10 * threads);
 }
 
 #[test]
-fn ten_thousand_connections_are_served_or_told_busy_and_memory_and_files_stay_bounded() {
+fn ten_thousand_connections_are_served_or_get_busy_and_memory_and_files_stay_bounded() {
     let connections = 10_000;
     // A node has so many threads for clients by default.
     let threads = Config::course().max_clients;
