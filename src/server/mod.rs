@@ -324,7 +324,7 @@ mod tests {
         let (pipeline, mut client) = pipeline(&budget);
         expect_short(&pipeline, &mut client);
         let numbers = [1, 2, 3, 4, 5].map(|number| begin(&pipeline, number).unwrap());
-        let reply = "x".repeat(FIRST_REPLY);
+        let reply = "VALUE ".to_owned() + &"x".repeat(FIRST_REPLY - 6);
         pipeline.answer(numbers[1], reply.clone());
         pipeline.answer(numbers[2], reply.clone());
         pipeline.answer(numbers[3], reply.clone());

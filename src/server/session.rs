@@ -179,13 +179,9 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Whether the client takes its replies, there is plenty of memory for more, and the cluster has not
-    /// enough to do already.
+    /// Whether the client takes its replies, and there is no reason to run its requests one at a time.
     fn is_fluent(&self) -> bool {
-        self.node.in_flight() < ENOUGH
-            && self.budget.is_plentiful()
-            && self.replies.waiting() <= MOST_WAITING
-            && !self.replies.closed()
+        self.may_run_several() && self.replies.waiting() <= MOST_WAITING && !self.replies.closed()
     }
 
     fn next_line(&mut self) -> Result<Option<Line>, Failure> {
@@ -218,11 +214,17 @@ impl Session<'_> {
         }
     }
 
+    /// Whether there is plenty of memory for more, and the node has not enough to do already.
+    fn may_run_several(&self) -> bool {
+        self.budget.is_plentiful() && self.node.in_flight() < ENOUGH
+    }
+
     /// Waits; false if the client is served no further. A client that does not take its replies waits
     /// until it has, and so it does not fill the memory.
     fn wait(&self, until: Until) -> bool {
+        let several = self.may_run_several();
+        let more = self.pipeline.wait(if several { until } else { Until::ALL });
         let plenty = self.budget.is_plentiful();
-        let more = self.pipeline.wait(if plenty { until } else { Until::ALL });
         self.replies.drain(if plenty { MOST_WAITING } else { 0 });
         // Or nobody is there any more for what was sent ahead.
         more && !self.replies.closed()

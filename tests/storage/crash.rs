@@ -8,7 +8,7 @@ use simple_dynamo::protocol::VoteRequest;
 use simple_dynamo::storage::OpenError;
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk, LOSSES, Loss};
-use crate::support::witness::{Opened, Said, Witness, accept, open, prepare};
+use crate::support::witness::{Opened, Report, Witness, accept, open, prepare};
 
 const KEYS: u64 = 4;
 
@@ -42,18 +42,19 @@ fn vote_some(disk: &FaultyDisk, opened: &Opened, rng: &mut Rng, witness: &mut Wi
         }
     }
     disk.release();
-    hear(votes, opened, witness);
+    note_reports(votes, opened, witness);
 }
 
-fn hear(answers: usize, opened: &Opened, witness: &mut Witness) {
-    for _ in 0..answers {
-        let said = opened.hear();
-        let last = matches!(said, Said::Failed(_));
-        witness.note(said);
+/// Waits for so many reports and notes them, or fewer if the disk fails.
+fn note_reports(count: usize, opened: &Opened, witness: &mut Witness) {
+    for _ in 0..count {
+        let report = opened.next_report();
+        let last = matches!(report, Report::Failed(_));
+        witness.note(report);
         if last {
             // After a failure the store answers nobody.
             assert!(
-                opened.heard().is_empty(),
+                opened.reports_so_far().is_empty(),
                 "a reply after the disk had failed"
             );
             return;
@@ -82,7 +83,7 @@ fn live(disk: &FaultyDisk, rng: &mut Rng, witness: &mut Witness, when: &str) {
             0 => {}
             1 => {
                 opened.reserve(opened.store.sequences() + 10);
-                hear(1, &opened, witness);
+                note_reports(1, &opened, witness);
             }
             _ => vote_some(disk, &opened, rng, witness),
         }
@@ -129,7 +130,7 @@ fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
         }
     }
     opened.reserve(100);
-    hear(1, &opened, &mut witness.lock().unwrap());
+    note_reports(1, &opened, &mut witness.lock().unwrap());
     let (other, shared) = (Arc::downgrade(&opened), witness.clone());
     disk.before_each_step(move || {
         if let Some(opened) = other.upgrade().filter(|opened| !opened.has_failed()) {
@@ -137,7 +138,7 @@ fn work(disk: &FaultyDisk, witness: &Arc<Mutex<Witness>>) {
             let mut witness = shared.lock().unwrap();
             witness.drop_tombstone(&opened, &key);
             opened.ask(&key, accept(&key, opened.store.promised(&key).round + 1));
-            hear(1, &opened, &mut witness);
+            note_reports(1, &opened, &mut witness);
         }
     });
     // This fails if the planned fault comes first. The votes that were revealed hold all the same.

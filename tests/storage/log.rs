@@ -4,14 +4,14 @@ use simple_dynamo::protocol::{Ballot, Promise, Record, VoteReply, VoteRequest};
 
 use crate::support::faulty_disk::{Call, FaultyDisk, Loss};
 use crate::support::witness::{
-    Said, accept, after_a_loss_of_power, ballot, opened, prepare, proposal,
+    Report, accept, after_a_loss_of_power, ballot, opened, prepare, proposal,
 };
 
 const READ: VoteRequest = VoteRequest::Read { state: true };
 
-fn replies(said: Vec<Said>) -> Vec<VoteReply> {
-    let replies = said.into_iter().filter_map(|said| match said {
-        Said::Reply { reply, .. } => Some(reply),
+fn replies(reports: Vec<Report>) -> Vec<VoteReply> {
+    let replies = reports.into_iter().filter_map(|report| match report {
+        Report::Reply { reply, .. } => Some(reply),
         _ => None,
     });
     replies.collect()
@@ -29,9 +29,12 @@ fn a_vote_is_revealed_only_once_it_is_durable() {
         disk.hold(Call::Sync);
         node.ask(&"a".into(), request);
         disk.until_held();
-        assert!(node.heard().is_empty(), "revealed before its sync ended");
+        assert!(
+            node.reports_so_far().is_empty(),
+            "revealed before its sync ended"
+        );
         disk.release();
-        assert!(matches!(node.hear(), Said::Reply { reply: heard, .. } if heard == reply));
+        assert!(matches!(node.next_report(), Report::Reply { reply: own, .. } if own == reply));
     }
 }
 
@@ -65,13 +68,13 @@ fn what_depends_on_a_vote_that_is_not_durable_waits_for_it() {
     node.store.when_durable(move || sender.send(100).unwrap());
     // A record whose votes are all durable is revealed at once.
     node.ask(&old, READ);
-    let heard = replies(node.heard());
-    assert!(matches!(heard[..], [VoteReply::Seen(_)]), "{heard:?}");
+    let revealed = replies(node.reports_so_far());
+    assert!(matches!(revealed[..], [VoteReply::Seen(_)]), "{revealed:?}");
     // So are the ranges without the new key.
     assert_eq!(pages.try_iter().count(), 4);
     disk.release();
     for _ in 0..4 {
-        node.hear();
+        node.next_report();
     }
     let mut rest: Vec<_> = (0..3).map(|_| pages.recv().unwrap()).collect();
     rest.sort_unstable();
@@ -91,7 +94,7 @@ fn votes_that_come_while_the_disk_is_busy_share_one_sync() {
     }
     disk.release();
     for _ in 0..1001 {
-        node.hear();
+        node.next_report();
     }
     // The first group's sync, and the second group's append and sync.
     assert_eq!(disk.steps() - before, 3);
@@ -106,9 +109,12 @@ fn reserved_sequence_numbers_are_never_given_twice() {
         disk.hold(Call::Sync);
         node.reserve(upto);
         disk.until_held();
-        assert!(node.heard().is_empty(), "revealed before its sync ended");
+        assert!(
+            node.reports_so_far().is_empty(),
+            "revealed before its sync ended"
+        );
         disk.release();
-        assert!(matches!(node.hear(), Said::Reserved(reserved) if reserved == upto));
+        assert!(matches!(node.next_report(), Report::Reserved(reserved) if reserved == upto));
         if snapshot {
             node.store.snapshot().unwrap();
         }
@@ -125,7 +131,7 @@ fn closing_makes_everything_durable_and_sends_the_replies() {
         node.ask(&"k".into(), prepare(round));
     }
     node.store.close();
-    assert_eq!(node.heard().len(), 99);
+    assert_eq!(node.reports_so_far().len(), 99);
     disk.lose_power(Loss::Everything);
     assert_eq!(opened(&disk).records()[&"k".into()].promised, ballot(99));
 }
@@ -140,7 +146,7 @@ fn a_snapshot_replaces_all_earlier_logs() {
             node.ask(&key, accept(&key, round));
         }
         for _ in 0..1200 {
-            node.hear();
+            node.next_report();
         }
         node.store.snapshot().unwrap();
         assert_eq!(disk.names().len(), 3, "{:?}", disk.names());

@@ -81,11 +81,11 @@ fn fill(path: &Path) {
         node.ask(&key, VoteRequest::Accept(small(number)));
         // From here on `WAITING` requests wait at a time, as with as many clients.
         if number > WAITING {
-            node.hear();
+            node.next_report();
         }
     }
     for _ in 0..WAITING {
-        node.hear();
+        node.next_report();
     }
     node.store.close();
 }

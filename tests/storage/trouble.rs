@@ -11,7 +11,7 @@ use simple_dynamo::storage::{MOST_BACKLOG, MOST_WAITING};
 
 use crate::support::faulty_disk::{Call, Fault, FaultyDisk};
 use crate::support::witness::{
-    Opened, Said, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
+    Opened, Report, accept, after_a_loss_of_power, ballot, open, opened, prepare, proposal, ring,
 };
 
 /// Lets the disk fail while two groups of votes are under way, and checks what a restart finds.
@@ -26,14 +26,14 @@ fn fails_with(fault: Fault, text: &str) {
     node.ask(&key, accept(&key, 3));
     disk.fail_at(1, fault);
     disk.release();
-    assert!(matches!(node.hear(), Said::Failed(error) if error.contains(text)));
+    assert!(matches!(node.next_report(), Report::Failed(error) if error.contains(text)));
     let steps = disk.steps();
     // Neither of the two votes, nor a later one, nor a read of the record is ever answered.
     node.ask(&key, accept(&key, 4));
     node.ask(&key, VoteRequest::Read { state: true });
     disk.make_space();
     node.store.close();
-    assert!(node.heard().is_empty());
+    assert!(node.reports_so_far().is_empty());
     assert_eq!(disk.steps(), steps, "the write was tried again");
     disk.kill();
     let again = opened(&disk);
@@ -159,7 +159,7 @@ fn a_disk_that_does_not_keep_up_leaves_no_room_for_more_than_a_bounded_backlog()
     }
     disk.release();
     for _ in 0..asked {
-        assert!(matches!(node.hear(), Said::Reply { .. }));
+        assert!(matches!(node.next_report(), Report::Reply { .. }));
     }
     assert!(node.store.disk_keeps_up());
 }
@@ -181,7 +181,7 @@ fn a_disk_that_does_not_keep_up_lets_no_more_than_a_bounded_number_of_reads_wait
     assert!(!node.store.disk_keeps_up());
     disk.release();
     for _ in 0..asked {
-        assert!(matches!(node.hear(), Said::Reply { .. }));
+        assert!(matches!(node.next_report(), Report::Reply { .. }));
     }
     assert!(node.store.may_wait());
 }

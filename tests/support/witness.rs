@@ -23,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An open store, and what it reports.
 pub struct Opened {
     pub store: Arc<Store>,
-    said: Receiver<Said>,
-    reports: Sender<Said>,
+    sender: Sender<Report>,
+    reports: Receiver<Report>,
     failed: Arc<AtomicBool>,
 }
 
 /// What a store reports.
 #[derive(Debug)]
-pub enum Said {
+pub enum Report {
     Reply {
         key: Key,
         request: VoteRequest,
@@ -47,14 +47,14 @@ pub fn ring() -> Arc<Ring> {
 
 /// Opens the folder of [`NODE`].
 pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
-    let (reports, said) = unbounded();
+    let (sender, reports) = unbounded();
     let failed = Arc::new(AtomicBool::new(false));
-    let (report, has_failed) = (reports.clone(), failed.clone());
+    let (failures, has_failed) = (sender.clone(), failed.clone());
     let hooks = Hooks {
         deliver: Box::new(|group| group.into_iter().for_each(|callback| callback())),
         failed: Box::new(move |error| {
             has_failed.store(true, Ordering::SeqCst);
-            let _ = report.send(Said::Failed(error.to_string()));
+            let _ = failures.send(Report::Failed(error.to_string()));
         }),
     };
     let store = Store::open(
@@ -68,7 +68,7 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
     )?;
     Ok(Opened {
         store: Arc::new(store),
-        said,
+        sender,
         reports,
         failed,
     })
@@ -98,16 +98,16 @@ impl Opened {
         self.store.scan(&scan, reply);
     }
 
-    /// Asks for a vote. [`Opened::hear`] returns the reply.
+    /// Asks for a vote. [`Opened::next_report`] returns the reply.
     pub fn ask(&self, key: &Key, request: VoteRequest) {
-        let (reports, asked, about) = (self.reports.clone(), request.clone(), key.clone());
+        let (sender, asked, about) = (self.sender.clone(), request.clone(), key.clone());
         let say = move |reply| {
-            let said = Said::Reply {
+            let report = Report::Reply {
                 key: about,
                 request: asked,
                 reply,
             };
-            let _ = reports.send(said);
+            let _ = sender.send(report);
         };
         if let Some(now) = self.store.vote(key, &request, say.clone()) {
             say(now);
@@ -115,20 +115,20 @@ impl Opened {
     }
 
     pub fn reserve(&self, upto: u64) {
-        let reports = self.reports.clone();
-        let reserved = move || drop(reports.send(Said::Reserved(upto)));
+        let sender = self.sender.clone();
+        let reserved = move || drop(sender.send(Report::Reserved(upto)));
         self.store.reserve(upto, reserved);
     }
 
     /// Waits for the store's next report.
-    pub fn hear(&self) -> Said {
-        let said = self.said.recv_timeout(PATIENCE);
-        said.expect("the store owes a reply or a failure")
+    pub fn next_report(&self) -> Report {
+        let report = self.reports.recv_timeout(PATIENCE);
+        report.expect("the store owes a reply or a failure")
     }
 
-    /// The store's reports so far.
-    pub fn heard(&self) -> Vec<Said> {
-        self.said.try_iter().collect()
+    /// Takes the reports that have come and that nobody has taken yet.
+    pub fn reports_so_far(&self) -> Vec<Report> {
+        self.reports.try_iter().collect()
     }
 
     pub fn has_failed(&self) -> bool {
@@ -138,8 +138,8 @@ impl Opened {
     /// Asks for a vote, and waits for the reply.
     pub fn vote(&self, key: &Key, request: VoteRequest) -> VoteReply {
         self.ask(key, request);
-        match self.hear() {
-            Said::Reply { reply, .. } => reply,
+        match self.next_report() {
+            Report::Reply { reply, .. } => reply,
             other => panic!("{other:?} instead of a reply"),
         }
     }
@@ -201,15 +201,15 @@ pub struct Witness {
 }
 
 impl Witness {
-    pub fn note(&mut self, said: Said) {
-        match said {
-            Said::Reply {
+    pub fn note(&mut self, report: Report) {
+        match report {
+            Report::Reply {
                 key,
                 request,
                 reply,
             } => self.note_reply(&key, &request, reply),
-            Said::Reserved(upto) => self.reserved = self.reserved.max(upto),
-            Said::Failed(_) => {}
+            Report::Reserved(upto) => self.reserved = self.reserved.max(upto),
+            Report::Failed(_) => {}
         }
     }
 
