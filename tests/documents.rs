@@ -50,6 +50,26 @@ fn named_paths(text: &str) -> Vec<&str> {
     words.collect()
 }
 
+/// The names that follow upon a link to a file of `src/`, as in "[`a.rs`](../src/a.rs), `one` and `two`": what
+/// the page says to be in that file.
+fn names_in_files(text: &str) -> Vec<(String, String)> {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut named = Vec::new();
+    for link in text.split("](../src/").skip(1) {
+        let Some((file, rest)) = link.split_once(')') else {
+            continue;
+        };
+        let mut rest = rest.strip_prefix(", ").unwrap_or_default();
+        while let Some((name, after)) = rest.strip_prefix('`').and_then(|it| it.split_once('`')) {
+            let last = name.rsplit("::").next().unwrap_or(name);
+            named.push((format!("src/{file}"), last.to_owned()));
+            let next = [", ", " and "].map(|joint| after.strip_prefix(joint));
+            rest = next.into_iter().flatten().next().unwrap_or_default();
+        }
+    }
+    named
+}
+
 /// The anchors of a page: its headings, in the way of GitHub.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -78,6 +98,12 @@ fn wrong_names(page: &Path, text: &str) -> Vec<String> {
             wrong.push(format!("{}: there is no {link}", page.display()));
         } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
             wrong.push(format!("{}: no heading for {link}", page.display()));
+        }
+    }
+    for (file, name) in names_in_files(text) {
+        let file_has_it = fs::read_to_string(root().join(&file)).is_ok_and(|it| it.contains(&name));
+        if !file_has_it {
+            wrong.push(format!("{}: {file} has no {name}", page.display()));
         }
     }
     // A crate within the report has paths of its own.
@@ -111,6 +137,7 @@ fn a_wrong_name_is_found() {
         "[a](#nowhere)",
         "see `src/nowhere.rs`.",
         "cargo test, tests/nowhere.rs",
+        "[`lib.rs`](../src/lib.rs), `lock` and `no_such_name`",
     ] {
         assert_eq!(found(wrong), 1, "{wrong}");
     }
