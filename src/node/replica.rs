@@ -149,7 +149,7 @@ impl Node {
         if let Some(ballot) = request.proposed()
             && self.store.accepted(key) < ballot
         {
-            self.look_after_refusal(key.clone(), ballot);
+            self.look_after_rejection(key.clone(), ballot);
         }
         vote.map_or(Cast::Later, Cast::Now)
     }
@@ -157,7 +157,7 @@ impl Node {
     /// Looks after a refusal. This replica refused a proposal because it had promised a higher ballot, and
     /// the others may have chosen it. If no state of at least this ballot arrives soon, the range is
     /// compared.
-    fn look_after_refusal(self: &Arc<Node>, key: Key, ballot: Ballot) {
+    fn look_after_rejection(self: &Arc<Node>, key: Key, ballot: Ballot) {
         let node = self.clone();
         self.after(OTHERS_HAVE_IT, move || {
             if node.store.accepted(&key) < ballot {
