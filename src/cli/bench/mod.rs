@@ -107,6 +107,35 @@ impl Load {
         OTHER_FILES + FILES_PER_CONNECTION * (self.connections * nodes) as u64
     }
 
+    /// Checks that the options are within their bounds.
+    fn check(&self) -> Result<(), UsageError> {
+        for (name, value, least, most) in [
+            ("reads", self.reads, 0, 100),
+            (
+                "connections",
+                self.connections as u64,
+                1,
+                MOST_CONNECTIONS as u64,
+            ),
+            ("ahead", self.ahead as u64, 1, MOST_AHEAD as u64),
+            ("keys", self.keys, 1, u64::MAX),
+            ("value", self.value as u64, 0, MAX_VALUE as u64),
+        ] {
+            if !(least..=most).contains(&value) {
+                let text = format!("--{name} must be from {least} to {most}, not {value}");
+                return Err(UsageError(text));
+            }
+        }
+        if self.ahead > 1 && self.ahead * self.value > MOST_IN_FLIGHT {
+            let text = format!(
+                "--ahead {} times --value {} is over {MOST_IN_FLIGHT} bytes; take fewer or shorter ones",
+                self.ahead, self.value
+            );
+            return Err(UsageError(text));
+        }
+        Ok(())
+    }
+
     /// A value as it is written on a line.
     fn written_value(&self) -> String {
         match self.value {
@@ -221,30 +250,7 @@ fn parse(arguments: &mut Arguments) -> Result<Option<Load>, UsageError> {
             _ => return Err(argument.unknown("bench")),
         }
     }
-    for (name, value, least, most) in [
-        ("reads", load.reads, 0, 100),
-        (
-            "connections",
-            load.connections as u64,
-            1,
-            MOST_CONNECTIONS as u64,
-        ),
-        ("ahead", load.ahead as u64, 1, MOST_AHEAD as u64),
-        ("keys", load.keys, 1, u64::MAX),
-        ("value", load.value as u64, 0, MAX_VALUE as u64),
-    ] {
-        if !(least..=most).contains(&value) {
-            let text = format!("--{name} must be from {least} to {most}, not {value}");
-            return Err(UsageError(text));
-        }
-    }
-    if load.ahead > 1 && load.ahead * load.value > MOST_IN_FLIGHT {
-        let text = format!(
-            "--ahead {} times --value {} is over {MOST_IN_FLIGHT} bytes; take fewer or shorter ones",
-            load.ahead, load.value
-        );
-        return Err(UsageError(text));
-    }
+    load.check()?;
     let config = arguments.config()?;
     load.addresses = config
         .nodes
