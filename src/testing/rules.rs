@@ -7,7 +7,7 @@
 //! variable `DYNAMO_LEAVE_OUT`. Both need debug assertions. In a build without them [`holds`] is the
 //! constant `true`, and nothing can be left out.
 
-/// A rule whose absence breaks the store.
+/// A rule whose absence breaks the store, or what it promises to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 pub enum Rule {
     /// A promise is granted to a strictly higher ballot only.

@@ -2,8 +2,9 @@
 //! the key while no coordinator decides.
 //!
 //! A dot names a write. It is minted here once, and every attempt carries it, so that the write is
-//! applied at most once however many coordinators see it. This is sound only if an origin has at most
-//! one write of a key in flight (`write_queues.rs`), and never uses a number twice (`sequences.rs`).
+//! applied at most once however many coordinators see it. This is sound only if an origin never uses a
+//! number twice (`sequences.rs`). So that a later attempt still learns the answer of an earlier one, an
+//! origin has at most one write of a key in flight (`write_queues.rs`).
 
 mod attempt;
 mod failure;
@@ -135,7 +136,8 @@ impl<H> Origin<H> {
         suspects: &[NodeId],
         effects: &mut Vec<Effect<H>>,
     ) {
-        self.now = now;
+        // It may have come a while ago, and waited for its turn. Its coordinator has not waited so long.
+        self.now = self.now.max(now);
         self.last_request += 1;
         let id = self.last_request;
         let range = self.ring.range_at(Position::of(key.as_slice()));
@@ -419,6 +421,22 @@ mod tests {
             effects = reply(&mut origin, &effects[0], failed);
         }
         assert_eq!(code_at_the_deadline(&mut origin), "UNKNOWN");
+    }
+
+    #[test]
+    fn a_request_that_waited_before_it_was_submitted_gives_its_coordinator_as_much_time_as_any_other()
+     {
+        let mut origin = origin();
+        let (second, mut effects) = (Duration::from_secs(1), Vec::new());
+        origin.expire(second, NO_ONE, &mut effects);
+        let came = second / 10;
+        origin.submit("x", "foo".into(), put("1"), came, NO_ONE, &mut effects);
+        assert_eq!(forwarded(&effects).0, 5562);
+        effects.clear();
+        origin.expire(came + second, NO_ONE, &mut effects);
+        assert!(effects.is_empty(), "{effects:?}");
+        origin.expire(came + 2 * second, NO_ONE, &mut effects);
+        assert!(matches!(effects[0], Effect::Answer { .. }), "{effects:?}");
     }
 
     #[test]
