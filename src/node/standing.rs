@@ -38,10 +38,8 @@ use crate::testing::rules::{self, Rule};
 use crate::transport::message::{Known, Recognition, Resumed};
 use crate::transport::{Reply, Request};
 
-/// How far a node that has lost its folder stays above the highest number that any replica has seen. It may
-/// have used more numbers in writes that left no trace: a full cluster answers `BUSY` to every write, for as
-/// long as clients try. At a million writes a second these numbers last for twelve days. There are enough
-/// numbers for 2^24 lost folders.
+/// How many numbers a folder may have used in writes that left no trace: a full cluster answers `BUSY` to
+/// every write, for as long as clients try. At a million writes a second these numbers last for twelve days.
 const UNSEEN_NUMBERS: u64 = 1 << 40;
 
 /// What this process knows of its own standing, beyond what its folder says.
@@ -175,14 +173,23 @@ fn copy_everything(node: &Arc<Node>) -> Option<()> {
     );
     // Peers abandon what they counted on the lost votes, and only then are copied.
     let known = insist(node, || ask_all(node, false))?;
-    node.number_writes(known.highest_number + UNSEEN_NUMBERS);
     node.number_start(&known);
+    // All peers note this start before it numbers a write, so no later folder can have its number.
     let known = insist(node, || ask_all(node, false))?;
+    let start = node.store.identity().start.number;
+    node.number_writes(last_used_number(known.highest_number, start));
     let given_up = node.check_given_up(&known.standings);
     for range in node.ring.ranges_of(node.id) {
         copy_range(node, range, given_up)?;
     }
     node.store.await_durable().ok()
+}
+
+/// The number up to which lost folders may have numbered writes, if `highest_seen` is the highest one that a
+/// replica has seen. The start sets apart folders that were lost one after the other while no replica saw
+/// a number of theirs: each begins [`UNSEEN_NUMBERS`] above the one before.
+fn last_used_number(highest_seen: u64, start: u64) -> u64 {
+    highest_seen + start * UNSEEN_NUMBERS
 }
 
 /// What all other nodes know of this one.
@@ -330,5 +337,18 @@ impl Node {
             self.id, self.id
         );
         logging::exit(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_lost_one_after_the_other_share_no_number_even_if_none_was_seen() {
+        let (first, second) = (last_used_number(0, 2), last_used_number(0, 3));
+        assert!(first >= UNSEEN_NUMBERS && second >= first + UNSEEN_NUMBERS);
+        // One that was seen is passed, too.
+        assert!(last_used_number(second + 7, 4) > second + 7 + UNSEEN_NUMBERS);
     }
 }

@@ -14,8 +14,7 @@ use super::world::{Local, World};
 
 /// How long a node waits before it asks those again that did not answer.
 const ASK_AGAIN: Micros = 30 * MILLISECOND;
-/// How far a node that has lost its folder stays above the highest number that any replica has seen. No life
-/// here numbers so many writes.
+/// How many numbers a folder may have used in writes that left no trace. None here numbers so many.
 const UNSEEN_NUMBERS: u64 = 100;
 
 /// How far the copy is.
@@ -145,7 +144,7 @@ impl World {
             .joined
             .values()
             .max()
-            .map_or(0, |most| most + UNSEEN_NUMBERS);
+            .map_or(0, |most| most + folder * UNSEEN_NUMBERS);
         copying.left = self.ring.ranges_of(id);
         machine.number_writes(used);
         self.invariants.forget_accepts(id);
