@@ -126,6 +126,8 @@ fn every_rule_left_out_is_noticed() {
         (Rule::DotLookup, Invariant, 50),
         (Rule::RefusalsRecorded, History, 2_500),
         (Rule::RefusalsRecorded, Invariant, 20),
+        (Rule::AnswersKept, History, 500),
+        (Rule::AnswersKept, Invariant, 20),
         (Rule::MemoryDropped, History, 12_000),
         (Rule::MemoryDropped, Invariant, 50),
         (Rule::RepliesMatched, History, 6_000),

@@ -65,6 +65,8 @@
 //! 7. Only the key's replicas vote, and none whose storage is in doubt.
 //! 8. There is no success without W accepts at one ballot.
 //! 9. Whatever is proposed above a chosen ballot contains what was chosen.
+//! 10. The answer of a decided change stays in the chosen states until the next request of its origin is
+//!     decided, or until a tombstone is dropped that contains it.
 //!
 //! # Reading order
 //!
@@ -96,5 +98,5 @@ pub use ballot::Ballot;
 pub use operation::{Operation, Outcome, Why};
 pub use quorum::Quorums;
 pub use quorum::acceptor::{Accepted, Promise, Record, Seen, Update, VoteReply, VoteRequest};
-pub use state::{Change, State, Verdict};
+pub use state::{Answer, Change, State, Verdict};
 pub use tombstones::Fence;

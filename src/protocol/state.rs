@@ -1,11 +1,21 @@
 //! What a key holds, and how one request changes it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Value;
 use crate::protocol::ring::NodeId;
 use crate::protocol::version::{Dot, VectorClock};
 use crate::testing::rules::{self, Rule};
+
+/// The most bytes that an [`Answer`] has.
+pub const MAX_ANSWER: usize = 64;
+
+/// What a change tells its client beside "applied" or "refused", in at most [`MAX_ANSWER`] bytes. It
+/// cannot be computed again later, so the state keeps it for a retry.
+pub type Answer = Arc<str>;
 
 /// The content of a key: value or tombstone, with what it has absorbed.
 ///
@@ -25,6 +35,10 @@ pub struct State {
     /// For each origin its last request, if that was decided "no". No part of the version.
     #[serde(default, skip_serializing_if = "VectorClock::is_empty")]
     pub refusals: VectorClock,
+    /// For each origin the number and the answer of its last decided request, if that had an answer. No
+    /// part of the version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<NodeId, (u64, Answer)>,
     /// For each origin, requests up to this number are refused, since a tombstone that was dropped
     /// may contain them. No part of the version.
     #[serde(
@@ -48,6 +62,17 @@ pub enum Change {
         expected: Option<VectorClock>,
         value: Value,
     },
+    /// Adds to a number, and answers the sum. No value counts as 0, and what is no number is refused.
+    /// Only tests have it: it is the smallest change with an answer.
+    #[cfg(debug_assertions)]
+    Add(i64),
+}
+
+/// What a change makes of a state.
+struct Made {
+    /// The new value, which may be none. `None` if the change is refused.
+    value: Option<Option<Value>>,
+    answer: Option<Answer>,
 }
 
 impl Change {
@@ -56,7 +81,31 @@ impl Change {
         match self {
             Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
             Change::Delete => None,
+            #[cfg(debug_assertions)]
+            Change::Add(_) => None,
         }
+    }
+
+    fn make(&self, state: &State) -> Made {
+        let (value, answer) = match self {
+            Change::Put(value) => (Some(Some(value.clone())), None),
+            Change::Delete => (state.value.is_some().then_some(None), None),
+            Change::CompareAndSet { expected, value } => {
+                let met = *expected == state.version();
+                (met.then(|| Some(value.clone())), None)
+            }
+            #[cfg(debug_assertions)]
+            Change::Add(more) => {
+                let number = state
+                    .value
+                    .as_ref()
+                    .map_or(Ok(0), |own| own.to_string().parse());
+                let sum = number.map(|number: i64| number.wrapping_add(*more).to_string());
+                let value = sum.as_ref().ok().map(|sum| Some(sum.as_str().into()));
+                (value, Some(sum.unwrap_or("no number".to_owned()).into()))
+            }
+        };
+        Made { value, answer }
     }
 }
 
@@ -72,6 +121,8 @@ pub enum Verdict {
     /// The condition failed in an earlier attempt. It would be met now, so the version of now would
     /// not explain the refusal.
     RefusedBefore,
+    /// It was applied or refused, and this is its answer, now or in an earlier attempt.
+    Answered(Answer),
 }
 
 /// What a request makes of a state.
@@ -129,44 +180,50 @@ impl State {
         }
         let absorbed = self.clock.get(dot.origin) == dot.sequence;
         let refused = self.refusals.get(dot.origin) == dot.sequence;
-        let verdict = if absorbed {
-            Verdict::Applied((self.last == Some(dot)).then(|| self.clock.clone()))
-        } else if refused && self.meets(change) {
-            Verdict::RefusedBefore
-        } else if refused {
-            Verdict::Refused(self.version())
-        } else {
+        if !absorbed && !refused {
             return None;
+        }
+        let kept = self.answers.get(&dot.origin);
+        let verdict = if let Some((_, answer)) = kept.filter(|(own, _)| *own == dot.sequence) {
+            Verdict::Answered(answer.clone())
+        } else if absorbed {
+            Verdict::Applied((self.last == Some(dot)).then(|| self.clock.clone()))
+        } else if change.make(self).value.is_some() {
+            Verdict::RefusedBefore
+        } else {
+            Verdict::Refused(self.version())
         };
         Some(Absorbed::Into(self.clone(), verdict))
-    }
-
-    /// Whether the condition of a change holds.
-    fn meets(&self, change: &Change) -> bool {
-        match change {
-            Change::Put(_) => true,
-            Change::Delete => self.value.is_some(),
-            Change::CompareAndSet { expected, .. } => *expected == self.version(),
-        }
     }
 
     /// Decides a request that was not decided before.
     fn decide(&self, dot: Dot, change: &Change) -> Absorbed {
         let mut next = self.clone();
-        if !self.meets(change) {
+        let Made { value, answer } = change.make(self);
+        let verdict = if let Some(value) = value {
+            next.value = value;
+            next.last = Some(dot);
+            next.clock.set(dot);
+            next.refusals.remove(dot.origin);
+            next.floor.remove(dot.origin);
+            Verdict::Applied(Some(next.clock.clone()))
+        } else {
             if rules::holds(Rule::RefusalsRecorded) {
                 next.refusals.set(dot);
                 next.floor.remove(dot.origin);
             }
-            return Absorbed::Into(next, Verdict::Refused(self.version()));
+            Verdict::Refused(self.version())
+        };
+        next.answers.remove(&dot.origin);
+        let Some(answer) = answer else {
+            return Absorbed::Into(next, verdict);
+        };
+        assert!(answer.len() <= MAX_ANSWER, "an answer is short: {answer}");
+        if rules::holds(Rule::AnswersKept) {
+            let kept = (dot.sequence, answer.clone());
+            next.answers.insert(dot.origin, kept);
         }
-        next.value = change.value().cloned();
-        next.last = Some(dot);
-        next.clock.set(dot);
-        next.refusals.remove(dot.origin);
-        next.floor.remove(dot.origin);
-        let version = next.clock.clone();
-        Absorbed::Into(next, Verdict::Applied(Some(version)))
+        Absorbed::Into(next, Verdict::Answered(answer))
     }
 }
 
@@ -280,5 +337,52 @@ mod tests {
         );
         let (again, _) = after(&gone, dot(1, 4), &create);
         assert_eq!(again.version(), Some(clock("1:4,2:3")));
+    }
+
+    fn answered(answer: &str) -> Verdict {
+        Verdict::Answered(answer.into())
+    }
+
+    #[test]
+    fn a_retry_is_told_the_answer_of_its_first_attempt_whatever_others_have_done_since() {
+        let (one, verdict) = after(&State::default(), dot(1, 5), &Change::Add(3));
+        assert_eq!(verdict, answered("3"));
+        let (two, verdict) = after(&one, dot(2, 1), &Change::Add(4));
+        assert_eq!(verdict, answered("7"));
+        let (gone, _) = after(&two, dot(3, 1), &Change::Delete);
+        let retry = after(&gone, dot(1, 5), &Change::Add(3));
+        assert_eq!(retry, (gone, answered("3")));
+    }
+
+    #[test]
+    fn a_refusal_with_an_answer_is_told_the_same_even_when_it_would_be_met_now() {
+        let (text, _) = after(&State::default(), dot(2, 1), &put("text"));
+        let (refused, verdict) = after(&text, dot(1, 1), &Change::Add(1));
+        assert_eq!(verdict, answered("no number"));
+        assert_eq!(refused.version(), text.version());
+        let (number, _) = after(&refused, dot(2, 2), &put("8"));
+        let retry = after(&number, dot(1, 1), &Change::Add(1));
+        assert_eq!(retry, (number, verdict));
+    }
+
+    #[test]
+    fn the_next_decided_request_of_an_origin_replaces_its_answer() {
+        let (one, _) = after(&State::default(), dot(1, 5), &Change::Add(3));
+        let (two, _) = after(&one, dot(1, 6), &Change::Add(3));
+        assert_eq!(two.answers, BTreeMap::from([(NodeId(1), (6, "6".into()))]));
+        let (three, _) = after(&two, dot(1, 7), &put("x"));
+        assert!(three.answers.is_empty());
+        assert_eq!(
+            three.absorb(dot(1, 6), &Change::Add(3)),
+            Absorbed::Superseded
+        );
+    }
+
+    #[test]
+    fn answers_survive_json() {
+        let (one, _) = after(&State::default(), dot(5554, 5), &Change::Add(3));
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains(r#""answers":{"5554":[5,"3"]}"#), "{text}");
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), one);
     }
 }

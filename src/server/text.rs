@@ -28,6 +28,7 @@ pub fn outcome(result: &Result<Outcome, Failure>) -> String {
             format!("CONFLICT {}\n", version_text(version.as_ref()))
         }
         Ok(Outcome::Decided(Verdict::RefusedBefore)) => "CONFLICT ?\n".to_owned(),
+        Ok(Outcome::Decided(Verdict::Answered(answer))) => format!("OK {answer}\n"),
         // The router makes failures of these.
         Ok(Outcome::Superseded | Outcome::Failed { .. }) => failure(&Failure::Unknown(
             "the request ended without an answer".to_owned(),

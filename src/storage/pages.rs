@@ -191,10 +191,13 @@ fn json_bound(key: &Key, record: Option<&Record>) -> usize {
     const OVERHEAD: usize = 512;
     /// An entry of a clock: a node id, and a number of up to 20 digits.
     const OF_CLOCK: usize = 36;
+    /// How many entries of a clock take as much as an answer. Its text has no more than six bytes of JSON
+    /// for each of its own.
+    const ANSWER: usize = 12;
     let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
     let value = state.and_then(|state| state.value.as_ref());
     let clocks = state.map_or(0, |state| {
-        state.clock.len() + state.refusals.len() + state.floor.len()
+        state.clock.len() + state.refusals.len() + state.floor.len() + ANSWER * state.answers.len()
     });
     let value = value.map_or(0, |value| value.json_bound());
     key.json_bound() + value + OVERHEAD + OF_CLOCK * clocks

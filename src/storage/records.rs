@@ -192,9 +192,14 @@ fn memory(key: &Key, record: &Record) -> usize {
     /// What a small record takes beside the bytes of its key, measured with a million records.
     const OVERHEAD: usize = 512;
     const OF_CLOCK: usize = size_of::<(NodeId, u64)>();
+    /// How many entries of a clock take as much as an answer.
+    const ANSWER: usize = 10;
     let state = record.accepted.as_ref().map(|accepted| &accepted.state);
     let content = state.map_or(0, |state| {
-        let clocks = state.clock.len() + state.refusals.len() + state.floor.len();
+        let clocks = state.clock.len()
+            + state.refusals.len()
+            + state.floor.len()
+            + ANSWER * state.answers.len();
         state.value.as_ref().map_or(0, |value| value.len()) + OF_CLOCK * clocks
     });
     OVERHEAD + key.len() + content

@@ -26,6 +26,8 @@ pub enum Rule {
     DotLookup,
     /// A refusal is recorded and chosen before the client hears of it.
     RefusalsRecorded,
+    /// The answer of a change is kept in the state, so that a retry is told the same.
+    AnswersKept,
     /// A coordinator forgets the state that it remembers of a key as soon as a proposal for the key starts.
     MemoryDropped,
     /// A reply counts only for the question it answers.

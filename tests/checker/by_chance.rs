@@ -27,6 +27,7 @@ fn apply(request: &Request, state: Option<u32>) -> (Reply, Option<u32>) {
             let current = current(state);
             (Reply::Conflict { current }, state)
         }
+        (Request::Add { .. }, _) => unreachable!("counters are checked by themselves"),
         (Request::Put { value } | Request::CompareAndSet { value, .. }, _) => {
             (done(written(value)), Some(written(value)))
         }

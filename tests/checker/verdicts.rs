@@ -289,3 +289,69 @@ fn a_history_read_from_its_lines_is_the_same() {
     let why = history::from_lines(&broken).unwrap_err();
     assert!(why.starts_with("line 12: "), "{why}");
 }
+
+/// An add to a counter, answered with this sum; `None` if its outcome is unknown.
+fn add(called: u64, returned: u64, more: i64, sum: Option<i64>) -> Operation {
+    let request = Request::Add { more };
+    match sum {
+        Some(sum) => operation(called, returned, request, Reply::Sum(sum.to_string())),
+        None => unknown(called, request),
+    }
+}
+
+fn read(called: u64, returned: u64, number: i64) -> Operation {
+    let reply = Reply::Found {
+        value: number.to_string(),
+        version: format!("v{number}"),
+    };
+    operation(called, returned, Request::Get, reply)
+}
+
+#[test]
+fn a_counter_answers_each_add_with_all_that_came_before_it() {
+    good(&[
+        missing(1, 2),
+        add(3, 4, 1, Some(1)),
+        add(5, 6, 2, Some(3)),
+        read(7, 8, 3),
+    ]);
+    good(&[
+        add(1, 10, 1, Some(3)),
+        add(2, 9, 2, Some(2)),
+        read(3, 11, 0),
+    ]);
+    // One of unknown outcome comes late, or never.
+    good(&[add(1, 2, 1, None), add(3, 4, 2, Some(2)), read(5, 6, 3)]);
+    good(&[add(1, 2, 1, None), add(3, 4, 2, Some(2)), read(5, 6, 2)]);
+}
+
+#[test]
+fn a_counter_that_loses_doubles_or_invents_an_add_is_found() {
+    bad(&[add(1, 2, 1, Some(1)), add(3, 4, 2, Some(2))]);
+    bad(&[add(1, 2, 1, Some(1)), read(3, 4, 2)]);
+    bad(&[add(1, 2, 1, Some(1)), missing(3, 4)]);
+    bad(&[read(1, 2, 1), add(3, 4, 1, Some(1))]);
+    let failed = Operation {
+        end: End::Failed,
+        ..add(1, 2, 1, None)
+    };
+    bad(&[failed, read(3, 4, 1)]);
+}
+
+#[test]
+fn a_counter_that_answers_with_another_sum_is_found() {
+    // Each says that the other came first, or that it did not.
+    bad(&[add(1, 10, 1, Some(3)), add(2, 9, 2, Some(3))]);
+    bad(&[add(1, 10, 1, Some(1)), add(2, 9, 2, Some(2))]);
+    // The retry was told the sum of its own time.
+    bad(&[
+        add(1, 10, 1, Some(7)),
+        add(2, 3, 2, Some(3)),
+        add(4, 5, 4, Some(7)),
+    ]);
+    // An answer without its sum.
+    let done = Reply::Done { version: None };
+    bad(&[operation(1, 2, Request::Add { more: 1 }, done)]);
+    // A read goes back.
+    bad(&[add(1, 10, 1, None), read(2, 3, 1), missing(4, 5)]);
+}

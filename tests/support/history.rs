@@ -33,6 +33,11 @@ pub enum Request {
         expected: Option<String>,
         value: String,
     },
+    /// Adds to a number and answers the sum. The other requests of such a key are `Add` and `Get`, and no
+    /// two of them add the same power of two: so a sum shows what was added before.
+    Add {
+        more: i64,
+    },
 }
 
 /// How the request ended.
@@ -67,6 +72,8 @@ pub enum Reply {
     Conflict {
         current: Current,
     },
+    /// What an `Add` answers.
+    Sum(String),
 }
 
 /// What a refusal says about the key.
@@ -83,7 +90,7 @@ impl Operation {
     pub fn written(&self) -> Option<&str> {
         match &self.request {
             Request::Put { value } | Request::CompareAndSet { value, .. } => Some(value),
-            Request::Get | Request::Delete => None,
+            Request::Get | Request::Delete | Request::Add { .. } => None,
         }
     }
 
@@ -112,6 +119,7 @@ impl fmt::Display for Operation {
                 let expected = expected.as_deref().unwrap_or("-");
                 write!(f, "CAS {key} {expected} {value}")?;
             }
+            Request::Add { more } => write!(f, "ADD {key} {more}")?,
         }
         match &self.end {
             End::Returned { reply, .. } => write!(f, " -> {reply}"),
@@ -132,6 +140,7 @@ impl fmt::Display for Reply {
                 Current::Missing => f.write_str("CONFLICT -"),
                 Current::Version(version) => write!(f, "CONFLICT {version}"),
             },
+            Reply::Sum(sum) => write!(f, "OK {sum}"),
         }
     }
 }

@@ -349,6 +349,7 @@ fn line(key: &str, request: &Request) -> String {
         Request::Get => format!("GET {key}\n"),
         Request::Put { value } => format!("PUT {key} {value}\n"),
         Request::Delete => format!("DEL {key}\n"),
+        Request::Add { .. } => unreachable!("no client can ask for it"),
         Request::CompareAndSet { expected, value } => {
             format!("CAS {key} {} {value}\n", expected.as_deref().unwrap_or("-"))
         }

@@ -15,16 +15,19 @@
 //!   where the operation after it would be impossible otherwise: before any other operation it
 //!   could as well come later, or not at all.
 //!
+//! A key to which clients only add is checked by itself: see `counter.rs`.
+//!
 //! Versions are translated into the writes that made them, where a reply shows both together. A
 //! version that no reply shows with a value may be that of any write, so the check may miss a
 //! violation, but never invents one.
 
+mod counter;
 mod search;
 mod versions;
 
 use std::collections::BTreeMap;
 
-use super::history::Operation;
+use super::history::{Operation, Request};
 use search::{Found, Search};
 use versions::Versions;
 
@@ -47,6 +50,15 @@ pub fn check(history: &[Operation], budget: u64) -> Verdict {
     let mut undecided = false;
     for (key, mut operations) in keys {
         operations.sort_by_key(|operation| operation.called);
+        if operations
+            .iter()
+            .any(|own| matches!(own.request, Request::Add { .. }))
+        {
+            match counter::check(&operations) {
+                Ok(()) => continue,
+                Err(text) => return Verdict::Violation(format!("key {key}: {text}")),
+            }
+        }
         let searched = Versions::of(&operations)
             .and_then(|versions| versions.translate(&operations))
             .map(|steps| Search::new(steps).run(budget));

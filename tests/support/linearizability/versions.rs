@@ -117,6 +117,7 @@ impl<'a> Versions<'a> {
             Request::Get => (Need::Anything, None),
             Request::Put { .. } => (Need::Anything, Some(Some(index))),
             Request::Delete => (Need::Present, Some(None)),
+            Request::Add { .. } => unreachable!("counters are checked by themselves"),
             Request::CompareAndSet { expected, .. } => {
                 let need = match self.met(expected.as_deref()) {
                     Need::Unnamed => Need::Anything,

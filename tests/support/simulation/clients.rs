@@ -9,7 +9,7 @@ use simple_dynamo::protocol::version::VectorClock;
 use simple_dynamo::protocol::{Change, Outcome, Verdict};
 
 use super::super::history::{Current, End, Operation, Reply, Request};
-use super::plan::{Plan, pick, share};
+use super::plan::{COUNTER, Plan, pick, share};
 
 pub struct Clients {
     pub history: Vec<Operation>,
@@ -66,6 +66,11 @@ impl Clients {
         if share(rng, reads) {
             return Request::Get;
         }
+        if key == COUNTER {
+            let is_add = |operation: &&Operation| matches!(operation.request, Request::Add { .. });
+            let adds = self.history.iter().filter(is_add).count();
+            return Request::Add { more: 1 << adds };
+        }
         match rng.u8(..10) {
             0..4 => Request::Put { value },
             4 | 5 => Request::Delete,
@@ -90,6 +95,7 @@ impl Clients {
             Request::Get => None,
             Request::Put { value } => Some(Change::Put(value.as_str().into())),
             Request::Delete => Some(Change::Delete),
+            Request::Add { more } => Some(add(*more)),
             Request::CompareAndSet { expected, value } => Some(Change::CompareAndSet {
                 expected: expected
                     .as_ref()
@@ -158,6 +164,7 @@ impl Clients {
                 },
                 _ => Reply::Missing,
             },
+            Ok(Outcome::Decided(Verdict::Answered(sum))) => Reply::Sum(sum.to_string()),
             Ok(other) => return Err(format!("a client received {other:?}")),
         };
         let at = self.moment;
@@ -190,6 +197,14 @@ impl Clients {
         }
         lost
     }
+}
+
+/// A release has no such change, and simulates nothing.
+fn add(more: i64) -> Change {
+    #[cfg(debug_assertions)]
+    return Change::Add(more);
+    #[cfg(not(debug_assertions))]
+    unreachable!("a release cannot add {more}");
 }
 
 /// The key's version as a conflict names it. It must not be the version that was expected.

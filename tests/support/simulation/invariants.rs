@@ -10,7 +10,7 @@ use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::ring::{NodeId, Ring};
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{
-    Accepted, Ballot, Outcome, Record, State, Verdict, VoteReply, VoteRequest,
+    Accepted, Answer, Ballot, Outcome, Record, State, Verdict, VoteReply, VoteRequest,
 };
 
 use super::machine::QUORUMS;
@@ -223,6 +223,10 @@ impl Invariants {
             (Outcome::Decided(Verdict::Applied(_)), Some(dot)) => {
                 among(&|state| state.clock.get(dot.origin) == sequence)
             }
+            (Outcome::Decided(Verdict::Answered(answer)), Some(dot)) => among(&|state| {
+                let kept = state.answers.get(&dot.origin);
+                kept.is_some_and(|(own, kept)| *own == sequence && kept == answer)
+            }),
             (Outcome::Decided(Verdict::Refused(_) | Verdict::RefusedBefore), Some(dot)) => {
                 among(&|state| state.refusals.get(dot.origin) == sequence)
             }
@@ -236,7 +240,7 @@ impl Invariants {
 
 /// 4: the clock of a chosen state dominates that of the one before, strictly where the value changed. After a
 /// tombstone, which may have been dropped, the state's decided requests include all those before. 5: no dot is
-/// absorbed twice.
+/// absorbed twice. 10: an answer is kept until the next one of its origin.
 fn compare_neighbours(
     chosen: &BTreeMap<Ballot, Arc<State>>,
     accepted: &Accepted,
@@ -255,6 +259,14 @@ fn compare_neighbours(
             && (newer.1.value == older.1.value || newer.1.clock != older.1.clock);
         if !grows {
             return Some(format!("4: chosen {older:?}, and then {newer:?}"));
+        }
+        let keeps = |(origin, own): (&NodeId, &(u64, Answer))| {
+            newer.1.answers.get(origin) == Some(own)
+                || newer.1.decided_of(*origin) > own.0
+                || newer.1.floor.get(*origin) >= own.0
+        };
+        if !older.1.answers.iter().all(keeps) {
+            return Some(format!("10: an answer in {older:?} is not in {newer:?}"));
         }
     }
     let mut writers: Vec<Dot> = chosen.values().filter_map(|state| state.last).collect();

@@ -8,6 +8,9 @@ use simple_dynamo::protocol::ring::NodeId;
 pub type Micros = u64;
 pub const MILLISECOND: Micros = 1_000;
 
+/// The key that clients only add to.
+pub const COUNTER: &str = "key0";
+
 /// What may go wrong at any moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Fault {
@@ -135,7 +138,7 @@ impl Plan {
         } else {
             &[5554, 5556, 5558, 5560, 5562]
         };
-        let mut keys = ["foo", "key38", "key15", "hello", "key0"];
+        let mut keys = ["foo", "key38", "key15", "hello", COUNTER];
         rng.shuffle(&mut keys);
         let clients = rng.u32(3..=6);
         Plan {
