@@ -35,7 +35,7 @@ use crate::logging;
 use crate::protocol::ring::NodeId;
 use crate::storage::{ClusterId, Identity, Standing, Start};
 use crate::testing::rules::{self, Rule};
-use crate::transport::message::{Known, Recognition, Resumed};
+use crate::transport::message::{Join, Known, Recognition, Resumed};
 use crate::transport::{Reply, Request};
 
 /// How far a node that has lost its folder stays above the highest number that any replica has seen. It may
@@ -266,12 +266,12 @@ impl Node {
             start: self.standing.last_start.clone(),
             position: self.store.positions().0,
         });
-        Request::Join {
+        Request::Join(Join {
             storage: identity.storage.clone(),
             start: identity.start.clone(),
             votes,
             resumed,
-        }
+        })
     }
 
     /// Gives this start a number above all that others know, if its folder is new.
