@@ -78,7 +78,7 @@ pub struct Node {
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
-    inbound: OnceLock<(Arc<Inbound>, Arc<TcpListener>)>,
+    inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped when the node ends. Nothing is ever sent.
     alive: Mutex<Option<Sender<Infallible>>>,
@@ -165,10 +165,10 @@ impl Node {
         };
         let _ = self.timer.set(Timer::start(TICK, tick)?);
         let peers = self.peers.ids().collect();
-        let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
-        let listener = Arc::new(peer_listener);
-        let _ = self.inbound.set((inbound.clone(), listener.clone()));
-        self.spawn("peers", move |_| inbound.run(&listener))?;
+        let cluster = self.config.fingerprint();
+        let inbound = Inbound::new(self.id, cluster, peers, peer_listener, self.clone());
+        let _ = self.inbound.set(inbound.clone());
+        self.spawn("peers", move |_| inbound.run())?;
         for link in self.peers.links() {
             let link = link.clone();
             self.spawn("link", move |_| link.run())?;
@@ -199,9 +199,8 @@ impl Node {
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
         self.peers.links().for_each(|link| link.end());
-        if let Some((inbound, listener)) = self.inbound.get() {
+        if let Some(inbound) = self.inbound.get() {
             inbound.end();
-            transport::stop_listening(listener);
         }
         let until = Instant::now() + STOP_PATIENCE;
         for thread in std::mem::take(&mut *lock(&self.threads)) {

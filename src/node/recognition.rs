@@ -139,7 +139,7 @@ impl Node {
         if self.store.identity().cluster_id.is_some() {
             return;
         }
-        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::random);
+        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::draw);
         if let Some(id) = announced.or_else(drawn) {
             info!("{}: belongs to the cluster {id}", self.id);
             self.change_identity(|identity| identity.cluster_id = Some(id));
@@ -262,7 +262,7 @@ impl Node {
             }
         });
         self.peers[peer].accept_only(&start);
-        if let Some((inbound, _)) = self.inbound.get() {
+        if let Some(inbound) = self.inbound.get() {
             inbound.accept_only(peer, &start);
         }
         if votes {
