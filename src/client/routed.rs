@@ -164,14 +164,16 @@ impl RoutedClient {
         };
         for attempt in &mut group {
             // After the first error nothing comes any more over this connection.
-            let received = well.and_then(|()| connection.receive());
-            well = match received {
-                Ok(reply) => Ok(attempt.replied(reply)),
+            match well.and_then(|()| connection.receive()) {
+                Ok(reply) => {
+                    attempt.replied(reply);
+                    well = Ok(());
+                }
                 Err(error) => {
                     attempt.lost(node, &error);
-                    Err(error)
+                    well = Err(error);
                 }
-            };
+            }
         }
         if well.is_err() {
             self.avoid(node);
