@@ -52,21 +52,9 @@ impl Bytes {
     }
 }
 
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Bytes {
-        Bytes(bytes.into())
-    }
-}
-
-impl From<&str> for Bytes {
-    fn from(text: &str) -> Bytes {
-        text.as_bytes().into()
-    }
-}
-
-impl From<String> for Bytes {
-    fn from(text: String) -> Bytes {
-        Bytes(text.into_bytes().into())
+impl<T: AsRef<[u8]>> From<T> for Bytes {
+    fn from(bytes: T) -> Bytes {
+        Bytes(bytes.as_ref().into())
     }
 }
 
@@ -95,10 +83,11 @@ impl Serialize for Bytes {
 fn is_readable(text: &[u8]) -> bool {
     // The count of each part fits into a byte, so that the compiler can use vector instructions.
     let control = |part: &[u8]| part.iter().map(|byte| u8::from(*byte < b' ')).sum::<u8>();
-    let count = || -> usize {
+    let count = || {
         text.chunks(255)
-            .map(|part| usize::from(control(part)))
-            .sum()
+            .map(control)
+            .map(usize::from)
+            .sum::<usize>()
     };
     text.len() <= MAX_KEY || count() < text.len() / 4
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     };
-    log::logger().flush();
+    logging::flush();
     code
 }
 

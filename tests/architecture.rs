@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("testing", &[]),
     ("error", &[]),
     ("bytes", &[]),
-    ("logging", &["lock", "wait", "wait_for"]),
+    ("logging", &["lock", "wait"]),
     ("protocol", &["testing", "bytes", "error"]),
     ("client", &["error", "bytes", "protocol"]),
     ("config", &["protocol"]),

@@ -103,7 +103,7 @@ impl Arguments {
         match &self.cluster {
             Some(path) => {
                 check_links(path).map_err(UsageError)?;
-                Config::read(path).map_err(|error| UsageError(error.to_string()))
+                Config::read(path).map_err(UsageError)
             }
             None => Ok(Config::course()),
         }

@@ -52,18 +52,14 @@ pub struct Request {
 struct Attempt<'a> {
     request: &'a Request,
     tried: Vec<NodeId>,
-    /// Why the last node did not do it: the reply, if there is no other node to try.
-    refusal: String,
-    reply: Option<String>,
+    /// The reply, or why the last node did not do it.
+    reply: String,
+    /// Whether another node is to be tried, if there is one.
+    retry: bool,
 }
 
-/// Requests that one node was sent, and whether sending them went well.
-struct Sent<'g, 'r> {
-    node: NodeId,
-    connection: Client,
-    group: Vec<&'g mut Attempt<'r>>,
-    sent: io::Result<()>,
-}
+/// A connection, and whether sending requests on it went well.
+type Sent = (Client, io::Result<()>);
 
 impl RoutedClient {
     /// Learns the ring from the first of `addresses` (`host:port`) that tells it. `patience` bounds each attempt to
@@ -74,9 +70,8 @@ impl RoutedClient {
     pub fn connect(addresses: &[String], patience: Duration) -> io::Result<RoutedClient> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no address was given");
         for address in addresses {
-            let learnt =
-                Client::connect(address, patience).and_then(|mut node| ask_ring(&mut node));
-            match learnt {
+            let node = Client::connect(address, patience);
+            match node.and_then(|mut node| ask_ring(&mut node)) {
                 Ok(addresses) => {
                     return Ok(RoutedClient {
                         ring: ring_of(&addresses),
@@ -111,92 +106,67 @@ impl RoutedClient {
         let mut attempts: Vec<Attempt> = requests.iter().map(Attempt::new).collect();
         loop {
             let mut groups: BTreeMap<NodeId, Vec<&mut Attempt>> = BTreeMap::new();
-            for attempt in attempts
-                .iter_mut()
-                .filter(|attempt| attempt.reply.is_none())
-            {
-                match self.next_node(attempt) {
-                    Some(node) if attempt.tried.is_empty() || Instant::now() < until => {
-                        attempt.tried.push(node);
-                        groups.entry(node).or_default().push(attempt);
-                    }
-                    _ => attempt.reply = Some(std::mem::take(&mut attempt.refusal)),
+            for attempt in attempts.iter_mut().filter(|attempt| attempt.retry) {
+                if let Some(node) = self.next_node(attempt)
+                    && (attempt.tried.is_empty() || Instant::now() < until)
+                {
+                    attempt.tried.push(node);
+                    groups.entry(node).or_default().push(attempt);
                 }
             }
             if groups.is_empty() {
-                return attempts
-                    .into_iter()
-                    .filter_map(|attempt| attempt.reply)
-                    .collect();
+                return attempts.into_iter().map(|it| it.reply).collect();
             }
             // All are sent before the first reply is waited for.
-            let sent = groups
-                .into_iter()
-                .filter_map(|(node, group)| self.send(node, group));
-            for group in sent.collect::<Vec<_>>() {
-                self.receive(group);
+            let groups = groups.into_iter();
+            let sent = groups.map(|(node, group)| (node, self.send(node, &group), group));
+            for (node, sent, group) in sent.collect::<Vec<_>>() {
+                self.receive(node, sent, group);
             }
         }
     }
 
     /// The first node of the request's list that it has not been sent to, and the avoided ones only after the others.
     fn next_node(&self, attempt: &Attempt) -> Option<NodeId> {
-        let avoided = |node: &NodeId| {
-            self.avoided
-                .get(node)
-                .is_some_and(|until| *until > Instant::now())
-        };
+        let now = Instant::now();
         let nodes = self.ring.preference_list(&attempt.request.key).iter();
         let untried = nodes.filter(|node| !attempt.tried.contains(node));
-        untried.min_by_key(|node| avoided(node)).copied()
+        let avoided = |node: &&NodeId| self.avoided.get(node).is_some_and(|until| *until > now);
+        untried.min_by_key(avoided).copied()
     }
 
-    /// Sends a group of requests to a node; `None` if it certainly received none of them.
-    fn send<'g, 'r>(
-        &mut self,
-        node: NodeId,
-        mut group: Vec<&'g mut Attempt<'r>>,
-    ) -> Option<Sent<'g, 'r>> {
-        match self.connection(node) {
-            Ok(mut connection) => {
-                let lines: Vec<_> = group
-                    .iter()
-                    .map(|attempt| &attempt.request.line[..])
-                    .collect();
-                let sent = connection.send((lines.join("\n") + "\n").as_bytes());
-                Some(Sent {
-                    node,
-                    connection,
-                    group,
-                    sent,
-                })
-            }
-            Err(error) => {
-                let text = format!("node {node} cannot be reached: {}", why(&error));
-                let refusal = format!("ERROR {}", Failure::Unavailable(text));
-                for attempt in &mut group {
-                    attempt.refusal.clone_from(&refusal);
-                }
-                self.avoid(node);
-                None
-            }
+    /// Sends a group of requests to a node.
+    ///
+    /// # Errors
+    /// The node certainly received none of them.
+    fn send(&mut self, node: NodeId, group: &[&mut Attempt]) -> io::Result<Sent> {
+        let connected = self.connection(node);
+        if connected.is_err() {
+            self.avoid(node);
         }
+        let mut connection = connected?;
+        let lines = group
+            .iter()
+            .map(|attempt| format!("{}\n", attempt.request.line));
+        let sent = connection.send(String::from_iter(lines).as_bytes());
+        Ok((connection, sent))
     }
 
     /// Waits for the replies to a group of requests.
-    fn receive(&mut self, group: Sent) {
-        let Sent {
-            node,
-            mut connection,
-            group,
-            sent: mut well,
-        } = group;
-        let mut refused = false;
-        for attempt in group {
+    fn receive(&mut self, node: NodeId, sent: io::Result<Sent>, mut group: Vec<&mut Attempt>) {
+        let (mut connection, mut well) = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                let text = format!("node {node} cannot be reached: {}", why(&error));
+                let refusal = format!("ERROR {}", Failure::Unavailable(text));
+                return group.iter_mut().for_each(|it| it.replied(refusal.clone()));
+            }
+        };
+        for attempt in &mut group {
             // After the first error nothing comes any more over this connection.
             match well.and_then(|()| connection.receive()) {
                 Ok(reply) => {
-                    refused |= attempt.replied(reply);
+                    attempt.replied(reply);
                     well = Ok(());
                 }
                 Err(error) => {
@@ -207,7 +177,7 @@ impl RoutedClient {
         }
         if well.is_err() {
             self.avoid(node);
-        } else if !refused {
+        } else if !group.iter().any(|attempt| attempt.retry) {
             // A node may close a connection on which it refused something. A new one also brings news of the ring.
             self.connections.insert(node, connection);
         }
@@ -240,32 +210,23 @@ impl Attempt<'_> {
         Attempt {
             request,
             tried: Vec::new(),
-            refusal: String::new(),
-            reply: None,
+            reply: String::new(),
+            retry: true,
         }
     }
 
-    /// Takes the reply of a node; true if it is a refusal.
-    fn replied(&mut self, reply: String) -> bool {
-        let refused = reply.starts_with("ERROR UNAVAILABLE") || reply.starts_with("ERROR BUSY");
-        if refused {
-            self.refusal = reply;
-        } else {
-            self.reply = Some(reply);
-        }
-        refused
+    /// Takes the reply of a node. If that refused the request, another node is to be tried.
+    fn replied(&mut self, reply: String) {
+        self.retry = reply.starts_with("ERROR UNAVAILABLE") || reply.starts_with("ERROR BUSY");
+        self.reply = reply;
     }
 
     /// The node may have received the request, and its reply will never come.
     fn lost(&mut self, node: NodeId, error: &io::Error) {
         let text = format!("node {node} did not reply: {}; read to see", why(error));
-        let unknown = format!("ERROR {}", Failure::Unknown(text));
+        self.reply = format!("ERROR {}", Failure::Unknown(text));
         let word = self.request.line.split_whitespace().next();
-        if word.is_some_and(|word| word.eq_ignore_ascii_case("GET")) {
-            self.refusal = unknown;
-        } else {
-            self.reply = Some(unknown);
-        }
+        self.retry = word.is_some_and(|word| word.eq_ignore_ascii_case("GET"));
     }
 }
 
@@ -285,17 +246,11 @@ fn ring_of(addresses: &BTreeMap<NodeId, String>) -> Ring {
 /// Asks a node for the ring: all nodes, and the addresses where they serve clients.
 fn ask_ring(node: &mut Client) -> io::Result<BTreeMap<NodeId, String>> {
     let lines = node.list("RING")?;
-    let nodes: Option<BTreeMap<_, _>> = lines[..lines.len() - 1]
-        .iter()
-        .map(
-            |line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["NODE", id, _position, address, ..] => {
-                    Some((id.parse().ok()?, address.to_owned()))
-                }
-                _ => None,
-            },
-        )
-        .collect();
+    let parse = |line: &String| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["NODE", id, _position, address, ..] => Some((id.parse().ok()?, address.to_owned())),
+        _ => None,
+    };
+    let nodes: Option<BTreeMap<_, _>> = lines[..lines.len() - 1].iter().map(parse).collect();
     nodes.filter(|nodes| !nodes.is_empty()).ok_or_else(|| {
         let text = format!("no ring was told: {}", lines.join(" / "));
         io::Error::new(io::ErrorKind::InvalidData, text)
@@ -305,11 +260,8 @@ fn ask_ring(node: &mut Client) -> io::Result<BTreeMap<NodeId, String>> {
 /// Whether the node has neither closed the connection nor said anything unasked: what is sent on a closed
 /// connection might seem to have arrived.
 fn is_open(client: &Client) -> bool {
-    let peeked = recv(
-        &client.sending,
-        &mut [0; 1],
-        RecvFlags::PEEK | RecvFlags::DONTWAIT,
-    );
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = recv(&client.sending, &mut [0; 1], flags);
     client.receiving.buffer().is_empty() && matches!(peeked, Err(Errno::AGAIN))
 }
 

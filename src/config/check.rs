@@ -6,9 +6,14 @@ use std::net::Ipv6Addr;
 use super::{Config, MOST_NODES};
 
 /// The memory that one largest request takes, in MiB.
-const LEAST_CLIENT_MEMORY: u64 = 32;
-/// An hour in milliseconds.
-const HOUR: u64 = 3_600_000;
+const LEAST_MEMORY: u64 = 32;
+/// A day in milliseconds.
+const DAY: u64 = 24 * 3_600_000;
+/// Why a request deadline has a least value.
+const FOR_ALL: &str = ", so that a request can wait one read time-out for every replica of its key";
+/// Why the age of a tombstone has one.
+const FOR_LAST: &str = "; at least twice request_deadline_ms, so that every request that a dropped \
+                        tombstone had absorbed has ended";
 
 impl Config {
     /// # Errors
@@ -21,49 +26,36 @@ impl Config {
             ));
         }
         self.check_quorums()?;
-        self.check_limits()?;
-        self.check_nodes()
+        self.check_nodes()?;
+        self.check_limits()
     }
 
     fn check_quorums(&self) -> Result<(), String> {
-        let (n, r, w) = (self.replicas, self.read_quorum, self.write_quorum);
+        let n = self.replicas;
         if n < 3 {
             return Err(format!(
                 "replicas is {n}: it must be at least 3, to survive one failure"
             ));
         }
-        for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
-            if quorum < 1 || quorum > n {
+        let reads = "a read could miss the last write, and a coordinator that restarts could have one \
+                     ballot granted twice";
+        let writes = "two writes could miss each other";
+        for (name, quorum, danger) in [
+            ("read_quorum", self.read_quorum, reads),
+            ("write_quorum", self.write_quorum, writes),
+        ] {
+            // With R and W above half of N, R + W is more than N.
+            if quorum <= n / 2 {
                 return Err(format!(
-                    "{name} is {quorum}: it must be from 1 to replicas, {n}"
+                    "{name} is {quorum}: it must be more than half of replicas, {n}, or {danger}"
                 ));
             }
-        }
-        if r + w <= n {
-            return Err(format!(
-                "read_quorum {r} + write_quorum {w} is not more than replicas {n}: a read could \
-                 miss the last write"
-            ));
-        }
-        if 2 * w <= n {
-            return Err(format!(
-                "twice write_quorum {w} is not more than replicas {n}: two writes could miss each \
-                 other"
-            ));
-        }
-        if 2 * r <= n {
-            return Err(format!(
-                "twice read_quorum {r} is not more than replicas {n}: a coordinator that restarts \
-                 could have one ballot granted twice"
-            ));
-        }
-        // A node that lost its folder has no vote while it copies. The others refresh the keys on which they
-        // differ, and each quorum must be possible without that node.
-        for (name, quorum) in [("read_quorum", r), ("write_quorum", w)] {
-            if quorum == n {
+            // A node that lost its folder has no vote while it copies. The others refresh the keys on which
+            // they differ, and each quorum must be possible without that node.
+            if quorum >= n {
                 return Err(format!(
-                    "{name} is {quorum}, and so is replicas: one node that is away would stop requests, \
-                     and one that lost its data folder could never copy it from the others: at most {}",
+                    "{name} is {quorum}, and replicas is {n}: one node that is away would stop requests, and \
+                     one that lost its data folder could never copy it from the others: at most {}",
                     n - 1
                 ));
             }
@@ -75,41 +67,24 @@ impl Config {
         let clients = self.max_clients as u64;
         let memory = self.client_memory_mib as u64;
         let data = self.data_memory_mib as u64;
-        for (name, value, allowed) in [
-            ("read_timeout_ms", self.read_timeout_ms, 10..=10_000),
-            ("line_timeout_ms", self.line_timeout_ms, 100..=24 * HOUR),
-            ("anti_entropy_ms", self.anti_entropy_ms, 100..=24 * HOUR),
-            ("max_clients", clients, 1..=1_000_000),
-            ("client_memory_mib", memory, LEAST_CLIENT_MEMORY..=1 << 20),
-            ("data_memory_mib", data, 1..=1 << 20),
+        let (deadline, age) = (self.request_deadline_ms, self.tombstone_age_ms);
+        let waits = self
+            .read_timeout_ms
+            .saturating_mul(self.replicas as u64 + 1);
+        let twice = deadline.saturating_mul(2);
+        for (name, value, allowed, why) in [
+            ("read_timeout_ms", self.read_timeout_ms, 10..=10_000, ""),
+            ("line_timeout_ms", self.line_timeout_ms, 100..=DAY, ""),
+            ("anti_entropy_ms", self.anti_entropy_ms, 100..=DAY, ""),
+            ("max_clients", clients, 1..=1_000_000, ""),
+            ("client_memory_mib", memory, LEAST_MEMORY..=1 << 20, ""),
+            ("data_memory_mib", data, 1..=1 << 20, ""),
+            ("request_deadline_ms", deadline, waits..=DAY / 24, FOR_ALL),
+            ("tombstone_age_ms", age, twice..=30 * DAY, FOR_LAST),
         ] {
             if !allowed.contains(&value) {
                 let (least, most) = (allowed.start(), allowed.end());
-                return Err(format!("{name} is {value}: from {least} to {most}"));
-            }
-        }
-        let least = self.read_timeout_ms * (self.replicas as u64 + 1);
-        if self.request_deadline_ms < least {
-            return Err(format!(
-                "request_deadline_ms is {}: at least {least}, so that a request can wait one \
-                 read time-out for every replica of its key",
-                self.request_deadline_ms
-            ));
-        }
-        let least = self.request_deadline_ms.saturating_mul(2);
-        if self.tombstone_age_ms < least {
-            return Err(format!(
-                "tombstone_age_ms is {}: at least {least}, twice request_deadline_ms, so that \
-                 every request that a dropped tombstone had absorbed has ended",
-                self.tombstone_age_ms
-            ));
-        }
-        for (name, value, most) in [
-            ("request_deadline_ms", self.request_deadline_ms, HOUR),
-            ("tombstone_age_ms", self.tombstone_age_ms, 30 * 24 * HOUR),
-        ] {
-            if value > most {
-                return Err(format!("{name} is {value}: at most {most}"));
+                return Err(format!("{name} is {value}: from {least} to {most}{why}"));
             }
         }
         Ok(())

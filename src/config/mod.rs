@@ -3,7 +3,6 @@
 mod check;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -101,18 +100,6 @@ fn localhost() -> String {
     "127.0.0.1".to_owned()
 }
 
-/// What is wrong with a cluster file, where, and what would be right.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 impl Config {
     /// The course's five nodes on this machine.
     pub fn course() -> Config {
@@ -125,35 +112,33 @@ impl Config {
     ///
     /// # Errors
     /// The file cannot be read, or is wrong. The error names the file.
-    pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let in_file =
-            |error: &dyn fmt::Display| ConfigError(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| in_file(&error))?;
-        Config::parse(&text).map_err(|error| in_file(&error))
+    pub fn read(path: &Path) -> Result<Config, String> {
+        std::fs::read_to_string(path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| Config::parse(&text))
+            .map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// Reads the text of a cluster file.
     ///
     /// # Errors
     /// What is wrong, where, and what would be right.
-    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+    pub fn parse(text: &str) -> Result<Config, String> {
         // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut json = serde_json::Deserializer::from_str(text);
-        let wrong = |error: &dyn fmt::Display| ConfigError(error.to_string());
         // Errors contain the path to what is wrong, such as nodes[2].id.
         let mut config: Config =
-            serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
-        json.end().map_err(|error| wrong(&error))?;
+            serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+        json.end().map_err(|error| error.to_string())?;
         for (place, member) in config.nodes.iter_mut().enumerate() {
-            member
-                .fill_in()
-                .map_err(|wrong| ConfigError(format!("nodes[{place}]: {wrong}")))?;
+            let wrong = |wrong| format!("nodes[{place}]: {wrong}");
+            member.fill_in().map_err(wrong)?;
         }
         if config.tombstone_age_ms == 0 {
             config.tombstone_age_ms = config.request_deadline_ms.saturating_mul(5);
         }
-        config.check().map_err(ConfigError)?;
+        config.check()?;
         Ok(config)
     }
 
@@ -215,13 +200,10 @@ impl Member {
             self.host = format!("[{}]", self.host);
         }
         if self.client_port == 0 {
-            self.client_port = match u16::try_from(2 * u64::from(self.id.0)) {
-                Ok(port) if port > 0 => port,
-                _ => {
-                    let id = self.id;
-                    return Err(format!("twice the id {id} is not a port: give client_port"));
-                }
-            };
+            let id = self.id;
+            let port = u16::try_from(2 * u64::from(id.0)).ok();
+            let wrong = || format!("twice the id {id} is not a port: give client_port");
+            self.client_port = port.filter(|port| *port > 0).ok_or_else(wrong)?;
         }
         if self.peer_port == 0 {
             let wrong = "client_port plus one is not a port: give peer_port";
@@ -320,12 +302,12 @@ mod tests {
                 "could miss the last write",
             ),
             (
-                format!(r#"{{{three},"read_quorum":3,"write_quorum":1}}"#),
+                format!(r#"{{{three},"write_quorum":1}}"#),
                 "two writes could miss each other",
             ),
             (
                 format!(r#"{{{three},"read_quorum":3}}"#),
-                "read_quorum is 3, and so is replicas",
+                "read_quorum is 3, and replicas is 3",
             ),
             (
                 format!(r#"{{{three},"write_quorum":3}}"#),
@@ -341,7 +323,7 @@ mod tests {
             ),
             (
                 format!(r#"{{{three},"request_deadline_ms":300}}"#),
-                "at least 400",
+                "request_deadline_ms is 300: from 400 to",
             ),
             (
                 format!(r#"{{{three},"tombstone_age_ms":3999}}"#),
@@ -349,7 +331,7 @@ mod tests {
             ),
             (
                 format!(r#"{{{three},"request_deadline_ms":3600001}}"#),
-                "at most 3600000",
+                "to 3600000, so that a request can wait",
             ),
             (
                 format!(r#"{{{three},"max_clients":0}}"#),

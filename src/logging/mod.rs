@@ -10,22 +10,20 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, LazyLock, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use log::{Log, Metadata, Record};
+use std::time::Duration;
 
 pub use throttle::Throttle;
 
-use crate::{lock, wait, wait_for};
+use crate::{lock, wait};
 
 /// How many bytes of lines may wait for standard error. A longer line is queued if no other waits.
 const MOST_QUEUED: usize = 256 << 10;
 /// How long the end of the process waits for lines to be written.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-static LINES: LogQueue = LogQueue::new();
+static LINES: LazyLock<LogQueue> = LazyLock::new(LogQueue::default);
 
 /// Sends the log and the messages of panics to standard error through the queue. `RUST_LOG` chooses what is
 /// logged. The default is `info` and above.
@@ -39,10 +37,10 @@ pub fn start() -> io::Result<()> {
     let formatted = env_logger::Builder::from_env(filter)
         .format_target(false)
         .format_timestamp_millis()
-        .target(env_logger::Target::Pipe(Box::new(&LINES)))
+        .target(env_logger::Target::Pipe(Box::new(&*LINES)))
         .build();
     log::set_max_level(formatted.filter());
-    log::set_boxed_logger(Box::new(QueuedLogger(formatted))).map_err(io::Error::other)?;
+    log::set_boxed_logger(Box::new(formatted)).map_err(io::Error::other)?;
     panic::set_hook(Box::new(print_panic));
     Ok(())
 }
@@ -52,9 +50,14 @@ pub fn print(line: &str) {
     LINES.push(format!("{line}\n").as_bytes());
 }
 
+/// Waits until all lines are written, for at most half a second.
+pub fn flush() {
+    LINES.flush(FAREWELL);
+}
+
 /// Ends the process after its log is written, or cannot be written in half a second.
 pub fn exit(code: i32) -> ! {
-    LINES.flush(FAREWELL);
+    flush();
     process::exit(code)
 }
 
@@ -68,34 +71,18 @@ fn print_panic(panic: &PanicHookInfo) {
         print(&backtrace.to_string());
     }
     // In a release the process ends right after this hook.
-    LINES.flush(FAREWELL);
-}
-
-/// Filters and formats messages, and writes them to the queue.
-struct QueuedLogger(env_logger::Logger);
-
-impl Log for QueuedLogger {
-    fn enabled(&self, metadata: &Metadata) -> bool {
-        self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record) {
-        self.0.log(record);
-    }
-
-    /// Waits until all lines are written, for at most half a second.
-    fn flush(&self) {
-        LINES.flush(FAREWELL);
-    }
+    flush();
 }
 
 /// The bounded queue of lines.
+#[derive(Default)]
 struct LogQueue {
     pending: Mutex<Pending>,
-    queued: Condvar,
-    written: Condvar,
+    /// Lines were queued or written.
+    changed: Condvar,
 }
 
+#[derive(Default)]
 struct Pending {
     /// The queued lines.
     bytes: Vec<u8>,
@@ -106,18 +93,6 @@ struct Pending {
 }
 
 impl LogQueue {
-    const fn new() -> LogQueue {
-        LogQueue {
-            pending: Mutex::new(Pending {
-                bytes: Vec::new(),
-                dropped: 0,
-                writing: false,
-            }),
-            queued: Condvar::new(),
-            written: Condvar::new(),
-        }
-    }
-
     /// Queues a line, or drops it if the queue is full. Does not wait.
     fn push(&self, line: &[u8]) {
         let mut pending = lock(&self.pending);
@@ -129,7 +104,7 @@ impl LogQueue {
         }
         pending.bytes.extend_from_slice(line);
         drop(pending);
-        self.queued.notify_one();
+        self.changed.notify_all();
     }
 
     /// Runs the thread that writes the queued lines in order.
@@ -138,7 +113,7 @@ impl LogQueue {
         let mut pending = lock(&self.pending);
         loop {
             while pending.bytes.is_empty() {
-                pending = wait(&self.queued, pending);
+                pending = wait(&self.changed, pending);
             }
             std::mem::swap(&mut pending.bytes, &mut bytes);
             let dropped = std::mem::take(&mut pending.dropped);
@@ -155,21 +130,18 @@ impl LogQueue {
             bytes.clear();
             pending = lock(&self.pending);
             pending.writing = false;
-            self.written.notify_all();
+            self.changed.notify_all();
         }
     }
 
     /// Waits until all queued lines are written, at most for this time.
     fn flush(&self, patience: Duration) {
-        let until = Instant::now() + patience;
-        let mut pending = lock(&self.pending);
-        while pending.writing || !pending.bytes.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            pending = wait_for(&self.written, pending, left);
-        }
+        let unwritten = |pending: &mut Pending| pending.writing || !pending.bytes.is_empty();
+        let pending = lock(&self.pending);
+        drop(
+            self.changed
+                .wait_timeout_while(pending, patience, unwritten),
+        );
     }
 }
 
@@ -188,6 +160,7 @@ impl Write for &LogQueue {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Instant;
 
     use super::*;
 
@@ -213,7 +186,7 @@ mod tests {
 
     /// A queue, a sender that lets one write of its thread pass, and what those writes contain.
     fn started() -> (&'static LogQueue, Sender<()>, Receiver<Vec<u8>>) {
-        let lines: &LogQueue = Box::leak(Box::new(LogQueue::new()));
+        let lines: &LogQueue = Box::leak(Box::default());
         let (go_on, may_go_on) = channel();
         let (written, write) = channel();
         let mut slow = SlowWriter { may_go_on, written };

@@ -5,15 +5,15 @@
 //! is first come, first served.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Node;
 use super::drive::OnResult;
 use crate::bytes::{Bytes, LARGE, MAX_VALUE};
 use crate::error::Failure;
+use crate::lock;
 use crate::protocol::Change;
-use crate::{lock, wait_for};
 
 /// How many bytes of large values are under way at a time. The largest value fits. With a higher bound, large
 /// values would only wait for each other at the replicas.
@@ -58,16 +58,13 @@ impl Admission {
     /// Waits for the turn of a value of so many bytes. Returns none if it does not come within `patience`.
     pub fn admit(self: &Arc<Self>, bytes: usize, patience: Duration) -> Option<Admitted> {
         let bytes = bytes.min(self.limit);
-        let until = Instant::now() + patience;
         let mut queue = lock(&self.queue);
         queue.last += 1;
         let own = queue.last;
         queue.waiting.push_back(own);
-        let mut time_left = patience;
-        while !queue.is_turn(own, bytes) && !time_left.is_zero() {
-            queue = wait_for(&self.changed, queue, time_left);
-            time_left = until.saturating_duration_since(Instant::now());
-        }
+        let waits = |queue: &mut AdmissionQueue| !queue.is_turn(own, bytes);
+        let waited = self.changed.wait_timeout_while(queue, patience, waits);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let admitted = queue.is_turn(own, bytes);
         if admitted {
             queue.free -= bytes;

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -35,86 +34,82 @@ const REFUSAL: usize = MAX_KEY + 1024;
 
 /// Which nodes are full, including this one.
 pub struct Capacity {
-    /// Until when each node counts as full, in milliseconds since `began`; 0 if it is not full.
-    full: BTreeMap<NodeId, AtomicU64>,
+    state: Mutex<CapacityState>,
+    most_exceptions: usize,
+    /// How often this node announces to all peers whether it is full.
+    period: Duration,
+}
+
+struct CapacityState {
+    /// The nodes that announced last that they are full, and until when they count as full.
+    full: BTreeMap<NodeId, Instant>,
     /// Deletes of missing keys that were let in although a replica is full, since the first node became
     /// full.
-    exceptions: AtomicUsize,
-    most_exceptions: usize,
+    exceptions: usize,
     /// Peers that may not know whether this node is full.
-    unaware: Mutex<BTreeSet<NodeId>>,
-    /// When this node announced to all peers whether it is full. Locked during each check.
-    last_announced: Mutex<Instant>,
-    /// How often it announces that.
-    period: Duration,
-    began: Instant,
+    unaware: BTreeSet<NodeId>,
+    /// When this node announced to all peers whether it is full.
+    last_announced: Instant,
 }
 
 impl Capacity {
     /// Each node may hold `limit` bytes. The coordinators of all its ranges together may add a sixteenth
     /// of that by deletes of missing keys.
     pub fn new(ring: &Ring, period: Duration, limit: usize) -> Capacity {
-        let members = ring.members().iter();
         let coordinators = ring.replicas_of_range(0).len();
         Capacity {
-            exceptions: AtomicUsize::new(0),
+            state: Mutex::new(CapacityState {
+                full: BTreeMap::new(),
+                exceptions: 0,
+                unaware: BTreeSet::new(),
+                last_announced: Instant::now(),
+            }),
             most_exceptions: limit / FREE_AGAIN / coordinators / REFUSAL,
-            full: members
-                .map(|(_, node)| (*node, AtomicU64::new(0)))
-                .collect(),
-            unaware: Mutex::default(),
-            last_announced: Mutex::new(Instant::now()),
             period,
-            began: Instant::now(),
         }
     }
 
     /// A peer is reachable again, and may have missed an announcement.
     pub fn returned(&self, peer: NodeId) {
-        lock(&self.unaware).insert(peer);
+        lock(&self.state).unaware.insert(peer);
     }
 
     /// A node has announced whether it is full.
     pub fn heard(&self, node: NodeId, full: bool) {
-        if full && self.none_full() {
-            self.exceptions.store(0, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        if !full {
+            state.full.remove(&node);
+            return;
         }
-        let until = if full {
-            (self.began.elapsed() + MISSED * self.period).as_millis() as u64
-        } else {
-            0
-        };
-        self.full[&node].store(until, Ordering::Relaxed);
+        if state.full.is_empty() {
+            state.exceptions = 0;
+        }
+        let until = Instant::now() + MISSED * self.period;
+        state.full.insert(node, until);
     }
 
     /// The peers that need an announcement now. After a change and after each period these are all peers,
     /// since a message from an older connection may be read after one from a newer connection.
-    fn take_unaware(
-        &self,
-        last_announced: &mut Instant,
-        changed: bool,
-        all: impl Iterator<Item = NodeId>,
-    ) -> BTreeSet<NodeId> {
-        let mut unaware = std::mem::take(&mut *lock(&self.unaware));
-        if changed || last_announced.elapsed() >= self.period {
-            *last_announced = Instant::now();
+    fn take_unaware(&self, changed: bool, all: impl Iterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut state = lock(&self.state);
+        let mut unaware = std::mem::take(&mut state.unaware);
+        if changed || state.last_announced.elapsed() >= self.period {
+            state.last_announced = Instant::now();
             unaware.extend(all);
         }
         unaware
     }
 
     fn is_full(&self, node: NodeId) -> bool {
-        self.began.elapsed().as_millis() < u128::from(self.full[&node].load(Ordering::Relaxed))
+        let until = lock(&self.state).full.get(&node).copied();
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether one more delete of a missing key may be let in although a replica is full.
     fn take_exception(&self) -> bool {
-        self.exceptions.fetch_add(1, Ordering::Relaxed) < self.most_exceptions
-    }
-
-    fn none_full(&self) -> bool {
-        let mut until = self.full.values().map(|full| full.load(Ordering::Relaxed));
-        until.all(|until| until == 0)
+        let mut state = lock(&self.state);
+        state.exceptions += 1;
+        state.exceptions <= self.most_exceptions
     }
 }
 
@@ -125,12 +120,9 @@ impl Node {
     }
 
     /// Compares what this node holds with its limit, and announces the result to peers that may not know
-    /// it.
+    /// it. Only the timer's thread does so: two checks at a time could send their results to a peer in the
+    /// wrong order.
     pub(super) fn check_capacity(&self) {
-        // Two checks at a time could send their results to a peer in the wrong order.
-        let Ok(mut last_announced) = self.capacity.last_announced.try_lock() else {
-            return;
-        };
         let (bytes, limit) = (self.store.data_bytes(), self.config.data_memory());
         let before = self.is_full();
         let full = bytes >= limit || before && bytes >= limit - limit / FREE_AGAIN;
@@ -150,11 +142,7 @@ impl Node {
                 );
             }
         }
-        let (changed, peers) = (full != before, self.peers.ids());
-        let unaware = self
-            .capacity
-            .take_unaware(&mut last_announced, changed, peers);
-        for peer in unaware {
+        for peer in self.capacity.take_unaware(full != before, self.peers.ids()) {
             self.peers[peer].tell(Request::Full(full));
         }
     }
@@ -165,7 +153,7 @@ impl Node {
         let Operation::Write { dot, change } = operation else {
             return None;
         };
-        if self.capacity.none_full() {
+        if lock(&self.capacity.state).full.is_empty() {
             return None;
         }
         let lacks = |node: &&NodeId| {
@@ -202,11 +190,7 @@ mod tests {
         let ring = Ring::new(ids, 3);
         let mut capacity = Capacity::new(&ring, Duration::from_secs(3600), 1 << 20);
         let receivers = |capacity: &Capacity, changed| {
-            Vec::from_iter(capacity.take_unaware(
-                &mut lock(&capacity.last_announced),
-                changed,
-                peers.iter().copied(),
-            ))
+            Vec::from_iter(capacity.take_unaware(changed, peers.iter().copied()))
         };
         assert_eq!(receivers(&capacity, false), []);
         capacity.returned(NodeId(3));

@@ -179,7 +179,7 @@ impl Node {
             vote: vote.clone(),
         };
         if link.suspect() {
-            if request.is_accept() {
+            if matches!(vote, VoteRequest::Accept(_)) {
                 link.tell(request);
             }
             return Cast::Abstained;

@@ -72,9 +72,7 @@ impl Node {
             if !self.store.pages_may_wait() {
                 return Err(slow_disk());
             }
-            let (sender, page) = bounded(1);
-            self.store
-                .page(last.as_ref(), OWN_PAGE, move |page| drop(sender.send(page)));
+            let page = self.store.page(last.as_ref(), OWN_PAGE);
             let page = page.recv_timeout(deadline).map_err(|_| slow_disk())?;
             let Some((key, _)) = page.last() else {
                 return Ok(());

@@ -45,7 +45,7 @@ use capacity::Capacity;
 use drive::{Event, OnResult, ReplyTo};
 use numbers::Numbers;
 use peers::Peers;
-use recognition::{Introductions, JoinRequest};
+use recognition::Introductions;
 use standing::OwnStanding;
 use stats::Stats;
 use timer::Timer;
@@ -78,7 +78,7 @@ pub struct Node {
     anti_entropy: AntiEntropy,
     began: Instant,
     timer: OnceLock<Timer>,
-    inbound: OnceLock<(Arc<Inbound>, Arc<TcpListener>)>,
+    inbound: OnceLock<Arc<Inbound>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped when the node ends. Nothing is ever sent.
     alive: Mutex<Option<Sender<Infallible>>>,
@@ -112,11 +112,8 @@ impl Node {
         let standing = OwnStanding::new(given_up, store.identity().start.clone());
         store.change_identity(Identity::start_anew)?;
         info!("{id}: holds {} records", store.count());
-        let (introductions, join_requests) = Introductions::new();
-        let node = Arc::new_cyclic(|me| {
-            Node::new(id, config, ring, store, standing, introductions, me.clone())
-        });
-        node.start_threads(peer_listener, join_requests)?;
+        let node = Arc::new_cyclic(|me| Node::new(id, config, ring, store, standing, me.clone()));
+        node.start_threads(peer_listener)?;
         Ok(node)
     }
 
@@ -126,7 +123,6 @@ impl Node {
         ring: Arc<Ring>,
         store: Store,
         standing: OwnStanding,
-        introductions: Introductions,
         me: Weak<Node>,
     ) -> Node {
         let quorums = config.quorums();
@@ -145,7 +141,7 @@ impl Node {
             admission: Admission::new(admission::AT_A_TIME),
             numbers: Numbers::default(),
             standing,
-            introductions,
+            introductions: Introductions::new(),
             capacity: Capacity::new(&ring, period, config.data_memory()),
             anti_entropy: AntiEntropy::new(id, ring.clone(), quorums),
             began: Instant::now(),
@@ -160,11 +156,7 @@ impl Node {
         }
     }
 
-    fn start_threads(
-        self: &Arc<Node>,
-        peer_listener: TcpListener,
-        join_requests: Receiver<JoinRequest>,
-    ) -> io::Result<()> {
+    fn start_threads(self: &Arc<Node>, peer_listener: TcpListener) -> io::Result<()> {
         let node = Arc::downgrade(self);
         let tick = move |now, last| {
             if let Some(node) = node.upgrade() {
@@ -173,17 +165,15 @@ impl Node {
         };
         let _ = self.timer.set(Timer::start(TICK, tick)?);
         let peers = self.peers.ids().collect();
-        let inbound = Inbound::new(self.id, self.config.fingerprint(), peers, self.clone());
-        let listener = Arc::new(peer_listener);
-        let _ = self.inbound.set((inbound.clone(), listener.clone()));
-        self.spawn("peers", move |_| inbound.run(&listener))?;
+        let cluster = self.config.fingerprint();
+        let inbound = Inbound::new(self.id, cluster, peers, peer_listener, self.clone());
+        let _ = self.inbound.set(inbound.clone());
+        self.spawn("peers", move |_| inbound.run())?;
         for link in self.peers.links() {
             let link = link.clone();
             self.spawn("link", move |_| link.run())?;
         }
-        self.spawn("recognition", move |node| {
-            recognition::run(node, &join_requests)
-        })?;
+        self.spawn("recognition", recognition::run)?;
         self.spawn("standing", standing::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
@@ -209,9 +199,8 @@ impl Node {
         drop(lock(&self.alive).take());
         self.anti_entropy.wake();
         self.peers.links().for_each(|link| link.end());
-        if let Some((inbound, listener)) = self.inbound.get() {
+        if let Some(inbound) = self.inbound.get() {
             inbound.end();
-            transport::stop_listening(listener);
         }
         let until = Instant::now() + STOP_PATIENCE;
         for thread in std::mem::take(&mut *lock(&self.threads)) {

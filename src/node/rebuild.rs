@@ -4,7 +4,7 @@
 //! read side by side, in the order of their keys and page by page. If a replica falls silent, only its
 //! current page has to be asked for again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::logging;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Fence, Operation, Outcome, Record, Seen, VoteReply, takeover};
 use crate::storage::{Scan, Standing};
+use crate::transport::message::Known;
 use crate::transport::{Reply, Request};
 
 /// How long to wait before asking again the nodes that did not answer.
@@ -112,17 +113,18 @@ impl Node {
     /// The other nodes that a copy does not wait for, as `--give-up` names them. These must be exactly the
     /// replicas of this node's ranges that lost their folders, too: a copy has to wait for all others, and
     /// what they hold need not be given up. Ends the process if `--give-up` names other nodes.
-    pub(super) fn check_given_up(&self, standings: &[(NodeId, Standing)]) -> &[NodeId] {
+    pub(super) fn check_given_up(&self, known: &BTreeMap<NodeId, Known>) -> &[NodeId] {
         let given_up = self.standing.given_up();
         let ranges = self.ring.ranges_of(self.id).into_iter();
         let replicas: BTreeSet<NodeId> = ranges
             .flat_map(|range| self.ring.replicas_of_range(range))
             .copied()
             .collect();
-        let is_lost = |(peer, standing): &&(NodeId, Standing)| {
-            replicas.contains(peer) && *standing != Standing::Whole
-        };
-        let lost: Vec<NodeId> = standings.iter().filter(is_lost).map(|it| it.0).collect();
+        let is_lost = |peer: &NodeId| known[peer].standing != Standing::Whole;
+        let peers = known.keys().copied();
+        let lost: Vec<NodeId> = peers
+            .filter(|peer| replicas.contains(peer) && is_lost(peer))
+            .collect();
         if lost == given_up {
             return given_up;
         }

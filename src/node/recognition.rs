@@ -28,36 +28,37 @@ use crate::testing::rules::{self, Rule};
 use crate::transport;
 use crate::transport::handshake::{Introduction, LocalNode, Welcome};
 use crate::transport::link::Answer;
-use crate::transport::message::{Known, Recognition, Resumed};
+use crate::transport::message::{Join, Known, Recognition, Resumed};
 use crate::transport::{Reply, Request, Respond};
 
 /// How many join requests may wait for the thread. Each peer sends one at a time.
 const MOST_WAITING: usize = 1024;
 
+/// A [`Request::Join`] of a peer that waits for its answer.
+type JoinRequest = (NodeId, Join, Respond);
+
 /// What peers have said of themselves since this process began.
 pub struct Introductions {
-    /// Leads to the thread that answers join requests.
-    sender: Sender<JoinRequest>,
+    /// Lead to the thread that answers join requests.
+    requests: (Sender<JoinRequest>, Receiver<JoinRequest>),
     /// The storage id that each peer announced last.
     announced: Mutex<BTreeMap<NodeId, StorageId>>,
     lost_folders: AtomicU64,
 }
 
 impl Introductions {
-    /// Nothing has been said yet. [`run`] needs the receiver.
-    pub fn new() -> (Introductions, Receiver<JoinRequest>) {
-        let (sender, receiver) = bounded(MOST_WAITING);
-        let introductions = Introductions {
-            sender,
+    /// Nothing has been said yet.
+    pub fn new() -> Introductions {
+        Introductions {
+            requests: bounded(MOST_WAITING),
             announced: Mutex::default(),
             lost_folders: AtomicU64::new(0),
-        };
-        (introductions, receiver)
+        }
     }
 
     /// Leaves a join request to the thread. If too many wait it is dropped, and the peer asks again.
-    pub fn queue(&self, request: JoinRequest) {
-        drop(self.sender.try_send(request));
+    pub fn queue(&self, peer: NodeId, join: Join, respond: Respond) {
+        drop(self.requests.0.try_send((peer, join, respond)));
     }
 
     /// How often a peer has announced a folder that this node did not know. If this number changes during a
@@ -67,25 +68,15 @@ impl Introductions {
     }
 }
 
-/// A [`Request::Join`] that waits for its answer.
-pub struct JoinRequest {
-    pub peer: NodeId,
-    pub storage: StorageId,
-    pub start: Start,
-    pub votes: bool,
-    pub resumed: Option<Resumed>,
-    pub respond: Respond,
-}
-
 /// Runs the thread that answers join requests, until the node ends. Only this thread waits for the disk and for
 /// another process of a peer, so that no other request waits with it.
-pub fn run(node: &Arc<Node>, requests: &Receiver<JoinRequest>) {
+pub fn run(node: &Arc<Node>) {
     loop {
         select! {
-            recv(requests) -> next => match next {
-                Ok(next) => node.answer_join(next),
-                Err(_) => return,
-            },
+            recv(node.introductions.requests.1) -> next => {
+                let (peer, join, respond) = next.expect("this node keeps the sender");
+                respond.reply(Reply::Known(node.answer_join(peer, join)));
+            }
             recv(node.ending) -> _ => return,
         }
     }
@@ -148,7 +139,7 @@ impl Node {
         if self.store.identity().cluster_id.is_some() {
             return;
         }
-        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::random);
+        let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::draw);
         if let Some(id) = announced.or_else(drawn) {
             info!("{}: belongs to the cluster {id}", self.id);
             self.change_identity(|identity| identity.cluster_id = Some(id));
@@ -185,21 +176,20 @@ impl Node {
 
     /// Answers a peer that says which of its processes it is: whether this node accepts that process, and what
     /// this node knew of the peer before.
-    fn answer_join(self: &Arc<Node>, request: JoinRequest) {
-        let peer = request.peer;
-        let recognition = self.recognize(peer, &request.start, request.resumed.as_ref());
+    fn answer_join(self: &Arc<Node>, peer: NodeId, join: Join) -> Known {
+        let recognition = self.recognize(peer, &join.start, join.resumed.as_ref());
         let before = self.store.identity().clone();
         if recognition == Recognition::Accepted {
-            self.accept_process(peer, request.storage, request.start, request.votes);
+            self.accept_process(peer, join);
         }
-        request.respond.reply(Reply::Known(Known {
+        Known {
             recognition,
             storage: before.peers.get(&peer).cloned(),
             start_number: before.starts.get(&peer).map_or(0, |start| start.number),
             highest_number: self.store.highest_number(peer),
             cluster_id: before.cluster_id,
             standing: before.standing,
-        }));
+        }
     }
 
     /// Whether a process may be this peer. If this node is connected to another process of the peer, and that
@@ -243,13 +233,8 @@ impl Node {
     }
 
     /// Accepts a process as this peer from now on, and makes a durable note of it.
-    fn accept_process(
-        self: &Arc<Node>,
-        peer: NodeId,
-        storage: StorageId,
-        start: Start,
-        votes: bool,
-    ) {
+    fn accept_process(self: &Arc<Node>, peer: NodeId, join: Join) {
+        let (storage, start, votes) = (join.storage, join.start, join.votes);
         let known = self.store.identity().peers.get(&peer).cloned();
         // A peer that has lost its folder asks again and again until it has copied everything.
         let is_news = lock(&self.introductions.announced).get(&peer) != Some(&storage);
@@ -277,7 +262,7 @@ impl Node {
             }
         });
         self.peers[peer].accept_only(&start);
-        if let Some((inbound, _)) = self.inbound.get() {
+        if let Some(inbound) = self.inbound.get() {
             inbound.accept_only(peer, &start);
         }
         if votes {

@@ -8,7 +8,6 @@ use log::error;
 
 use super::Node;
 use super::drive::{Event, ReplyTo};
-use super::recognition::JoinRequest;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
@@ -32,21 +31,7 @@ impl Service for Node {
     fn serve(self: Arc<Self>, from: NodeId, request: Request, respond: Respond) {
         match request {
             Request::Ping => respond.reply(Reply::Pong(self.store.positions().1)),
-            Request::Join {
-                storage,
-                start,
-                votes,
-                resumed,
-            } => {
-                self.introductions.queue(JoinRequest {
-                    peer: from,
-                    storage,
-                    start,
-                    votes,
-                    resumed,
-                    respond,
-                });
-            }
+            Request::Join(join) => self.introductions.queue(from, join, respond),
             Request::Full(full) => self.capacity.heard(from, full),
             // This node may have forgotten votes, so nothing that it holds may count.
             _ if !self.votes() => respond.reply(Reply::Abstain),

@@ -33,9 +33,9 @@ use super::rebuild::{ASK_AGAIN, LOG_AFTER, copy_range, insist};
 use crate::lock;
 use crate::logging;
 use crate::protocol::ring::NodeId;
-use crate::storage::{ClusterId, Identity, Standing, Start};
+use crate::storage::{ClusterId, Identity, Standing, Start, StorageId};
 use crate::testing::rules::{self, Rule};
-use crate::transport::message::{Known, Recognition, Resumed};
+use crate::transport::message::{Join, Known, Recognition, Resumed};
 use crate::transport::{Reply, Request};
 
 /// How many numbers a folder may have used in writes that left no trace: a full cluster answers `BUSY` to
@@ -154,7 +154,12 @@ fn introduce(node: &Arc<Node>) -> Option<()> {
         node.id
     );
     let known = insist(node, || ask_all(node, false))?;
-    if known.another {
+    let own = node.store.identity().storage.clone();
+    let is_other = |storage: &StorageId| *storage != own;
+    if known
+        .values()
+        .any(|it| it.storage.as_ref().is_some_and(is_other))
+    {
         node.set_standing(Standing::Lost);
         return Some(());
     }
@@ -177,8 +182,9 @@ fn copy_everything(node: &Arc<Node>) -> Option<()> {
     // All peers note this start before it numbers a write, so no later folder can have its number.
     let known = insist(node, || ask_all(node, false))?;
     let start = node.store.identity().start.number;
-    node.number_writes(last_used_number(known.highest_number, start));
-    let given_up = node.check_given_up(&known.standings);
+    let highest = known.values().map(|known| known.highest_number).max();
+    node.number_writes(last_used_number(highest.unwrap_or(0), start));
+    let given_up = node.check_given_up(&known);
     for range in node.ring.ranges_of(node.id) {
         copy_range(node, range, given_up)?;
     }
@@ -192,48 +198,30 @@ fn last_used_number(highest_seen: u64, start: u64) -> u64 {
     highest_seen + start * UNSEEN_NUMBERS
 }
 
-/// What all other nodes know of this one.
-#[derive(Default)]
-struct KnownByAll {
-    /// Whether one of them knows this node under another storage id.
-    another: bool,
-    /// The highest number of a start of this node that one of them knows.
-    start_number: u64,
-    /// The highest number of a write of this node that one of them has seen.
-    highest_number: u64,
-    /// The standing of each of them.
-    standings: Vec<(NodeId, Standing)>,
-}
+/// What other nodes know of this one.
+type KnownBy = BTreeMap<NodeId, Known>;
 
 /// Asks all other nodes what they know of this one. `votes` says whether they shall note its folder.
 ///
 /// # Errors
 /// A node that does not answer, or the node that has not drawn the cluster's id yet.
-fn ask_all(node: &Arc<Node>, votes: bool) -> Result<KnownByAll, NodeId> {
-    let own = node.store.identity().storage.clone();
+fn ask_all(node: &Arc<Node>, votes: bool) -> Result<KnownBy, NodeId> {
     let peers: Vec<NodeId> = node.peers.ids().collect();
-    let replies = node.ask_for_recognition(&peers, votes);
-    let missing = peers.into_iter().find(|peer| !replies.contains_key(peer));
-    node.agree_on_cluster(cluster_id_in(&replies), missing.is_none());
+    let known = node.ask_for_recognition(&peers, votes);
+    let missing = peers.into_iter().find(|peer| !known.contains_key(peer));
+    node.agree_on_cluster(cluster_id_in(&known), missing.is_none());
     // A node whose start has no number yet cannot be outdated.
     if node.store.identity().start.number > 0 {
         node.end_if_outdated();
     }
-    let mut all = KnownByAll::default();
-    for (peer, known) in replies {
-        all.another |= known.storage.is_some_and(|storage| storage != own);
-        all.start_number = all.start_number.max(known.start_number);
-        all.highest_number = all.highest_number.max(known.highest_number);
-        all.standings.push((peer, known.standing));
-    }
     match missing {
         Some(peer) => Err(peer),
         None if node.store.identity().cluster_id.is_none() => Err(node.lowest()),
-        None => Ok(all),
+        None => Ok(known),
     }
 }
 
-fn cluster_id_in(known: &BTreeMap<NodeId, Known>) -> Option<ClusterId> {
+fn cluster_id_in(known: &KnownBy) -> Option<ClusterId> {
     known.values().find_map(|known| known.cluster_id.clone())
 }
 
@@ -245,11 +233,11 @@ impl Node {
 
     /// Asks peers to recognize this process. Returns what each of those that answered knows of this node. If
     /// another process of this node is running, this one ends.
-    fn ask_for_recognition(&self, peers: &[NodeId], votes: bool) -> BTreeMap<NodeId, Known> {
+    fn ask_for_recognition(&self, peers: &[NodeId], votes: bool) -> KnownBy {
         let request = self.join(votes);
         let questions = peers.iter().map(|&peer| (peer, request.clone()));
         let replies = self.peers.ask_together(questions);
-        let mut all = BTreeMap::new();
+        let mut all = KnownBy::new();
         for (&peer, reply) in peers.iter().zip(replies) {
             let Some(Reply::Known(known)) = reply else {
                 continue;
@@ -273,19 +261,20 @@ impl Node {
             start: self.standing.last_start.clone(),
             position: self.store.positions().0,
         });
-        Request::Join {
+        Request::Join(Join {
             storage: identity.storage.clone(),
             start: identity.start.clone(),
             votes,
             resumed,
-        }
+        })
     }
 
     /// Gives this start a number above all that others know, if its folder is new.
-    fn number_start(&self, known: &KnownByAll) {
+    fn number_start(&self, known: &KnownBy) {
         // What peers said before concerned another number.
         self.standing.take_outdated();
-        let number = known.start_number + 1;
+        let highest = known.values().map(|known| known.start_number).max();
+        let number = highest.unwrap_or(0) + 1;
         self.change_identity(|identity| identity.start.number = identity.start.number.max(number));
     }
 

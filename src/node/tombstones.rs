@@ -9,12 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
-
 use super::Node;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position};
-use crate::protocol::{Accepted, Ballot, Record, tombstones};
+use crate::protocol::{Accepted, Ballot, tombstones};
 use crate::transport;
 use crate::transport::{Reply, Request};
 
@@ -45,10 +43,9 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
     let mut promises = Vec::new();
     let mut after = None;
     loop {
-        let (sender, found) = bounded(1);
-        let send = move |page| drop(sender.send(page));
-        node.store.tombstones(after.as_ref(), BATCH, send);
-        let page: Vec<(Key, Record)> = found.recv().unwrap_or_default();
+        // An error means that the log has failed, which ends the process.
+        let page = node.store.tombstones(after.as_ref(), BATCH).recv();
+        let page = page.unwrap_or_default();
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (key, record) in page {

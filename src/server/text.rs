@@ -49,11 +49,7 @@ pub fn deletion(result: &Result<Outcome, Failure>) -> String {
 
 /// An error, in one line whatever its text.
 pub fn failure(failure: &Failure) -> String {
-    let text: String = failure
-        .text()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let text = failure.text().replace(char::is_control, " ");
     format!("ERROR {} {text}\n", failure.code())
 }
 
@@ -101,30 +97,21 @@ fn version_text(version: Option<&VectorClock>) -> String {
 
 /// A key as a word where it is one, otherwise as a JSON string.
 fn key_text(key: &Bytes) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(key.as_slice());
-    if text.is_empty() || text.contains(' ') || needs_quotes(&text) {
-        quoted(&text).into()
-    } else {
-        text
-    }
+    quoted_if(key, |text| text.is_empty() || text.contains(' '))
 }
 
 /// A value as it is where it fits the rest of a line, otherwise as a JSON string.
 fn value_text(value: &Bytes) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(value.as_slice());
-    if needs_quotes(&text) {
-        quoted(&text).into()
+    quoted_if(value, |_| false)
+}
+
+fn quoted_if(bytes: &Bytes, needs_quotes: impl Fn(&str) -> bool) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(bytes.as_slice());
+    if text.starts_with('"') || text.chars().any(char::is_control) || needs_quotes(&text) {
+        serde_json::Value::from(text).to_string().into()
     } else {
         text
     }
-}
-
-fn needs_quotes(text: &str) -> bool {
-    text.starts_with('"') || text.chars().any(char::is_control)
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

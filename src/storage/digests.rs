@@ -26,28 +26,15 @@ impl Bucket {
             number: position.low_bits() % BUCKETS as u16,
         }
     }
-}
 
-/// For each range and bucket the exclusive or of the digests of its keys.
-#[derive(Clone)]
-pub struct Digests(Vec<Vec<u64>>);
-
-impl Digests {
-    /// The digests of so many ranges without keys.
-    pub fn new(ranges: usize) -> Digests {
-        Digests(vec![vec![0; BUCKETS]; ranges])
-    }
-
-    /// Replaces the digest of a key in its bucket; 0 stands for none.
-    pub fn replace(&mut self, Bucket { range, number }: Bucket, old: u64, new: u64) {
-        self.0[range as usize][number as usize] ^= old ^ new;
-    }
-
-    /// The digests of a range's buckets.
-    pub fn of_range(&self, range: usize) -> &[u64] {
-        &self.0[range]
+    /// The digest of this bucket among those of all ranges.
+    pub fn of(self, ranges: &mut [BucketDigests]) -> &mut u64 {
+        &mut ranges[self.range as usize][self.number as usize]
     }
 }
+
+/// For each bucket of a range the exclusive or of the digests of its keys.
+pub type BucketDigests = [u64; BUCKETS];
 
 /// A hash of a key and its accepted ballot; 0 for a key without an accepted state.
 pub fn digest(key: &Key, ballot: Ballot) -> u64 {

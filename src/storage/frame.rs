@@ -86,11 +86,10 @@ impl<'a> Frames<'a> {
         self.ended = true;
         let offset = self.offset as u64;
         let rest = &self.bytes[self.offset..];
-        let cut_short = match parse_header(rest) {
-            Some((length, _)) => rest.len() < HEADER + length,
-            None => rest.len() < HEADER,
-        };
-        let has_holes = has_hole(frame_bytes(rest), self.offset);
+        // If its header cannot be read, the frame is taken to be the header alone.
+        let length = HEADER + parse_header(rest).map_or(0, |(payload, _)| payload);
+        let cut_short = rest.len() < length;
+        let has_holes = has_hole(&rest[..rest.len().min(length)], self.offset);
         if (cut_short || has_holes) && !frame_follows(rest) {
             FrameError::Torn { offset }
         } else {
@@ -119,13 +118,6 @@ impl<'a> Iterator for Frames<'a> {
 
 fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
-}
-
-/// The bytes of the frame at the front, as far as they exist. If its header cannot be read, the frame
-/// is taken to be the header alone.
-fn frame_bytes(rest: &[u8]) -> &[u8] {
-    let length = parse_header(rest).map_or(0, |(length, _)| length);
-    &rest[..rest.len().min(HEADER + length)]
 }
 
 /// Whether a part of the frame never reached the disk: its last byte is zero, or all of its bytes in one

@@ -10,20 +10,28 @@ use super::disk::{self, Disk};
 use super::files::{self, IDENTITY};
 use crate::protocol::ring::NodeId;
 
-fn random_name() -> String {
-    format!("{:016x}", fastrand::u64(..))
-}
-
-/// A random name of a data folder. A node that comes back with another one has forgotten its votes.
+/// A random name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct StorageId(String);
+pub struct RandomName(String);
 
-impl fmt::Display for StorageId {
+impl RandomName {
+    pub fn draw() -> RandomName {
+        RandomName(format!("{:016x}", fastrand::u64(..)))
+    }
+}
+
+impl fmt::Display for RandomName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
+
+/// The name of a data folder. A node that comes back with another one has forgotten its votes.
+pub type StorageId = RandomName;
+/// The name that all nodes of a cluster agree on when they first meet. Without it, one wrong port would mix
+/// two clusters whose files have the same name and ids.
+pub type ClusterId = RandomName;
 
 /// One start of a node. If two processes claim to be the same node, the one with the higher number
 /// was started later.
@@ -33,13 +41,13 @@ pub struct Start {
     /// node does not vote, and does not know yet which numbers it has used.
     pub number: u64,
     /// Distinguishes two processes that took the same number because the folder of one is a copy.
-    pub random: String,
+    pub random: RandomName,
 }
 
 impl Start {
     /// The start of a new process, with this number.
     pub fn numbered(number: u64) -> Start {
-        let random = random_name();
+        let random = RandomName::draw();
         Start { number, random }
     }
 
@@ -53,24 +61,6 @@ impl Start {
     /// from an older copy, and lacks votes.
     pub fn is_outdated(&self, noted: &Start) -> bool {
         self.number > 0 && self.number <= noted.number && !self.is_of_same_process(noted)
-    }
-}
-
-/// A random name that all nodes of a cluster agree on when they first meet. Without it, one wrong port
-/// would mix two clusters whose files have the same name and ids.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ClusterId(String);
-
-impl ClusterId {
-    pub fn random() -> ClusterId {
-        ClusterId(random_name())
-    }
-}
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -155,7 +145,7 @@ impl Identity {
             node,
             cluster: cluster.to_owned(),
             cluster_id: None,
-            storage: StorageId(random_name()),
+            storage: StorageId::draw(),
             standing,
             start: before_the_first(),
             peers: BTreeMap::new(),
@@ -172,7 +162,7 @@ impl Identity {
 
     /// Notes that the folder lacks votes of its node, so that its content counts no more.
     pub fn outdate(&mut self) {
-        self.storage = StorageId(random_name());
+        self.storage = StorageId::draw();
         self.standing = Standing::Outdated;
         self.start.number = 0;
     }

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
+use crossbeam_channel::{Receiver, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -98,24 +99,37 @@ impl Records {
 
     /// Up to `most` records after a key, and the log entry that makes all of them durable.
     pub fn page(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
-        let mut lsn = 0;
-        let mut bytes = 0;
-        let mut records = Vec::new();
-        for (key, slot) in self.after(after) {
-            lsn = lsn.max(slot.lsn);
-            bytes += json_bound(key, Some(&slot.record));
-            records.push((key.clone(), slot.record.clone()));
-            if records.len() >= most || bytes >= PAGE_BYTES {
-                break;
-            }
-        }
-        (records, lsn)
+        copy(self.after(after).take(most))
+    }
+
+    /// The same of the records without a value.
+    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
+        let keys = self.tombstones.range::<Key, _>(behind(after)).take(most);
+        copy(keys.filter_map(|key| self.slots.get_key_value(key)))
     }
 
     fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
-        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.slots.range::<Key, _>((start, Bound::Unbounded))
+        self.slots.range::<Key, _>(behind(key))
     }
+}
+
+fn behind(key: Option<&Key>) -> (Bound<&Key>, Bound<&Key>) {
+    let start = key.map_or(Bound::Unbounded, Bound::Excluded);
+    (start, Bound::Unbounded)
+}
+
+/// Copies records until they have the bytes of a page.
+fn copy<'a>(slots: impl Iterator<Item = (&'a Key, &'a Slot)>) -> (Vec<(Key, Record)>, Lsn) {
+    let (mut records, mut lsn, mut bytes) = (Vec::new(), 0, 0);
+    for (key, slot) in slots {
+        lsn = lsn.max(slot.lsn);
+        bytes += json_bound(key, Some(&slot.record));
+        records.push((key.clone(), slot.record.clone()));
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+    }
+    (records, lsn)
 }
 
 impl Store {
@@ -140,35 +154,30 @@ impl Store {
         });
     }
 
-    /// Gives `reply` up to `most` records after a key, once all of them are durable.
-    pub fn page(
-        &self,
-        after: Option<&Key>,
-        most: usize,
-        reply: impl FnOnce(Vec<(Key, Record)>) + Send + 'static,
-    ) {
-        let (page, lsn) = lock(&self.records).page(after, most);
-        self.deliver_page(lsn, move || reply(page));
+    /// Sends up to `most` records after a key, once all of them are durable.
+    pub fn page(&self, after: Option<&Key>, most: usize) -> Receiver<Vec<(Key, Record)>> {
+        self.send_page(lock(&self.records).page(after, most))
     }
 
-    /// Gives `reply` up to `most` records without a value after a key, in the order of the keys, once all
-    /// of them are durable.
-    pub fn tombstones(
-        &self,
-        after: Option<&Key>,
-        most: usize,
-        reply: impl FnOnce(Vec<(Key, Record)>) + Send + 'static,
-    ) {
-        let (found, lsn) = lock(&self.records).tombstones(after, most);
-        self.deliver_page(lsn, move || reply(found));
+    /// Sends up to `most` records without a value after a key, in the order of the keys, once all of them
+    /// are durable.
+    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> Receiver<Vec<(Key, Record)>> {
+        self.send_page(lock(&self.records).tombstones(after, most))
+    }
+
+    fn send_page<T: Send + 'static>(&self, (page, lsn): (T, Lsn)) -> Receiver<T> {
+        let (sender, receiver) = bounded(1);
+        self.deliver_page(lsn, move || drop(sender.send(page)));
+        receiver
     }
 
     /// Tells `reply` for each of these tombstones whether this replica holds it or is past it, once
     /// that is durable.
-    pub fn hold_tombstones<F>(&self, tombstones: &[(Key, Accepted)], reply: F)
-    where
-        F: FnOnce(Vec<bool>) + Send + 'static,
-    {
+    pub fn hold_tombstones(
+        &self,
+        tombstones: &[(Key, Accepted)],
+        reply: impl FnOnce(Vec<bool>) + Send + 'static,
+    ) {
         let records = lock(&self.records);
         let held = tombstones
             .iter()

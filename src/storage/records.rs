@@ -1,10 +1,9 @@
 //! The records in memory: one ordered map.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
-use super::digests::{Bucket, Digests, digest};
+use super::digests::{BUCKETS, Bucket, BucketDigests, digest};
 use super::wal::Lsn;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
@@ -18,7 +17,7 @@ pub struct Records {
     /// A tree, since a hash table that grows would hold up all requests while it moves its entries.
     pub(super) slots: BTreeMap<Key, Slot>,
     /// The keys whose records hold no value: tombstones, and promises alone.
-    tombstones: BTreeSet<Key>,
+    pub(super) tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
     bytes: usize,
     pub(super) fence: Fence,
@@ -26,7 +25,8 @@ pub struct Records {
     numbers: VectorClock,
     /// What the fence says of a key without a record, and the log entry that makes it durable.
     pub(super) absent: (Record, Lsn),
-    digests: Digests,
+    /// For each range the digests of its buckets.
+    digests: Vec<BucketDigests>,
 }
 
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(super) struct Slot {
 impl Records {
     pub fn new(ring: Arc<Ring>) -> Records {
         Records {
-            digests: Digests::new(ring.members().len()),
+            digests: vec![[0; BUCKETS]; ring.members().len()],
             ring,
             slots: BTreeMap::new(),
             tombstones: BTreeSet::new(),
@@ -113,7 +113,7 @@ impl Records {
         );
         if after != before {
             let digest = digest(key, after);
-            self.digests.replace(slot.bucket, slot.digest, digest);
+            *slot.bucket.of(&mut self.digests) ^= slot.digest ^ digest;
             slot.digest = digest;
         }
         if slot.record.has_value() {
@@ -139,7 +139,7 @@ impl Records {
             self.absent = (self.fence.record(), lsn);
             self.tombstones.remove(key);
             self.bytes -= memory(key, &slot.record);
-            self.digests.replace(slot.bucket, slot.digest, 0);
+            *slot.bucket.of(&mut self.digests) ^= slot.digest;
         }
     }
 
@@ -167,23 +167,9 @@ impl Records {
         (record.holds(tombstone, &self.fence), lsn.max(self.absent.1))
     }
 
-    /// Up to `most` records without a value after a key, and the log entry that makes all of them
-    /// durable.
-    pub fn tombstones(&self, after: Option<&Key>, most: usize) -> (Vec<(Key, Record)>, Lsn) {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let keys = self.tombstones.range::<Key, _>((start, Bound::Unbounded));
-        let found: Vec<_> = keys
-            .take(most)
-            .filter_map(|key| Some((key, self.slots.get(key)?)))
-            .collect();
-        let lsn = found.iter().map(|(_, slot)| slot.lsn).max().unwrap_or(0);
-        let copy = |(key, slot): (&Key, &Slot)| (key.clone(), slot.record.clone());
-        (found.into_iter().map(copy).collect(), lsn)
-    }
-
     /// The digests of a range's buckets. They are equal on two replicas if all accepted ballots are.
     pub fn digests(&self, range: usize) -> &[u64] {
-        self.digests.of_range(range)
+        &self.digests[range]
     }
 }
 

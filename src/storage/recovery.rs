@@ -92,11 +92,8 @@ pub fn recover(
     let snapshot = (covered > 0).then(|| snapshot_name(covered));
     let logs = generations(&names, "log");
     let current: Vec<u64> = logs.iter().copied().filter(|log| *log >= covered).collect();
-    for name in snapshot
-        .iter()
-        .cloned()
-        .chain(current.iter().copied().map(log_name))
-    {
+    let current_names = current.iter().copied().map(log_name);
+    for name in current_names.chain(snapshot.clone()) {
         progress.expect(disk.size(&name)?);
     }
     let mut recovery = Recovery {

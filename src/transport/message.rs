@@ -70,15 +70,7 @@ pub enum Request {
     Drop(Vec<(Key, Ballot)>),
     /// From a node to all others, when it starts and whenever a link is connected: this is my process and
     /// my storage, so notice if I have lost votes. Answered by [`Reply::Known`].
-    Join {
-        storage: StorageId,
-        start: Start,
-        /// Whether the node votes with this storage, or makes sure first that it may.
-        votes: bool,
-        /// If its folder is whole, the point from which it goes on.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        resumed: Option<Resumed>,
-    },
+    Join(Join),
     /// From a node to all others whenever it changes: I hold as much data as I may, or no longer do. Not
     /// answered.
     Full(bool),
@@ -110,6 +102,18 @@ pub enum Reply {
     /// in doubt, its disk does not keep up, it is no replica of the key or range, or too much waits for
     /// the sender already.
     Abstain,
+}
+
+/// What a process says of itself in [`Request::Join`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Join {
+    pub storage: StorageId,
+    pub start: Start,
+    /// Whether the node votes with this storage, or makes sure first that it may.
+    pub votes: bool,
+    /// If its folder is whole, the point from which it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
 }
 
 /// The point from which a process goes on with a data folder.
@@ -173,14 +177,6 @@ impl Request {
             _ => None,
         };
         value.map_or(0, Bytes::len)
-    }
-
-    /// Whether it asks a replica to accept a state.
-    pub fn is_accept(&self) -> bool {
-        let Request::Vote { vote, .. } = self else {
-            return false;
-        };
-        matches!(vote, VoteRequest::Accept(_))
     }
 }
 

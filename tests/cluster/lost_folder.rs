@@ -289,7 +289,7 @@ fn a_listing_does_not_count_a_page_from_before_a_folder_was_lost() {
         let (asked, may_go_on) = (asked.clone(), may_go_on.clone());
         let (entry, first) = (entry.clone(), AtomicBool::new(true));
         play(&cluster, id, move |request| match request {
-            Request::Join { .. } => Reply::Known(Known {
+            Request::Join(_) => Reply::Known(Known {
                 recognition: Recognition::Accepted,
                 storage: None,
                 start_number: 0,

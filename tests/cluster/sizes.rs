@@ -89,7 +89,7 @@ fn a_good_file_is_printed_and_a_wrong_one_is_refused_with_what_is_wrong_and_wher
             "a read could miss the last write",
         ),
         (
-            format!("{{{nodes}, \"write_quorum\": 1, \"read_quorum\": 3}}"),
+            format!("{{{nodes}, \"write_quorum\": 1}}"),
             "two writes could miss each other",
         ),
         (

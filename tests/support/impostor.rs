@@ -10,7 +10,7 @@ use simple_dynamo::config::Config;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::storage::Start;
 use simple_dynamo::transport::handshake::{Hello, Introduction, PROTOCOL, Welcome};
-use simple_dynamo::transport::message::{Ask, Reply, Request, Tell, line};
+use simple_dynamo::transport::message::{Ask, Join, Reply, Request, Tell, line};
 
 use super::cluster::Cluster;
 
@@ -81,12 +81,12 @@ impl Impostor {
     pub fn join(&mut self, storage: &str, votes: bool) {
         let storage = serde_json::from_value(storage.into()).unwrap();
         let start = self.start.clone();
-        let asked = self.ask(Request::Join {
+        let asked = self.ask(Request::Join(Join {
             storage,
             start,
             votes,
             resumed: None,
-        });
+        }));
         while self.reply().0 != asked {}
     }
 

@@ -146,11 +146,8 @@ impl Opened {
 
     /// All records, once they are durable.
     pub fn records(&self) -> BTreeMap<Key, Record> {
-        let (sender, pages) = unbounded();
-        self.store.page(None, usize::MAX, move |page| {
-            let _ = sender.send(page);
-        });
-        let page = pages.recv_timeout(PATIENCE).expect("all of it is durable");
+        let page = self.store.page(None, usize::MAX).recv_timeout(PATIENCE);
+        let page = page.expect("all of it is durable");
         page.into_iter().collect()
     }
 }

@@ -97,7 +97,7 @@ impl AntiEntropy {
         for range in ranges {
             let begun = work.begun;
             work.doubted.insert(range, begun);
-            work.enqueue_all(range, self.ring.replicas_of_range(range), &[self.node]);
+            self.enqueue_others(&mut work, range, &[], usize::MAX);
         }
         self.woken.notify_all();
     }
@@ -107,17 +107,26 @@ impl AntiEntropy {
     fn peer_fell_silent(&self, peer: NodeId) {
         let mut work = lock(&self.work);
         for range in self.ranges_shared_with(peer) {
-            let replicas = self.ring.replicas_of_range(range);
-            work.enqueue_all(range, replicas, &[self.node, peer]);
+            self.enqueue_others(&mut work, range, &[peer], usize::MAX);
         }
     }
 
     /// This node refused a state of a key of this range. The others may have chosen it, and nobody sends it
     /// again.
     pub fn refused(&self, range: usize) {
-        let replicas = self.ring.replicas_of_range(range);
-        lock(&self.work).enqueue_all(range, replicas, &[self.node]);
+        self.enqueue_others(&mut lock(&self.work), range, &[], usize::MAX);
         self.woken.notify_all();
+    }
+
+    /// Enqueues comparisons of a range with up to `most` other replicas. Those that finished their last
+    /// comparison come first.
+    fn enqueue_others(&self, work: &mut Work, range: usize, except: &[NodeId], most: usize) {
+        let mut others = self.ring.replicas_of_range(range).to_vec();
+        others.retain(|replica| *replica != self.node && !except.contains(replica));
+        others.sort_by_key(|replica| work.unfinished.contains(replica));
+        for with in others.into_iter().take(most) {
+            work.enqueue(Comparison { range, with });
+        }
     }
 
     fn ranges_shared_with(&self, peer: NodeId) -> Vec<usize> {
@@ -151,7 +160,7 @@ impl AntiEntropy {
         let until = Instant::now() + time;
         let begun = lock(&self.work).begun;
         loop {
-            let except = [suspects(), vec![self.node]].concat();
+            let suspects = suspects();
             let mut work = lock(&self.work);
             let mut missing = self.ring.ranges_of(self.node);
             missing.retain(|&range| work.compared_since(range, begun) < self.enough);
@@ -162,8 +171,7 @@ impl AntiEntropy {
             let queued = work.queue.len();
             missing.retain(|&range| !work.is_under_way(range));
             for range in missing {
-                let replicas = self.ring.replicas_of_range(range);
-                work.enqueue_enough(range, replicas, &except, self.enough);
+                self.enqueue_others(&mut work, range, &suspects, self.enough);
             }
             // Without this condition the callers would wake each other again and again.
             if work.queue.len() > queued {
@@ -232,27 +240,6 @@ impl Work {
     fn enqueue(&mut self, comparison: Comparison) {
         if !self.queue.contains(&comparison) {
             self.queue.push_back(comparison);
-        }
-    }
-
-    fn enqueue_all(&mut self, range: usize, replicas: &[NodeId], except: &[NodeId]) {
-        self.enqueue_enough(range, replicas, except, replicas.len());
-    }
-
-    /// Enqueues comparisons with `enough` of these replicas. Those that finished their last comparison come
-    /// first.
-    fn enqueue_enough(
-        &mut self,
-        range: usize,
-        replicas: &[NodeId],
-        except: &[NodeId],
-        enough: usize,
-    ) {
-        let others = replicas.iter().filter(|replica| !except.contains(replica));
-        let mut others = Vec::from_iter(others);
-        others.sort_by_key(|replica| self.unfinished.contains(replica));
-        for &&with in others.iter().take(enough) {
-            self.enqueue(Comparison { range, with });
         }
     }
 

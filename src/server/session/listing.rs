@@ -14,22 +14,37 @@ const PART: usize = 64 << 10;
 impl Session<'_> {
     /// Prints pairs as they are found, at the pace of the client.
     pub(super) fn list(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
+        self.serve_many("list pairs", || {
+            let mut part = String::new();
+            let mut count = 0;
+            find(&mut |pair: Pair| {
+                part += &text::pair(&pair);
+                count += 1;
+                if part.len() < PART {
+                    return Ok(());
+                }
+                self.send_part(&std::mem::take(&mut part))
+            })?;
+            self.send_part(&part)?;
+            Ok(text::end(count))
+        })
+    }
+
+    pub(super) fn delete(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
+        self.serve_many("delete pairs", || {
+            let count = self.node.delete_found(find)?;
+            Ok(format!("OK {count}\n"))
+        })
+    }
+
+    /// Replies with what `work` returns, if there is memory for it.
+    fn serve_many(&self, doing: &str, work: impl FnOnce() -> Result<String, Failure>) -> Next {
         let mut share = Share::of(self.budget);
         if !share.hold(LISTING) {
-            return self.fail(&busy("list pairs"));
+            return self.fail(&busy(doing));
         }
-        let mut part = String::new();
-        let mut count = 0;
-        let found = find(&mut |pair: Pair| {
-            part += &text::pair(&pair);
-            count += 1;
-            if part.len() < PART {
-                return Ok(());
-            }
-            self.send_part(&std::mem::take(&mut part))
-        });
-        match found.and_then(|()| self.send_part(&part)) {
-            Ok(()) => self.reply(&text::end(count)),
+        match work() {
+            Ok(reply) => self.reply(&reply),
             Err(failure) => return self.fail(&failure),
         }
         Next::Serve
@@ -41,22 +56,7 @@ impl Session<'_> {
         if self.replies.closed() {
             return Err(Failure::Unavailable("the client has gone".to_owned()));
         }
-        if sent {
-            Ok(())
-        } else {
-            Err(busy("are sent long replies"))
-        }
-    }
-
-    pub(super) fn delete(&self, find: impl FnOnce(Emit) -> Result<(), Failure>) -> Next {
-        let mut share = Share::of(self.budget);
-        if !share.hold(LISTING) {
-            return self.fail(&busy("delete pairs"));
-        }
-        match self.node.delete_found(find) {
-            Ok(count) => self.reply(&format!("OK {count}\n")),
-            Err(failure) => return self.fail(&failure),
-        }
-        Next::Serve
+        sent.then_some(())
+            .ok_or_else(|| busy("are sent long replies"))
     }
 }

@@ -83,6 +83,7 @@ pub struct Inbound {
     /// The fingerprint of the cluster.
     cluster: String,
     peers: Vec<NodeId>,
+    listener: TcpListener,
     service: Arc<dyn Service>,
     /// By the order in which they were accepted.
     connections: Mutex<BTreeMap<u64, Connection>>,
@@ -116,12 +117,14 @@ impl Inbound {
         node: NodeId,
         cluster: String,
         peers: Vec<NodeId>,
+        listener: TcpListener,
         service: Arc<dyn Service>,
     ) -> Arc<Inbound> {
         Arc::new(Inbound {
             node,
             cluster,
             peers,
+            listener,
             service,
             connections: Mutex::default(),
             last_connection: AtomicU64::new(0),
@@ -132,9 +135,9 @@ impl Inbound {
     }
 
     /// Accepts connections until [`Inbound::end`], and starts a thread for each.
-    pub fn run(self: &Arc<Self>, listener: &TcpListener) {
+    pub fn run(self: &Arc<Self>) {
         let mut failures = Throttle::default();
-        for stream in listener.incoming() {
+        for stream in self.listener.incoming() {
             if self.ending.load(Ordering::Relaxed) {
                 return;
             }
@@ -152,6 +155,7 @@ impl Inbound {
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
         lock(&self.connections).values().for_each(Connection::close);
+        transport::stop_listening(&self.listener);
     }
 
     fn start(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
