@@ -13,7 +13,7 @@
 //! 2. [`protocol`]: all that decides, without any I/O. The comment of its module is the algorithm. Then
 //!    [`protocol::ring`] (where keys live), [`protocol::version`], [`protocol::ballot`] and
 //!    [`protocol::state`], [`protocol::quorum`] (how the replicas of a key agree), and
-//!    [`protocol::origin`] (where a client's request goes).
+//!    [`protocol::origin`] (where a client's request goes). [`protocol::group`] orders messages with it.
 //! 3. [`storage`]: makes records durable before anybody hears of them.
 //! 4. [`transport`]: reads lines, sends batches, and keeps one connection per pair of nodes and
 //!    direction.

@@ -169,7 +169,7 @@ impl Node {
             // While the range is in doubt, the key may exist elsewhere. If it exists nowhere, the
             // refusal of the delete adds a record.
             None => {
-                let range = self.ring.range_at(Position::of(key.as_slice()));
+                let range = self.ring.range_at(Position::of_key(key));
                 *change == Change::Delete
                     && self.anti_entropy.doubts(range)
                     && self.capacity.take_exception()

@@ -146,7 +146,7 @@ impl Node {
         let node = self.clone();
         self.after(OTHERS_HAVE_IT, move || {
             if node.store.accepted(&key) < ballot {
-                let range = node.ring.range_at(Position::of(key.as_slice()));
+                let range = node.ring.range_at(Position::of_key(&key));
                 node.anti_entropy.refused(range);
             }
         });

@@ -49,7 +49,7 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (key, record) in page {
-            let range = node.ring.range_at(Position::of(key.as_slice()));
+            let range = node.ring.range_at(Position::of_key(&key));
             let accepted = record.accepted_ballot();
             let since = match before.get(&key) {
                 Some((ballot, since)) if *ballot == accepted => *since,

@@ -80,11 +80,16 @@
 //! The record of a deleted key goes once all its replicas hold the tombstone ([`tombstones`]). A replica
 //! that has lost its votes takes over what the others hold before it votes again ([`takeover`]).
 //!
+//! # On top of the register
+//!
+//! A [`group`] of messages is one key, and its messages are ordered by the states of that key.
+//!
 //! # Known limits
 //!
 //! A replica that lies is not covered, and the members of a key's preference list never change.
 
 pub mod ballot;
+pub mod group;
 pub mod operation;
 pub mod origin;
 pub mod quorum;

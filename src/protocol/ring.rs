@@ -38,7 +38,18 @@ impl FromStr for NodeId {
 pub struct Position([u8; 20]);
 
 impl Position {
-    /// The position of a key.
+    /// The position of a key: that of its bytes. A key that begins with `#` has the position of its part
+    /// before the first `/`, so that the pages of a group are where the group is.
+    pub fn of_key(key: &Key) -> Position {
+        let bytes = key.as_slice();
+        let end = bytes.iter().position(|byte| *byte == b'/');
+        match (bytes.first(), end) {
+            (Some(b'#'), Some(end)) => Position::of(&bytes[..end]),
+            _ => Position::of(bytes),
+        }
+    }
+
+    /// The SHA-1 of these bytes as a position.
     pub fn of(bytes: &[u8]) -> Position {
         Position(Sha1::digest(bytes).into())
     }
@@ -120,7 +131,7 @@ impl Ring {
 
     /// The nodes that hold `key`: the coordinator first, then who takes over, in order.
     pub fn preference_list(&self, key: &Key) -> &[NodeId] {
-        self.replicas_of_range(self.range_at(Position::of(key.as_slice())))
+        self.replicas_of_range(self.range_at(Position::of_key(key)))
     }
 
     /// The ranges that `node` holds, in ring order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Value;
+use crate::protocol::group::{self, Page, Say};
 use crate::protocol::ring::NodeId;
 use crate::protocol::version::{Dot, VectorClock};
 use crate::testing::rules::{self, Rule};
@@ -62,6 +63,12 @@ pub enum Change {
         expected: Option<VectorClock>,
         value: Value,
     },
+    /// Appends messages to a group: see [`group`].
+    Say(Arc<Say>),
+    /// Stores a page of a group, unless it or a later one is there.
+    PutPage(Arc<Page>),
+    /// Empties a group.
+    Trim,
     /// Adds to a number, and answers the sum. No value counts as 0, and what is no number is refused.
     /// Only tests have it: it is the smallest change with an answer.
     #[cfg(debug_assertions)]
@@ -80,13 +87,15 @@ impl Change {
     pub fn value(&self) -> Option<&Value> {
         match self {
             Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
-            Change::Delete => None,
+            Change::Delete | Change::Say(_) | Change::PutPage(_) | Change::Trim => None,
             #[cfg(debug_assertions)]
             Change::Add(_) => None,
         }
     }
 
     fn make(&self, state: &State) -> Made {
+        let told =
+            |(value, answer): (Option<Value>, String)| (value.map(Some), Some(answer.into()));
         let (value, answer) = match self {
             Change::Put(value) => (Some(Some(value.clone())), None),
             Change::Delete => (state.value.is_some().then_some(None), None),
@@ -94,6 +103,12 @@ impl Change {
                 let met = *expected == state.version();
                 (met.then(|| Some(value.clone())), None)
             }
+            Change::Say(say) => told(group::say(state.value.as_ref(), say)),
+            Change::PutPage(page) => {
+                let value = group::put_page(state.value.as_ref(), page);
+                (value.map(Some), None)
+            }
+            Change::Trim => told(group::trim(state.value.as_ref())),
             #[cfg(debug_assertions)]
             Change::Add(more) => {
                 let number = state

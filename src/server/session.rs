@@ -297,7 +297,7 @@ impl Session<'_> {
     fn place(&self, key: &Key) -> String {
         let replicas = self.node.ring.preference_list(key);
         let ids: Vec<_> = replicas.iter().map(|node| node.to_string()).collect();
-        format!("WHERE {} {}\n", Position::of(key.as_slice()), ids.join(" "))
+        format!("WHERE {} {}\n", Position::of_key(key), ids.join(" "))
     }
 }
 

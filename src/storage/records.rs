@@ -87,8 +87,9 @@ impl Records {
     /// Applies an update that the log entry `lsn` makes durable.
     pub fn apply(&mut self, key: &Key, update: Update, lsn: Lsn) {
         let slot = self.slots.entry(key.clone()).or_insert_with(|| {
-            let position = Position::of(key.as_slice());
-            let bucket = Bucket::new(self.ring.range_at(position), position);
+            let range = self.ring.range_at(Position::of_key(key));
+            // A group and its pages have one place on the ring, and must not all share a bucket.
+            let bucket = Bucket::new(range, Position::of(key.as_slice()));
             self.bytes += memory(key, &self.absent.0);
             Slot {
                 record: self.absent.0.clone(),

@@ -28,6 +28,14 @@ pub enum Rule {
     RefusalsRecorded,
     /// The answer of a change is kept in the state, so that a retry is told the same.
     AnswersKept,
+    /// A session of which nothing is known begins with what the group's members have been shown.
+    SinceChecked,
+    /// A session that may have been forgotten is not taken for a new one.
+    HorizonChecked,
+    /// A page of a group never takes the place of a later one.
+    PagesGoForward,
+    /// What is pushed ahead of its turn waits for what is missing.
+    HeldBack,
     /// A coordinator forgets the state that it remembers of a key as soon as a proposal for the key starts.
     MemoryDropped,
     /// A reply counts only for the question it answers.

@@ -59,7 +59,7 @@ impl Cluster {
 
     /// Which range of the ring a key is in.
     pub fn range_of(&self, key: &Key) -> usize {
-        self.ring.range_at(Position::of(key.as_slice()))
+        self.ring.range_at(Position::of_key(key))
     }
 
     /// Different keys whose coordinator is `id`.

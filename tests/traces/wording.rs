@@ -35,13 +35,12 @@ pub fn line(change: Option<&Change>) -> String {
         None => "GET x".to_owned(),
         Some(Change::Put(value)) => format!("PUT x {}", value_text(value.as_slice())),
         Some(Change::Delete) => "DEL x".to_owned(),
-        #[cfg(debug_assertions)]
-        Some(Change::Add(more)) => format!("ADD x {more}"),
         Some(Change::CompareAndSet { expected, value }) => {
             let value = value_text(value.as_slice());
             let expected = expected.as_ref().map_or("-".to_owned(), clock);
             format!("CAS x {expected} {value}")
         }
+        Some(other) => format!("{other:?}"),
     }
 }
 

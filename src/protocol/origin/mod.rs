@@ -140,7 +140,7 @@ impl<H> Origin<H> {
         self.now = self.now.max(now);
         self.last_request += 1;
         let id = self.last_request;
-        let range = self.ring.range_at(Position::of(key.as_slice()));
+        let range = self.ring.range_at(Position::of_key(&key));
         let starts = change.is_none() || self.queues.enter(key.clone(), id);
         let ends = now + self.deadline;
         let request = ClientRequest::new(handle, key, range, change, ends);

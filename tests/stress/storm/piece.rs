@@ -150,6 +150,7 @@ impl<'a> Piece<'a> {
                 Some(version) => (unseen(version), false),
             },
             (Request::Get | Request::Put { .. }, _) => (false, false),
+            (Request::Add { .. }, _) => unreachable!("no client can ask for it"),
         };
         Demand { a_value, no_value }
     }

@@ -89,6 +89,7 @@ impl<'a> Reasons<'a> {
                 Current::Version(version) => of_version(version).into_iter().collect(),
                 Current::Unsaid => Vec::new(),
             },
+            (_, Reply::Sum(_)) => unreachable!("no client can ask for it"),
         }
     }
 
@@ -356,6 +357,7 @@ fn sentence(operation: &Operation) -> String {
             let expected = expected.as_deref().unwrap_or("-");
             format!("CAS from {expected} to {value}")
         }
+        Request::Add { more } => format!("ADD of {more}"),
     };
     let called = seconds(operation.called);
     let asked = format!(

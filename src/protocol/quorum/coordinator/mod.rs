@@ -159,7 +159,7 @@ impl<H> Coordinator<H> {
         seen: Option<(NodeId, Seen)>,
         effects: &mut Vec<Effect<H>>,
     ) {
-        let range = self.ring.range_at(Position::of(key.as_slice()));
+        let range = self.ring.range_at(Position::of_key(&key));
         let is_replica = self.ring.replicas_of_range(range).contains(&self.node);
         if !is_replica || self.requests.len() >= self.capacity {
             let why = if is_replica {
