@@ -364,7 +364,7 @@ mod tests {
         let mut appended = 0;
         while group
             .say("", 0, 0, &long)
-            .ends_with(|letter| letter == 'a' || letter == '+')
+            .ends_with(['a', '+'])
         {
             appended += 1;
         }
