@@ -2,6 +2,7 @@
 //! talks to one node, and a [`routed`] one to the coordinator of each key.
 
 pub mod routed;
+pub mod speaker;
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

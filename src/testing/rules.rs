@@ -28,6 +28,12 @@ pub enum Rule {
     RefusalsRecorded,
     /// The answer of a change is kept in the state, so that a retry is told the same.
     AnswersKept,
+    /// What a session has said is remembered, and not appended again.
+    SendersKnown,
+    /// A message waits for the one before it in its session.
+    GapsRefused,
+    /// No message is appended where no page could be stored in time.
+    FullRefused,
     /// A session of which nothing is known begins with what the group's members have been shown.
     SinceChecked,
     /// A session that may have been forgotten is not taken for a new one.

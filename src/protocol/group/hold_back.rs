@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::sizes::sizes;
 use super::state::Message;
 use crate::testing::rules::{self, Rule};
-
-/// How many messages may wait for earlier ones. Beyond that the highest numbers are dropped: they can be read.
-const MOST_AHEAD: usize = 1024;
 
 /// The messages of a group that a node has been pushed, put in order.
 pub struct HoldBack {
@@ -51,7 +49,7 @@ impl HoldBack {
             self.delivered += 1;
             ready.push(message);
         }
-        while self.ahead.len() > MOST_AHEAD {
+        while self.ahead.len() > sizes().ahead {
             self.ahead.pop_last();
         }
         ready
@@ -69,6 +67,8 @@ impl HoldBack {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MOST_AHEAD: usize = 1024;
 
     fn message(number: u64) -> Arc<Message> {
         Arc::new(Message {

@@ -27,16 +27,25 @@
 //! # How a message is read
 //!
 //! Members of a group are told of new messages by their node, which hears of them by pushes. A push may be
-//! lost, doubled or late: [`HoldBack`] puts them in order, and what is missing is read with a [`Reader`].
+//! lost, doubled or late: [`HoldBack`] puts them in order, [`Delivery`] heals what is missing, and a
+//! [`Reader`] reads what is older.
 
+mod delivery;
+mod gather;
 mod hold_back;
 mod name;
 mod reader;
 mod say;
+mod sizes;
 mod state;
 
+pub use delivery::Delivery;
+pub use gather::{Gather, Told};
 pub use hold_back::HoldBack;
 pub use name::{GroupName, MOST_NUMBER, Sender, SenderId, check_nick};
 pub use reader::{Item, ReadStep, Reader};
 pub use say::{Fate, Said, Say, Saying, put_page, say, trim};
-pub use state::{Group, MOST_SENDERS, Message, PAGE, PAGES, Page, last_of_page, page_of};
+#[cfg(debug_assertions)]
+pub use sizes::set_sizes;
+pub use sizes::{Sizes, sizes};
+pub use state::{Group, Message, Page, last_of_page, page_of};

@@ -7,7 +7,7 @@ use sha1::{Digest, Sha1};
 
 use crate::bytes::Key;
 
-use super::state::PAGES;
+use super::sizes::sizes;
 
 /// Longest name of a group, a sender or a session, in bytes.
 const MAX_NAME: usize = 32;
@@ -43,7 +43,7 @@ impl GroupName {
 
     /// The key at which a page is stored.
     pub fn page_key(&self, page: u64) -> Key {
-        format!("#{self}/{}", page % PAGES).into()
+        format!("#{self}/{}", page % sizes().pages).into()
     }
 }
 

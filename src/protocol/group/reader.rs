@@ -3,7 +3,8 @@
 //! Each read is linearizable, and a page is cut out of the state only once it is stored. So a page that is
 //! not there after the state had passed it was emptied by [`trim`](super::trim).
 
-use super::state::{Group, Message, PAGE, PAGES, Page, last_of_page, page_of};
+use super::sizes::sizes;
+use super::state::{Group, Message, Page, last_of_page, page_of};
 
 /// What to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,7 +72,10 @@ impl Reader {
                 self.skip_to(last_of_page(wanted) + 1);
             }
             // The ring of pages has come round: this is the oldest page that may be there.
-            Some(page) if page.page > wanted => self.skip_to((page.page - PAGES + 1) * PAGE + 1),
+            Some(page) if page.page > wanted => {
+                let oldest = page.page - sizes().pages + 1;
+                self.skip_to(last_of_page(oldest) - sizes().page + 1);
+            }
             _ => match self.first_open {
                 Some(first_open) if first_open > last_of_page(wanted) => {
                     self.skip_to(last_of_page(wanted) + 1);
@@ -113,6 +117,9 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PAGE: u64 = 32;
+    const PAGES: u64 = 1024;
 
     fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
         let message = |number| Message {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::name::Sender;
-use super::state::{Group, MOST_SENDERS, Message, PAGE, Page};
+use super::sizes::sizes;
+use super::state::{Group, Message, Page};
 use crate::bytes::Value;
 use crate::testing::rules::{self, Rule};
 
@@ -138,7 +139,7 @@ pub fn say(value: Option<&Value>, say: &Say) -> (Option<Value>, String) {
         };
         fates.push(fate);
     }
-    let page_filled = (first..group.next).any(|number| number % PAGE == 0);
+    let page_filled = (first..group.next).any(|number| number % sizes().page == 0);
     let answer = Said {
         first,
         fates,
@@ -155,7 +156,7 @@ fn take(group: &mut Group, saying: &Saying) -> Fate {
         return fate;
     }
     // Rule 3.
-    if group.is_full() {
+    if group.is_full() && rules::holds(Rule::FullRefused) {
         return Fate::Full;
     }
     let number = group.next;
@@ -175,14 +176,17 @@ fn take(group: &mut Group, saying: &Saying) -> Fate {
 
 /// Why a message is not appended, if it is not.
 fn look_up(group: &Group, sender: &Sender, text: &str) -> Option<Fate> {
-    match group.senders.get(&sender.id) {
+    let known = group.senders.get(&sender.id);
+    match known.filter(|_| rules::holds(Rule::SendersKnown)) {
         // Rule 1: the session is known.
         Some(&(last, number)) if sender.seq <= last => {
             let same = group.open.iter().find(|message| message.number == number);
             let other = sender.seq == last && same.is_some_and(|message| message.text != text);
             Some(if other { Fate::Conflict } else { Fate::Before })
         }
-        Some((last, _)) if sender.seq > last + 1 => Some(Fate::Gap),
+        Some((last, _)) if sender.seq > last + 1 && rules::holds(Rule::GapsRefused) => {
+            Some(Fate::Gap)
+        }
         Some(_) => None,
         // Rule 2: it is not.
         None if sender.since >= group.next && rules::holds(Rule::SinceChecked) => {
@@ -198,7 +202,7 @@ fn look_up(group: &Group, sender: &Sender, text: &str) -> Option<Fate> {
 
 /// Rule 4: forgets the sender that has been silent the longest, if there are too many.
 fn forget_one(group: &mut Group) {
-    if group.senders.len() <= MOST_SENDERS {
+    if group.senders.len() <= sizes().senders {
         return;
     }
     let oldest = group.senders.iter().min_by_key(|(_, (_, number))| *number);
@@ -237,6 +241,8 @@ fn json(content: &impl Serialize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MOST_SENDERS: usize = 128;
 
     fn saying(session: &str, since: u64, seq: u64, text: &str) -> Saying {
         let sender = (!session.is_empty())
@@ -362,10 +368,7 @@ mod tests {
         let mut group = Tested::default();
         let long = "x".repeat(1022);
         let mut appended = 0;
-        while group
-            .say("", 0, 0, &long)
-            .ends_with(['a', '+'])
-        {
+        while group.say("", 0, 0, &long).ends_with(['a', '+']) {
             appended += 1;
         }
         assert_eq!(appended, 64);

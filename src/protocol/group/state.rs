@@ -5,18 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::name::SenderId;
+use super::sizes::sizes;
 use crate::bytes::Value;
 
-/// How many messages a page has.
-pub const PAGE: u64 = 32;
-/// How many pages are kept.
-pub const PAGES: u64 = 1024;
-/// How many senders are remembered.
-pub const MOST_SENDERS: usize = 128;
-/// How many messages `open` holds at most,
-const MOST_OPEN: usize = 128;
-/// and how many once their nicks and texts have more bytes than [`MUCH_OPEN`].
-const MOST_OPEN_IF_LONG: usize = 64;
+/// Once nicks and texts of the open messages have so many bytes, only half as many may be open.
 const MUCH_OPEN: usize = 28 << 10;
 
 /// One message of a group.
@@ -32,12 +24,12 @@ pub struct Message {
 
 /// The page that a number is on. Page k has the numbers 32 k + 1 to 32 k + 32.
 pub fn page_of(number: u64) -> u64 {
-    (number - 1) / PAGE
+    (number - 1) / sizes().page
 }
 
 /// The last number of a page.
 pub fn last_of_page(page: u64) -> u64 {
-    (page + 1) * PAGE
+    (page + 1) * sizes().page
 }
 
 /// What the key `#name` holds.
@@ -116,7 +108,8 @@ impl Group {
         let length = |message: &Message| message.nick.len() + message.text.len();
         let bytes = || self.open.iter().map(length).sum::<usize>();
         let count = self.open.len();
-        count >= MOST_OPEN || (count >= MOST_OPEN_IF_LONG && bytes() > MUCH_OPEN)
+        let most = sizes().open;
+        count >= most || (count >= most / 2 && bytes() > MUCH_OPEN)
     }
 }
 
