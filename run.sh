@@ -262,7 +262,7 @@ hinders() {
     local pid
     if ! pid=$(pid_of "$1"); then
         echo "run.sh: node $1 has ended:" >&2
-        tail -n 2 "$STATE/$1.log" | grep -vFx -e "$STARTED" >&2 || true
+        tail -n 8 "$STATE/$1.log" | grep -vFx -e "$STARTED" -e "" >&2 || true
     elif [[ $(ps -o state= -p "$pid" 2>/dev/null) == T* ]]; then
         echo "run.sh: node $1 is paused; $RUN resume $1 lets it go on" >&2
     else

@@ -138,13 +138,14 @@ fn a_path_through_a_link_that_leads_nowhere_is_refused_with_an_error_that_says_s
         let code = output.status.code().unwrap();
         (code, String::from_utf8(output.stderr).unwrap())
     };
-    let expected = format!(
-        "dynamo: {} is a link to nowhere, which is not there\n",
-        link.display()
-    );
     let link = link.to_str().unwrap();
+    let complaint = format!("{link} is a link to nowhere, which is not there\n");
+    let expected = (1, format!("dynamo: {complaint}"));
+    assert_eq!(refusal(link, &cluster.file(5554)), expected);
     let below = format!("{link}/5554");
-    assert_eq!(refusal(link, &cluster.file(5554)), (1, expected.clone()));
-    assert_eq!(refusal(&below, &cluster.file(5554)), (1, expected.clone()));
-    assert_eq!(refusal("data", link.as_ref()), (2, expected));
+    assert_eq!(refusal(&below, &cluster.file(5554)), expected);
+    let (code, text) = refusal("data", link.as_ref());
+    let expected = format!("error: invalid value '{link}' for '--cluster <FILE>': {complaint}");
+    assert_eq!(code, 2);
+    assert!(text.starts_with(&expected), "{text}");
 }

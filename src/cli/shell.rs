@@ -4,39 +4,30 @@ use std::error::Error;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use super::arguments::{Argument, Arguments, member, node_id};
+use clap::Args;
+
+use super::arguments::member;
 use crate::client::{Client, is_about_all};
+use crate::config::Config;
+use crate::protocol::ring::NodeId;
 
-pub const HELP: &str = "\
-Sends what is typed to a node and prints its replies. GET and DEL of @ and * may take long;
-Ctrl-C ends them.
-
-usage: dynamo shell [ID] [--cluster FILE]
-
-  ID               the node to talk to; the first of the cluster by default
-  --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
-
-examples:
+/// Sends what is typed to a node and prints its replies.
+///
+/// GET and DEL of @ and * may take long; Ctrl-C ends them.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
   dynamo shell 5556
-  echo 'GET key1' | dynamo shell
-";
+  echo 'GET key1' | dynamo shell")]
+pub struct Options {
+    /// The node to talk to; the first of the cluster by default.
+    id: Option<NodeId>,
+}
 
 /// Runs the subcommand.
-pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let mut id = None;
-    while let Some(argument) = arguments.next_own()? {
-        match &argument {
-            Argument::Option(name) if name == "help" => {
-                print!("{HELP}");
-                return Ok(());
-            }
-            Argument::Word(word) if id.is_none() => id = Some(node_id(word)?),
-            _ => return Err(argument.unknown("shell").into()),
-        }
-    }
-    let config = arguments.config()?;
-    let id = id.unwrap_or(config.nodes[0].id);
-    let address = member(&config, id)?.client_address();
+pub fn run(options: &Options, config: &Config) -> Result<(), Box<dyn Error>> {
+    let id = options.id.unwrap_or(config.nodes[0].id);
+    let address = member(config, id)?.client_address();
     let node = format!("node {id} at {address}");
     // A healthy node answers within the deadline.
     let patience = 2 * config.request_deadline();

@@ -5,28 +5,31 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::arguments::{Argument, Arguments, member, node_id};
+use clap::Args;
+
+use super::arguments::{member, seconds};
 use super::ticker::Ticker;
 use crate::client::Client;
 use crate::config::{Config, Member};
 use crate::protocol::ring::NodeId;
 use crate::server::startup;
 
-pub const HELP: &str = "\
-Prints whether every key can be read and written, and a line per node: whether it answers, votes and is
-up to date.
-
-usage: dynamo status [ID...] [--wait SECONDS] [--cluster FILE]
-
-  ID...            only these nodes
-  --wait SECONDS   wait until they all answer, vote and are up to date; give up when none of those
-                   that are not ready has made progress for that time
-  --cluster FILE   the cluster file; without it, the course's five nodes on 127.0.0.1
-
-examples:
+/// Prints whether every key can be read and written, and a line per node: whether it answers, votes and is up to
+/// date.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
   dynamo status
-  dynamo status 5554 --wait 10
-";
+  dynamo status 5554 --wait 10")]
+pub struct Options {
+    /// Only these nodes.
+    #[arg(value_name = "ID")]
+    ids: Vec<NodeId>,
+    /// Wait until they all answer, vote and are up to date; give up when none of those that are not ready has
+    /// made progress for that time.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    wait: Option<Duration>,
+}
 
 /// How long to wait for the answer of a node.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -94,29 +97,17 @@ impl Health {
 }
 
 /// Runs the subcommand.
-pub fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let (mut wait, mut asked) = (None, Vec::new());
-    while let Some(argument) = arguments.next_own()? {
-        match &argument {
-            Argument::Option(name) if name == "wait" => wait = Some(arguments.seconds("wait")?),
-            Argument::Option(name) if name == "help" => {
-                print!("{HELP}");
-                return Ok(());
-            }
-            Argument::Word(word) => asked.push(node_id(word)?),
-            Argument::Option(_) => return Err(argument.unknown("status").into()),
-        }
-    }
-    let config = arguments.config()?;
+pub fn run(options: Options, config: &Config) -> Result<(), Box<dyn Error>> {
+    let (mut asked, wait) = (options.ids, options.wait);
     let all = config.nodes.iter().map(|member| member.id);
     if asked.is_empty() {
         asked.extend(all.clone());
     }
-    let members = asked.iter().map(|&id| member(&config, id));
+    let members = asked.iter().map(|&id| member(config, id));
     let members = members.collect::<Result<Vec<&Member>, _>>()?;
     let nodes = watch(&members, wait.unwrap_or_default());
     if all.into_iter().all(|id| asked.contains(&id)) {
-        println!("{}", verdict(&config, &nodes));
+        println!("{}", verdict(config, &nodes));
     }
     println!("{:<6} {:<22} state", "node", "address");
     for (member, node) in members.iter().zip(&nodes) {
@@ -234,6 +225,7 @@ fn describe(member: &Member, lines: &[String]) -> Health {
     let number = |name: &str| stat(name).parse().unwrap_or(0);
     let votes = stat("votes") == "yes";
     let current = stat("ranges_up_to_date") == stat("ranges");
+    let (keys, requests, uptime) = (stat("keys"), stat("requests"), stat("uptime_seconds"));
     let state = match (votes, current) {
         (false, _) => "up, does not vote yet",
         (true, false) => "up, copies what it missed",
@@ -243,12 +235,7 @@ fn describe(member: &Member, lines: &[String]) -> Health {
     Health {
         id: member.id,
         state: state.to_owned(),
-        more: format!(
-            "{} keys, {} requests, {} s",
-            stat("keys"),
-            stat("requests"),
-            stat("uptime_seconds"),
-        ),
+        more: format!("{keys} keys, {requests} requests, {uptime} s"),
         up: true,
         votes,
         current,

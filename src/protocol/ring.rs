@@ -26,10 +26,11 @@ impl fmt::Display for NodeId {
 }
 
 impl FromStr for NodeId {
-    type Err = std::num::ParseIntError;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<NodeId, Self::Err> {
-        text.parse().map(NodeId)
+        let id = text.parse();
+        id.map(NodeId).map_err(|_| "an id is a number such as 5554")
     }
 }
 

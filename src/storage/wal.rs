@@ -38,11 +38,11 @@ pub type Callback = Box<dyn FnOnce() + Send>;
 const KEPT_BUFFER: usize = 1 << 20;
 
 /// When the log is synced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum SyncMode {
-    /// After each group, before its callbacks run: what was acknowledged survives a loss of power.
+    /// Before writes are acknowledged, a group of them at a time: they survive a loss of power.
     Always,
-    /// When the operating system likes: what was acknowledged survives only the end of the process.
+    /// When the operating system likes: faster, but a loss of power may lose acknowledged writes.
     Os,
 }
 

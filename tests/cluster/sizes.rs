@@ -108,7 +108,8 @@ fn a_good_file_is_printed_and_a_wrong_one_is_refused_with_what_is_wrong_and_wher
     for (content, expected) in cases {
         fs::write(&file, &content).unwrap();
         let (code, text) = run();
-        let start = format!("dynamo: {}: ", file.display());
+        let file = file.display();
+        let start = format!("error: invalid value '{file}' for '--cluster <FILE>': {file}: ");
         assert!(
             code == 2 && text.starts_with(&start) && text.contains(expected),
             "{content}: {code}: {text}"
@@ -120,6 +121,6 @@ fn a_good_file_is_printed_and_a_wrong_one_is_refused_with_what_is_wrong_and_wher
     let text = String::from_utf8(stranger.stderr).unwrap();
     assert_eq!(
         text,
-        "dynamo: node 9 is not in the cluster; its nodes are 5554 5556 5558\n"
+        "error: node 9 is not in the cluster; its nodes are 5554 5556 5558\n"
     );
 }

@@ -8,51 +8,35 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use grader::score::rounded;
-use lexopt::{Arg, ValueExt};
+use support::options::parse;
 
-const HELP: &str = "\
-Grades the store as the course does: six phases, 23 points. It starts five nodes of its own on
-free ports and uses their text protocol and signals only.
-
-usage: ./run.sh grade [--seed N]
-
-  --seed N   the same keys, nodes and crashes as in the run that printed this seed; without it
-             a new one is chosen
-
-What was checked, and why points were lost, is printed and written to target/grade/report.json;
-the logs of the nodes are beside it. The exit code is 0 for full points only.
-";
+/// Grades the store as the course does: six phases, 23 points.
+///
+/// It starts five nodes of its own on free ports and uses their text protocol and signals only. What was checked, and
+/// why points were lost, is printed and written to target/grade/report.json; the logs of the nodes are beside it. The
+/// exit code is 0 for full points only.
+#[derive(Parser)]
+#[command(bin_name = "./run.sh grade")]
+struct Options {
+    /// The same keys, nodes and crashes as in the run that printed this seed; without it a new one is chosen.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Choose a seed if none is given.
+    #[arg(long, hide = true)]
+    any_seed: bool,
+}
 
 /// The seed that `cargo test` runs.
 const FIXED_SEED: u64 = 1;
 
 fn main() -> ExitCode {
-    match parse(lexopt::Parser::from_env()) {
-        Ok(Some(seed)) => run(seed),
-        Ok(None) => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("grade: {error}; see ./run.sh grade --help");
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// The seed, or `None` if help is wanted.
-fn parse(mut parser: lexopt::Parser) -> Result<Option<u64>, lexopt::Error> {
-    let mut seed = FIXED_SEED;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("seed") => seed = parser.value()?.parse()?,
-            Arg::Long("any-seed") => seed = fastrand::u64(1..1_000_000),
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Some(seed))
+    let options: Options = parse();
+    run(options.seed.unwrap_or(match options.any_seed {
+        true => fastrand::u64(1..1_000_000),
+        false => FIXED_SEED,
+    }))
 }
 
 fn run(seed: u64) -> ExitCode {

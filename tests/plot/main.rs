@@ -18,21 +18,13 @@ use std::fs;
 use std::process::ExitCode;
 use std::thread;
 
-use options::{HELP, Options, What};
+use options::Options;
 use recovery::Recovery;
+use support::options::parse;
 use timeline::{Kind, Timeline};
 
 fn main() -> ExitCode {
-    let done = What::parse(lexopt::Parser::from_env()).and_then(|what| match what {
-        What::Nothing => Ok(()),
-        What::Help => {
-            print!("{HELP}");
-            Ok(())
-        }
-        What::Ring(options) => draw_ring(&options),
-        What::Plots(options) => plot(&options),
-    });
-    match done {
+    match plot(&parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("plot: {error}");
@@ -52,6 +44,9 @@ fn draw_ring(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn plot(options: &Options) -> Result<(), Box<dyn Error>> {
     draw_ring(options)?;
+    if options.ring {
+        return Ok(());
+    }
     println!("{}", machine());
     for (name, kind) in [("crash.svg", Kind::Crash), ("pause.svg", Kind::Pause)] {
         let timeline = Timeline::measure(kind, options);

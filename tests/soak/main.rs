@@ -18,22 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use load::Load;
-use options::{HELP, Options, What};
+use options::Options;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use support::cluster::{FIVE, Plan};
+use support::options::parse;
 use verdict::Verdict;
 
 fn main() -> ExitCode {
-    let code = What::parse(lexopt::Parser::from_env()).and_then(|what| match what {
-        What::Nothing => Ok(0),
-        What::Help => {
-            print!("{HELP}");
-            Ok(0)
-        }
-        What::Soak(options) => soak(&options),
-    });
-    match code {
+    match soak(&parse()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("soak: {error}");

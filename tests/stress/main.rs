@@ -11,24 +11,31 @@ use std::fs;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use options::{Options, What};
+use options::Options;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use storm::Storm;
 use storm::verdict::{Judgement, judge};
 use support::history;
+use support::options::parse;
 
 fn main() -> ExitCode {
-    let code = Options::parse(lexopt::Parser::from_env()).and_then(|what| match what {
-        What::Nothing => Ok(0),
-        What::Help => {
-            print!("{}", options::HELP);
-            Ok(0)
-        }
-        What::Check { file, out } => check(&file, &out),
-        What::Storm(storm) => run(&storm),
-    });
+    let options: Options = parse();
+    let out = options.out();
+    let code = match options.check {
+        Some(file) => check(&file, &out),
+        None => run(&Storm {
+            seed: options.seed,
+            nemesis: options.nemesis,
+            time: Duration::from_secs(options.secs),
+            clients: options.clients,
+            keys: options.keys,
+            out,
+            switches: Vec::new(),
+        }),
+    };
     match code {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

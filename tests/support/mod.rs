@@ -10,6 +10,7 @@ pub mod history;
 pub mod impostor;
 pub mod linearizability;
 pub mod nemesis;
+pub mod options;
 pub mod plan;
 pub mod ports;
 pub mod process;

@@ -1,7 +1,6 @@
 //! One client of a measurement: it keeps as many requests in flight as it may.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -35,73 +34,57 @@ pub enum Connection {
 }
 
 /// Runs one client until the time is over and the last reply has come.
-///
-/// # Errors
-/// A time that no histogram holds.
-pub fn drive(
-    load: &Load,
-    client: usize,
-    connection: Connection,
-    done: &AtomicU64,
-) -> Result<Tally, Box<dyn Error>> {
+pub fn drive(load: &Load, client: usize, connection: Connection, done: &AtomicU64) -> Tally {
     let mut driver = Driver {
         load,
         random: fastrand::Rng::with_seed(load.seed.wrapping_mul(1_000_003) + client as u64),
         value: load.written_value(),
         in_flight: VecDeque::with_capacity(load.ahead),
-        seen: Tally::new()?,
+        seen: Tally::new(),
         done,
     };
     let until = Instant::now() + load.duration;
     match connection {
-        Connection::Any(connection) => driver.through_a_node(client, connection, until)?,
-        Connection::Coordinator(connection) => driver.straight(connection, until)?,
+        Connection::Any(connection) => driver.through_a_node(client, connection, until),
+        Connection::Coordinator(connection) => driver.straight(connection, until),
     }
-    Ok(driver.seen)
+    driver.seen
 }
 
 impl Driver<'_> {
     /// Sends everything to one node, or to the next if that ends.
-    fn through_a_node(
-        &mut self,
-        client: usize,
-        mut connection: Client,
-        until: Instant,
-    ) -> Result<(), Box<dyn Error>> {
+    fn through_a_node(&mut self, client: usize, mut connection: Client, until: Instant) {
         loop {
             let requests = self.draw_until(until);
             if self.in_flight.is_empty() {
-                return Ok(());
+                return;
             }
             let lines: String = requests.iter().flat_map(|one| [&one.line, "\n"]).collect();
             // All replies that are there are taken before more is sent: that saves system calls.
-            let mut usable = self.take(connection.send(lines.as_bytes()), &mut connection)?;
+            let mut usable = self.take(connection.send(lines.as_bytes()), &mut connection);
             while usable && connection.has_line() {
-                usable = self.take(Ok(()), &mut connection)?;
+                usable = self.take(Ok(()), &mut connection);
             }
             if !usable {
                 self.in_flight.clear();
                 std::thread::sleep(PAUSE);
                 match connect(self.load, client) {
                     Ok(another) => connection = another,
-                    Err(trouble) => {
-                        self.seen.failed(trouble);
-                        return Ok(());
-                    }
+                    Err(trouble) => return self.seen.failed(trouble),
                 }
             }
         }
     }
 
     /// Sends as many requests as may be in flight together, each to its coordinator, and the next when all are answered.
-    fn straight(&mut self, mut client: RoutedClient, until: Instant) -> Result<(), Box<dyn Error>> {
+    fn straight(&mut self, mut client: RoutedClient, until: Instant) {
         loop {
             let requests = self.draw_until(until);
             if requests.is_empty() {
-                return Ok(());
+                return;
             }
             for reply in client.call_all(&requests) {
-                self.record(reply)?;
+                self.record(reply);
             }
         }
     }
@@ -130,37 +113,36 @@ impl Driver<'_> {
     }
 
     /// Takes the next reply, if what comes before it went well; false if the connection is of no use any more.
-    fn take(
-        &mut self,
-        before: io::Result<()>,
-        connection: &mut Client,
-    ) -> Result<bool, Box<dyn Error>> {
-        let reply = before.and_then(|()| connection.receive());
-        let Some(reply) = self.seen.usable(reply) else {
-            return Ok(false);
-        };
-        self.record(reply)?;
-        Ok(true)
+    fn take(&mut self, before: io::Result<()>, connection: &mut Client) -> bool {
+        match before.and_then(|()| connection.receive()) {
+            Err(_) => self.seen.lost += 1,
+            // The node may have closed the connection with it.
+            Ok(busy) if busy.starts_with("ERROR BUSY") => self.seen.failed(busy),
+            Ok(reply) => {
+                self.record(reply);
+                return true;
+            }
+        }
+        false
     }
 
     /// Counts the reply to the oldest request in flight.
-    fn record(&mut self, reply: String) -> Result<(), Box<dyn Error>> {
-        let sent = self.in_flight.pop_front();
-        let Sent { read, at } = sent.ok_or("a node sent a line that is no reply")?;
+    fn record(&mut self, reply: String) {
+        let Some(Sent { read, at }) = self.in_flight.pop_front() else {
+            return self
+                .seen
+                .failed(format!("no request has the reply {reply}"));
+        };
         let micros = at.elapsed().as_micros() as u64;
         if reply.starts_with("ERROR") {
-            self.seen.failed(reply);
-            return Ok(());
-        } else if reply == "NOT_FOUND" {
-            self.seen.missing += 1;
+            return self.seen.failed(reply);
         }
-        let times = if read {
-            &mut self.seen.reads
+        self.seen.missing += u64::from(reply == "NOT_FOUND");
+        if read {
+            self.seen.reads += micros;
         } else {
-            &mut self.seen.writes
-        };
-        times.record(micros)?;
+            self.seen.writes += micros;
+        }
         self.done.fetch_add(1, Ordering::Relaxed);
-        Ok(())
     }
 }

@@ -22,8 +22,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn put_all(load: &Load) -> Result<(), Box<dyn Error>> {
     let value = load.written_value();
     let request = |key| format!("PUT bench:{key} {value}");
-    let put = for_each(load, 0..load.keys, load.keys, "put", request);
-    put.map_err(|error| format!("putting the keys that will be read: {error}").into())
+    match for_each(load, 0..load.keys, "put", request) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("putting the keys that will be read: {error}").into()),
+    }
 }
 
 /// Deletes all keys, or if not all were put first, those that were put; tells how many.
@@ -32,27 +34,22 @@ pub fn put_all(load: &Load) -> Result<(), Box<dyn Error>> {
 /// As [`put_all`].
 pub fn delete(load: &Load, put: &BTreeSet<u64>) -> Result<u64, Box<dyn Error>> {
     let request = |key| format!("DEL bench:{key}");
-    let (count, deleted) = if load.reads > 0 {
-        let all = for_each(load, 0..load.keys, load.keys, "deleted", request);
-        (load.keys, all)
+    let deleted = if load.reads > 0 {
+        for_each(load, 0..load.keys, "deleted", request)
     } else {
-        let (keys, count) = (put.iter().copied(), put.len() as u64);
-        (count, for_each(load, keys, count, "deleted", request))
+        for_each(load, put.iter().copied(), "deleted", request)
     };
-    match deleted {
-        Ok(()) => Ok(count),
-        Err(error) => Err(format!("deleting the keys, of which some stay: {error}").into()),
-    }
+    deleted.map_err(|error| format!("deleting the keys, of which some stay: {error}").into())
 }
 
-/// Sends a request for each of the keys, of which there are `count`, over many connections.
+/// Sends a request for each of the keys over many connections. Returns how many keys there are.
 fn for_each(
     load: &Load,
     keys: impl Iterator<Item = u64> + Clone + Send,
-    count: u64,
     done_word: &str,
     request: impl Fn(u64) -> String + Sync,
-) -> Result<(), String> {
+) -> Result<u64, String> {
+    let count = keys.clone().count() as u64;
     let clients = load.connections.max(LEAST_CONNECTIONS);
     let (done, request) = (&AtomicU64::new(0), &request);
     let mut ticker = Ticker::begin();
@@ -71,7 +68,8 @@ fn for_each(
             thread::sleep(LOOK);
         }
         let mut ends = all.into_iter().map(|thread| thread.join());
-        ends.try_for_each(|end| end.unwrap_or_else(|_| Err("a client panicked".to_owned())))
+        ends.try_for_each(|end| end.unwrap_or_else(|_| Err("a client panicked".to_owned())))?;
+        Ok(count)
     })
 }
 

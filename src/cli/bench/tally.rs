@@ -1,8 +1,6 @@
 //! What the clients of a measurement have seen.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::io;
 
 use hdrhistogram::Histogram;
 
@@ -21,17 +19,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new() -> Result<Tally, Box<dyn Error>> {
-        let (reads, writes) = (Histogram::new(3)?, Histogram::new(3)?);
-        Ok(Tally {
-            reads,
-            writes,
+    pub fn new() -> Tally {
+        let times = || Histogram::new(3).expect("three digits are possible");
+        Tally {
+            reads: times(),
+            writes: times(),
             errors: 0,
             missing: 0,
             lost: 0,
             first_error: None,
             put: BTreeSet::new(),
-        })
+        }
     }
 
     pub fn failed(&mut self, error: String) {
@@ -39,49 +37,25 @@ impl Tally {
         self.first_error.get_or_insert(error);
     }
 
-    /// A reply over a connection that can go on.
-    pub fn usable(&mut self, reply: io::Result<String>) -> Option<String> {
-        match reply {
-            Ok(busy) if busy.starts_with("ERROR BUSY") => {
-                // The node may have closed the connection with it.
-                self.failed(busy);
-                None
-            }
-            Ok(reply) => Some(reply),
-            Err(_) => {
-                self.lost += 1;
-                None
-            }
-        }
-    }
-
-    pub fn add(&mut self, other: Tally) -> Result<(), Box<dyn Error>> {
-        self.reads.add(other.reads)?;
-        self.writes.add(other.writes)?;
+    pub fn add(&mut self, other: Tally) {
+        self.reads += other.reads;
+        self.writes += other.writes;
         self.errors += other.errors;
         self.missing += other.missing;
         self.put.extend(other.put);
         self.lost += other.lost;
         self.first_error = self.first_error.take().or(other.first_error);
-        Ok(())
     }
 
     pub fn print(&self, seconds: f64) {
         let count = self.reads.len() + self.writes.len();
-        println!(
-            "{count} requests in {seconds:.1} s: {:.0} per second",
-            count as f64 / seconds
-        );
+        let rate = count as f64 / seconds;
+        println!("{count} requests in {seconds:.1} s: {rate:.0} per second");
         for (name, times) in [("reads", &self.reads), ("writes", &self.writes)] {
             if !times.is_empty() {
-                let at = |quantile| times.value_at_quantile(quantile);
-                println!(
-                    "{name:<6} p50 {} us, p90 {} us, p99 {} us, p99.9 {} us",
-                    at(0.5),
-                    at(0.9),
-                    at(0.99),
-                    at(0.999)
-                );
+                let quantiles = [0.5, 0.9, 0.99, 0.999];
+                let [p50, p90, p99, p999] = quantiles.map(|q| times.value_at_quantile(q));
+                println!("{name:<6} p50 {p50} us, p90 {p90} us, p99 {p99} us, p99.9 {p999} us");
             }
         }
         if self.missing > 0 {

@@ -1,10 +1,10 @@
 //! A nemesis chooses by a seed which faults it injects, one handful after the other.
 
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use fastrand::Rng;
 use serde::Serialize;
 
@@ -13,24 +13,42 @@ use crate::support::cluster::Cluster;
 use crate::support::workload::Progress;
 
 /// The kind of faults that a nemesis injects.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Nemesis {
-    None,
-    Kill,
-    Pause,
-    Timeout,
-    Rolling,
-    All,
-    Wipe,
-    SlowDisk,
-    Cut,
-    Delay,
-    Duplicate,
-    Reorder,
-    Straggle,
-    Split,
-    HalfOpen,
+    /// Straggle and split half of the time, else any of these.
     Mix,
+    /// kill -9 of a node, and a new start.
+    Kill,
+    /// SIGSTOP and SIGCONT.
+    Pause,
+    /// Pauses of 60 to 140 ms, around the read time-out.
+    Timeout,
+    /// Each node in turn, the next as soon as the last one serves again.
+    Rolling,
+    /// kill -9 of all five at once.
+    All,
+    /// kill -9 of a node, and a new start with an empty data folder, or so with each node in turn; no other is out
+    /// before it votes again.
+    Wipe,
+    /// Each sync of a node takes 10 to 250 ms longer.
+    SlowDisk,
+    /// A link, one way or both, or all links of a node.
+    Cut,
+    /// Messages on a link are 5 to 150 ms late.
+    Delay,
+    /// Messages on a link come twice.
+    Duplicate,
+    /// Messages on a link overtake each other.
+    Reorder,
+    /// Half of a node's messages are up to 200 ms late, each by its own time.
+    Straggle,
+    /// The same, and two others do not reach that node: clients of a key have two coordinators, and a write may have
+    /// reached one replica alone.
+    Split,
+    /// A connection is gone, and only one side knows.
+    HalfOpen,
+    /// Nothing.
+    None,
 }
 
 /// A fault as it happened. Times are microseconds of the history.
@@ -70,25 +88,10 @@ const ALONE: [Nemesis; 14] = [
 const SHARP: [Nemesis; 2] = [Nemesis::Straggle, Nemesis::Split];
 
 impl Nemesis {
-    pub fn name(self) -> &'static str {
-        match self {
-            Nemesis::None => "none",
-            Nemesis::Kill => "kill",
-            Nemesis::Pause => "pause",
-            Nemesis::Timeout => "timeout",
-            Nemesis::Rolling => "rolling",
-            Nemesis::All => "all",
-            Nemesis::Wipe => "wipe",
-            Nemesis::SlowDisk => "slow-disk",
-            Nemesis::Cut => "cut",
-            Nemesis::Delay => "delay",
-            Nemesis::Duplicate => "duplicate",
-            Nemesis::Reorder => "reorder",
-            Nemesis::Straggle => "straggle",
-            Nemesis::Split => "split",
-            Nemesis::HalfOpen => "half-open",
-            Nemesis::Mix => "mix",
-        }
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.expect("none is hidden").get_name().to_owned()
     }
 
     /// Whether it takes so long that the others would have no turn.
@@ -100,17 +103,6 @@ impl Nemesis {
     /// another fault it would not vote before that one is over, and two nodes would be out.
     fn strikes_alone(self) -> bool {
         self.takes_long() || matches!(self, Nemesis::Wipe | Nemesis::Split)
-    }
-}
-
-impl FromStr for Nemesis {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Nemesis, String> {
-        let mut all = ALONE.iter().chain(&[Nemesis::None, Nemesis::Mix]);
-        all.find(|nemesis| nemesis.name() == name)
-            .copied()
-            .ok_or_else(|| format!("there is no nemesis {name:?}"))
     }
 }
 

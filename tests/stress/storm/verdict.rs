@@ -48,7 +48,7 @@ pub struct Verdict {
     /// Why the run did not come to its end.
     pub failure: Option<String>,
     pub seed: u64,
-    pub nemesis: &'static str,
+    pub nemesis: String,
     pub clients: u32,
     pub keys: u32,
     pub seconds: f64,
