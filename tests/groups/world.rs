@@ -265,7 +265,7 @@ impl World {
             self.nodes[place].gather.failed();
         }
         if self.chance(0.4)
-            && let Some(say) = self.nodes[place].gather.next()
+            && let Some(say) = self.nodes[place].gather.next_append()
         {
             self.nodes[place].said_at = self.now;
             self.append(place, say);

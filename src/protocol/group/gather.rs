@@ -85,7 +85,7 @@ impl<H> Gather<H> {
     }
 
     /// The next append, if none is in flight and something waits.
-    pub fn next(&mut self) -> Option<Say> {
+    pub fn next_append(&mut self) -> Option<Say> {
         if !self.in_flight.is_empty() || self.waiting.is_empty() || self.full {
             return None;
         }
@@ -202,16 +202,16 @@ mod tests {
     fn one_append_is_in_flight_and_what_is_said_meanwhile_follows_as_one() {
         let mut gather = Gather::default();
         add(&mut gather, 1, "one");
-        assert_eq!(texts(&gather.next().unwrap()), ["one"]);
+        assert_eq!(texts(&gather.next_append().unwrap()), ["one"]);
         add(&mut gather, 2, "two");
         add(&mut gather, 3, "three");
-        assert!(gather.next().is_none());
+        assert!(gather.next_append().is_none());
         let (told, messages) = gather.answered(&"5 a".parse().unwrap());
         assert_eq!(
             (told[0].handle, told[0].number, messages[0].number),
             (1, Some(5), 5)
         );
-        assert_eq!(texts(&gather.next().unwrap()), ["two", "three"]);
+        assert_eq!(texts(&gather.next_append().unwrap()), ["two", "three"]);
         assert_eq!(gather.failed(), [2, 3]);
         assert!(gather.is_idle());
     }
@@ -222,7 +222,7 @@ mod tests {
         gather.add(1, saying(1, "x"), Duration::ZERO);
         gather.add(2, saying(1, "x"), Duration::ZERO);
         gather.add(3, saying(1, "other"), Duration::ZERO);
-        assert_eq!(texts(&gather.next().unwrap()), ["x", "other"]);
+        assert_eq!(texts(&gather.next_append().unwrap()), ["x", "other"]);
         let (told, messages) = gather.answered(&"1 ac".parse().unwrap());
         let told: Vec<_> = told
             .iter()
@@ -246,19 +246,19 @@ mod tests {
         for handle in 1..=3 {
             add(&mut gather, handle, &handle.to_string());
         }
-        gather.next();
+        gather.next_append();
         let (told, _) = gather.answered(&"128 aff+".parse().unwrap());
         assert_eq!(told.len(), 1);
         add(&mut gather, 4, "4");
-        assert!(gather.next().is_none() && gather.is_full());
+        assert!(gather.next_append().is_none() && gather.is_full());
         assert!(gather.take_page_due() && !gather.take_page_due());
         gather.page_stored(Some(0));
-        let say = gather.next().unwrap();
+        let say = gather.next_append().unwrap();
         assert_eq!((texts(&say), say.stored), (vec!["2", "3", "4"], Some(0)));
         gather.failed();
         // A page whose cut may have been lost is told of again.
         add(&mut gather, 5, "5");
-        assert_eq!(gather.next().unwrap().stored, Some(0));
+        assert_eq!(gather.next_append().unwrap().stored, Some(0));
     }
 
     #[test]
@@ -268,6 +268,6 @@ mod tests {
         gather.add(2, saying(2, "y"), Duration::from_millis(500));
         assert_eq!(gather.expire(Duration::from_millis(999)), [0; 0]);
         assert_eq!(gather.expire(Duration::from_millis(1000)), [1]);
-        assert_eq!(texts(&gather.next().unwrap()), ["y"]);
+        assert_eq!(texts(&gather.next_append().unwrap()), ["y"]);
     }
 }
