@@ -38,6 +38,8 @@ pub enum Rule {
     SinceChecked,
     /// A session that may have been forgotten is not taken for a new one.
     HorizonChecked,
+    /// A session that begins in its middle may only be late, so it is not called forgotten.
+    GapIsNotGone,
     /// A page of a group never takes the place of a later one.
     PagesGoForward,
     /// What is pushed ahead of its turn waits for what is missing.

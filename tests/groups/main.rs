@@ -69,6 +69,7 @@ fn every_rule_of_groups_left_out_is_noticed() {
         (Rule::GapsRefused, 200),
         (Rule::FullRefused, 200),
         (Rule::HorizonChecked, 500),
+        (Rule::GapIsNotGone, 500),
         (Rule::PagesGoForward, 3_000),
         (Rule::HeldBack, 200),
     ];

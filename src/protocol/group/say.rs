@@ -195,7 +195,9 @@ fn look_up(group: &Group, sender: &Sender, text: &str) -> Option<Fate> {
         None if sender.since < group.horizon && rules::holds(Rule::HorizonChecked) => {
             Some(Fate::Gone)
         }
-        None if sender.seq > 1 => Some(Fate::Gap),
+        // Its earlier messages may be on their way, so nothing is lost yet.
+        None if sender.seq > 1 && rules::holds(Rule::GapIsNotGone) => Some(Fate::Gap),
+        None if sender.seq > 1 => Some(Fate::Gone),
         None => None,
     }
 }
