@@ -118,18 +118,15 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(options: &Options, rows: Vec<Work>) -> Table {
+    pub fn new(options: &Options, targets: &[Target; 3], rows: Vec<Work>) -> Table {
         let heading = format!(
             "Medians of {} rounds of {} s; {} keys, values of {} bytes.",
-            options.rounds,
-            options.time.as_secs(),
-            options.keys,
-            options.value
+            options.rounds, options.seconds, options.keys, options.value
         );
         Table {
             heading,
-            own: [options.store.name, options.straight.name],
-            other: options.etcd.name,
+            own: [targets[0].name, targets[1].name],
+            other: targets[2].name,
             rows,
             rounds: BTreeMap::new(),
         }

@@ -112,7 +112,7 @@ pub async fn run(target: &Target, work: Work, options: &Options) -> Result<Figur
             keys: options.keys,
             value: value.clone(),
             chance: Chance::of(number),
-            until: began + options.time,
+            until: began + Duration::from_secs(options.seconds),
             seen: Seen::new(),
         };
         match connection {

@@ -10,23 +10,13 @@ mod stores;
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use figures::{Figures, Table};
 use load::{Kind, Work};
-use options::{HELP, Options, Target};
+use options::{Options, Target};
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("peers: {error}; peers --help says more");
-            return ExitCode::from(2);
-        }
-    };
-    match compare(&options) {
+    match compare(&Options::parse()) {
         Ok(table) => {
             print!("{table}");
             ExitCode::SUCCESS
@@ -47,9 +37,11 @@ fn compare(options: &Options) -> Result<Table, String> {
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let all = works(options);
-    let mut table = Table::new(options, all.clone());
-    let mut targets = [&options.store, &options.straight, &options.etcd];
-    for target in [&options.store, &options.etcd] {
+    let stores = options.targets();
+    let mut table = Table::new(options, &stores, all.clone());
+    let [store, straight, etcd] = &stores;
+    let mut targets = [store, straight, etcd];
+    for target in [store, etcd] {
         runtime.block_on(load::fill(target, options))?;
     }
     for round in 1..=options.rounds {

@@ -1,49 +1,68 @@
 //! The command line.
 
-use std::ffi::OsString;
-use std::fmt::Display;
-use std::str::FromStr;
-use std::time::Duration;
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, value_parser};
 
-use lexopt::{Arg, Parser, ValueExt};
-
-pub const HELP: &str = "\
-Measures this store and etcd in turn with the same closed loop: each connection keeps so many
-requests in flight, and sends another when a reply has come. This store is measured twice: through
-any node, and by clients that know the ring and go straight to the coordinator of each key. Prints
-the medians of all rounds and their ratios. compare.sh starts both and calls this.
-
-usage: peers --store ADDRESSES --store-pids PIDS --etcd URLS --etcd-pids PIDS [options]
-
-  --store HOST:PORT,...   the client ports of this store's nodes
-  --store-pids PID,...    their processes, whose CPU time is measured
-  --etcd URL,...          the client URLs of etcd's nodes, http://HOST:PORT
-  --etcd-pids PID,...     their processes
-  --rounds COUNT          how often each is measured; 3 by default
-  --seconds SECONDS       how long each measurement takes; 5 by default
-  --connections COUNT,... 32,1 by default
-  --ahead COUNT,...       requests in flight per connection: 1,16 by default
-  --keys COUNT            how many keys there are; 10000 by default
-  --value BYTES           how long a value is; 100 by default
-";
-
-/// What to measure.
+/// Measures this store and etcd in turn with the same closed loop, and prints the medians and their ratios.
+///
+/// Each connection keeps so many requests in flight, and sends another when a reply has come. This store is measured
+/// twice: through any node, and by clients that know the ring and go straight to the coordinator of each key.
+/// compare.sh starts both and calls this.
+#[derive(Parser)]
 pub struct Options {
-    /// This store through any node.
-    pub store: Target,
-    /// The same straight to the coordinator.
-    pub straight: Target,
-    pub etcd: Target,
+    /// The client ports of this store's nodes.
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        required = true
+    )]
+    store: Vec<String>,
+    /// Their processes, whose CPU time is measured.
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', required = true)]
+    store_pids: Vec<u32>,
+    /// The client URLs of etcd's nodes, http://HOST:PORT.
+    #[arg(long, value_name = "URL,...", value_delimiter = ',', required = true)]
+    etcd: Vec<String>,
+    /// Their processes.
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', required = true)]
+    etcd_pids: Vec<u32>,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3, value_parser = Count::new().range(1..=100))]
     pub rounds: usize,
-    /// How long one measurement takes.
-    pub time: Duration,
+    /// How long each measurement takes.
+    #[arg(long, default_value_t = 5, value_parser = value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// How many connections there are.
+    #[arg(
+        long,
+        value_name = "COUNT,...",
+        value_delimiter = ',',
+        default_value = "32,1"
+    )]
+    #[arg(value_parser = Count::new().range(1..=1000))]
     pub connections: Vec<usize>,
     /// Requests in flight per connection.
+    // A node runs 64 requests of a connection at a time.
+    #[arg(
+        long,
+        value_name = "COUNT,...",
+        value_delimiter = ',',
+        default_value = "1,16"
+    )]
+    #[arg(value_parser = Count::new().range(1..=64))]
     pub ahead: Vec<usize>,
+    /// How many keys there are.
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u64).range(1..=10_000_000))]
     pub keys: u64,
-    /// In bytes.
+    /// How long a value is, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    #[arg(value_parser = Count::new().range(1..=1_000_000))]
     pub value: usize,
 }
+
+/// A number of something.
+type Count = RangedU64ValueParser<usize>;
 
 /// One of the two stores, or a way to ask it.
 #[derive(Clone)]
@@ -64,96 +83,20 @@ pub enum Protocol {
     Etcd,
 }
 
-impl Target {
-    fn new(name: &'static str, protocol: Protocol) -> Target {
-        Target {
+impl Options {
+    /// This store through any node, this store straight to the coordinator, and etcd.
+    pub fn targets(&self) -> [Target; 3] {
+        let (store, store_pids) = (&self.store, &self.store_pids);
+        [
+            ("this store", Protocol::Text, store, store_pids),
+            ("to the coordinator", Protocol::Routed, store, store_pids),
+            ("etcd", Protocol::Etcd, &self.etcd, &self.etcd_pids),
+        ]
+        .map(|(name, protocol, addresses, pids)| Target {
             name,
             protocol,
-            addresses: Vec::new(),
-            pids: Vec::new(),
-        }
+            addresses: addresses.clone(),
+            pids: pids.clone(),
+        })
     }
-}
-
-/// Reads the command line; `None` asks for help.
-pub fn parse() -> Result<Option<Options>, String> {
-    let mut options = Options {
-        store: Target::new("this store", Protocol::Text),
-        straight: Target::new("to the coordinator", Protocol::Routed),
-        etcd: Target::new("etcd", Protocol::Etcd),
-        rounds: 3,
-        time: Duration::from_secs(5),
-        connections: vec![32, 1],
-        ahead: vec![1, 16],
-        keys: 10_000,
-        value: 100,
-    };
-    let mut parser = Parser::from_env();
-    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let name = match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long(name) => name.to_owned(),
-            other => return Err(other.unexpected().to_string()),
-        };
-        let value = parser.value().map_err(|error| error.to_string())?;
-        set(&mut options, &name, value).map_err(|error| format!("--{name}: {error}"))?;
-    }
-    check(&options)?;
-    options.straight.addresses = options.store.addresses.clone();
-    options.straight.pids = options.store.pids.clone();
-    Ok(Some(options))
-}
-
-fn set(options: &mut Options, name: &str, value: OsString) -> Result<(), String> {
-    let text = value.string().map_err(|error| error.to_string())?;
-    match name {
-        "store" => options.store.addresses = list(&text)?,
-        "store-pids" => options.store.pids = list(&text)?,
-        "etcd" => options.etcd.addresses = list(&text)?,
-        "etcd-pids" => options.etcd.pids = list(&text)?,
-        "rounds" => options.rounds = number(&text, 1..=100)?,
-        "seconds" => options.time = Duration::from_secs(number(&text, 1..=600)?),
-        "connections" => options.connections = list(&text)?,
-        "ahead" => options.ahead = list(&text)?,
-        "keys" => options.keys = number(&text, 1..=10_000_000)?,
-        "value" => options.value = number(&text, 1..=1_000_000)?,
-        _ => return Err("there is no such option".to_owned()),
-    }
-    Ok(())
-}
-
-fn check(options: &Options) -> Result<(), String> {
-    for (target, option) in [(&options.store, "store"), (&options.etcd, "etcd")] {
-        if target.addresses.is_empty() || target.pids.is_empty() {
-            return Err(format!("--{option} and --{option}-pids are needed"));
-        }
-    }
-    // A node runs 64 requests of a connection at a time.
-    for (name, counts, most) in [
-        ("connections", &options.connections, 1000),
-        ("ahead", &options.ahead, 64),
-    ] {
-        if counts.is_empty() || !counts.iter().all(|count| (1..=most).contains(count)) {
-            return Err(format!("--{name}: between 1 and {most} each"));
-        }
-    }
-    Ok(())
-}
-
-fn list<T: FromStr<Err: Display>>(text: &str) -> Result<Vec<T>, String> {
-    let parts = text.split(',').filter(|part| !part.is_empty());
-    let parsed = parts.map(|part| part.parse().map_err(|error| format!("{part:?}: {error}")));
-    parsed.collect()
-}
-
-fn number<T>(text: &str, possible: std::ops::RangeInclusive<T>) -> Result<T, String>
-where
-    T: FromStr<Err: Display> + PartialOrd + Display,
-{
-    let number = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
-    if possible.contains(&number) {
-        return Ok(number);
-    }
-    let (least, most) = possible.into_inner();
-    Err(format!("{number} is not between {least} and {most}"))
 }
