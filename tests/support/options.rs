@@ -10,16 +10,16 @@ const USAGE: i32 = 64;
 /// Reads the command line. Ends the program if it asks for help, is wrong, or names tests: `cargo test NAME` looks
 /// for tests of that name in every target, and these have none.
 pub fn parse<T: Parser>() -> T {
-    let names = Arg::new("names").num_args(0..).hide(true);
+    let is_name = |word: String| !word.starts_with('-');
+    if std::env::args().nth(1).is_some_and(is_name) {
+        exit(0);
+    }
     // These programs capture no output.
     let nocapture = Arg::new("nocapture").long("nocapture");
     let nocapture = nocapture.action(ArgAction::SetTrue).hide(true);
     let command = T::command().args_override_self(true);
-    let parsed = command.args([names, nocapture]).try_get_matches();
-    let parsed = parsed.and_then(|matches| match matches.contains_id("names") {
-        true => exit(0),
-        false => T::from_arg_matches(&matches),
-    });
+    let parsed = command.arg(nocapture).try_get_matches();
+    let parsed = parsed.and_then(|matches| T::from_arg_matches(&matches));
     parsed.unwrap_or_else(|error| {
         // An error would say that nobody reads this.
         let _ = error.print();
