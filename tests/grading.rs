@@ -9,8 +9,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use clap::Parser;
 use grader::score::Report;
 use simple_dynamo::testing::rules::Rule;
+use support::options::read;
 
 /// Grades nodes that leave a rule out, up to the phase in which points must be lost.
 fn without(rule: Rule, phase: usize) -> Report {
@@ -55,4 +57,26 @@ fn a_node_that_returns_and_copies_nothing_costs_points_of_the_fourth_phase() {
     let report = without(Rule::MissedWritesPulled, 4);
     let lost = lost(&report);
     assert!(lost.contains(&"the node that was down"), "{lost:?}");
+}
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[test]
+fn a_program_among_the_tests_stays_idle_when_cargo_looks_for_tests_by_their_names() {
+    let seed = |words: &[&str]| {
+        let words = [&["grade"], words].concat();
+        let options: Result<Option<Options>, _> = read(words);
+        options.map(|options| options.map(|options| options.seed))
+    };
+    assert_eq!(seed(&["--nocapture"]).unwrap(), Some(1));
+    assert_eq!(seed(&["--seed", "2", "--seed", "3"]).unwrap(), Some(3));
+    assert_eq!(seed(&["some_test"]).unwrap(), None);
+    assert_eq!(seed(&["some_test", "--exact"]).unwrap(), None);
+    let several = ["--nocapture", "some_test", "other", "--test-threads=1"];
+    assert_eq!(seed(&several).unwrap(), None);
+    assert!(seed(&["--exact"]).is_err());
 }
