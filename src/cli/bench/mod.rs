@@ -160,7 +160,10 @@ fn measure(load: &Load) -> Result<(Tally, Duration), Box<dyn Error>> {
     let clients: Vec<Connection> = (0..load.connections)
         .map(|client| match load.route {
             Route::Any => connect(load, client).map(Connection::Any),
-            Route::Coordinator => connect_routed(load).map(Connection::Coordinator),
+            // Learns the ring from the first node that answers.
+            Route::Coordinator => RoutedClient::connect(&load.addresses, PATIENCE)
+                .map(Connection::Coordinator)
+                .map_err(unreachable),
         })
         .collect::<Result<_, _>>()?;
     let (done, gate) = (&AtomicU64::new(0), &RwLock::new(()));
@@ -197,11 +200,6 @@ fn connect(load: &Load, client: usize) -> Result<Client, String> {
         }
     }
     Err(unreachable(trouble))
-}
-
-/// Learns the ring from the first node that answers.
-fn connect_routed(load: &Load) -> Result<RoutedClient, String> {
-    RoutedClient::connect(&load.addresses, PATIENCE).map_err(unreachable)
 }
 
 fn unreachable(last: impl Display) -> String {
