@@ -98,11 +98,6 @@ impl Speaker {
             .iter_mut()
             .for_each(|own| own.shown = shown);
     }
-
-    /// Whether a message belongs to the session as it is now.
-    pub fn owns(&self, name: &str) -> bool {
-        name.split('/').next() == Some(&self.session)
-    }
 }
 
 #[cfg(test)]
@@ -134,6 +129,5 @@ mod tests {
         speaker.say("b".to_owned());
         assert_eq!(speaker.gone(15, "t".to_owned()), ["a"]);
         assert_eq!(names(&speaker), ["t/20/1"]);
-        assert!(speaker.owns("t/20/1") && !speaker.owns("s/0/1"));
     }
 }

@@ -94,7 +94,7 @@ impl Change {
     }
 
     fn make(&self, state: &State) -> Made {
-        let told =
+        let with_answer =
             |(value, answer): (Option<Value>, String)| (value.map(Some), Some(answer.into()));
         let (value, answer) = match self {
             Change::Put(value) => (Some(Some(value.clone())), None),
@@ -103,12 +103,12 @@ impl Change {
                 let met = *expected == state.version();
                 (met.then(|| Some(value.clone())), None)
             }
-            Change::Say(say) => told(group::say(state.value.as_ref(), say)),
+            Change::Say(say) => with_answer(group::say(state.value.as_ref(), say)),
             Change::PutPage(page) => {
                 let value = group::put_page(state.value.as_ref(), page);
                 (value.map(Some), None)
             }
-            Change::Trim => told(group::trim(state.value.as_ref())),
+            Change::Trim => with_answer(group::trim(state.value.as_ref())),
             #[cfg(debug_assertions)]
             Change::Add(more) => {
                 let number = state

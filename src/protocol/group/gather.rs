@@ -35,6 +35,8 @@ pub struct Gather<H> {
     in_flight: Vec<Waiting<H>>,
     /// A page that is stored, and that the next append cuts off.
     stored: Option<u64>,
+    /// The page that the append in flight cuts off.
+    cutting: Option<u64>,
     /// Whether a page is to be stored.
     page_due: bool,
     /// Whether a page is being stored.
@@ -49,6 +51,7 @@ impl<H> Default for Gather<H> {
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
             stored: None,
+            cutting: None,
             page_due: false,
             storing: false,
             full: false,
@@ -91,6 +94,7 @@ impl<H> Gather<H> {
         }
         let count = self.waiting.len().min(sizes().batch);
         self.in_flight = self.waiting.drain(..count).collect();
+        self.cutting = self.stored;
         let batch = self
             .in_flight
             .iter()
@@ -109,7 +113,8 @@ impl<H> Gather<H> {
             self.in_flight.len(),
             "each message has a fate"
         );
-        self.stored = None;
+        // A page that was stored meanwhile is still to be cut off.
+        self.stored = self.stored.filter(|_| self.stored != self.cutting);
         let (mut told, mut messages, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let sent = std::mem::take(&mut self.in_flight).into_iter();
         for (own, (fate, number)) in sent.zip(said.fates.iter().zip(said.numbers())) {
@@ -133,7 +138,7 @@ impl<H> Gather<H> {
                 number,
             }));
         }
-        self.full = !again.is_empty();
+        self.full = !again.is_empty() && self.stored.is_none();
         self.page_due |= said.page_filled || self.full;
         again
             .into_iter()
@@ -259,6 +264,20 @@ mod tests {
         // A page whose cut may have been lost is told of again.
         add(&mut gather, 5, "5");
         assert_eq!(gather.next_append().unwrap().stored, Some(0));
+    }
+
+    #[test]
+    fn a_page_that_was_stored_while_an_append_was_in_flight_is_cut_off_by_the_next() {
+        let mut gather = Gather::default();
+        add(&mut gather, 1, "1");
+        gather.next_append();
+        gather.page_stored(Some(0));
+        gather.answered(&"129 f".parse().unwrap());
+        assert!(!gather.is_full() && !gather.take_page_due());
+        assert_eq!(gather.next_append().unwrap().stored, Some(0));
+        gather.answered(&"129 a".parse().unwrap());
+        add(&mut gather, 2, "2");
+        assert_eq!(gather.next_append().unwrap().stored, None);
     }
 
     #[test]
