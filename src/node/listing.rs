@@ -10,6 +10,7 @@ use super::Node;
 use super::drive::await_outcome;
 use crate::bytes::{Key, Value};
 use crate::error::Failure;
+use crate::protocol::group::is_of_group;
 use crate::protocol::ring::NodeId;
 use crate::protocol::version::VectorClock;
 use crate::protocol::{Accepted, Ballot, Outcome, Record, Why};
@@ -222,8 +223,9 @@ impl Node {
     }
 }
 
+/// A pair to list. The keys of groups are not listed.
 fn pair(key: Key, accepted: Option<&Accepted>) -> Option<Pair> {
-    let state = &accepted?.state;
+    let state = &accepted.filter(|_| !is_of_group(&key))?.state;
     Some(Pair {
         key,
         version: state.clock.clone(),

@@ -10,6 +10,7 @@ pub mod capacity;
 pub mod deletion;
 pub mod drive;
 mod effects;
+pub mod groups;
 pub mod listing;
 pub mod numbers;
 pub mod peers;
@@ -43,6 +44,7 @@ use admission::Admission;
 use anti_entropy::AntiEntropy;
 use capacity::Capacity;
 use drive::{Event, OnResult, ReplyTo};
+use groups::Groups;
 use numbers::Numbers;
 use peers::Peers;
 use recognition::Introductions;
@@ -76,6 +78,7 @@ pub struct Node {
     introductions: Introductions,
     capacity: Capacity,
     anti_entropy: AntiEntropy,
+    pub groups: Groups,
     began: Instant,
     timer: OnceLock<Timer>,
     inbound: OnceLock<Arc<Inbound>>,
@@ -144,6 +147,7 @@ impl Node {
             introductions: Introductions::new(),
             capacity: Capacity::new(&ring, period, config.data_memory()),
             anti_entropy: AntiEntropy::new(id, ring.clone(), quorums),
+            groups: Groups::new(id),
             began: Instant::now(),
             timer: OnceLock::new(),
             inbound: OnceLock::new(),
@@ -177,6 +181,7 @@ impl Node {
         self.spawn("standing", standing::run)?;
         self.spawn("anti-entropy", anti_entropy::run)?;
         self.spawn("tombstones", tombstones::run)?;
+        self.spawn("feeding", groups::run)?;
         self.spawn("snapshots", Node::take_snapshots)
     }
 
@@ -219,6 +224,7 @@ impl Node {
             info!("{}: this process did not run for {millis} ms", self.id);
         }
         self.run(Event::Ticked);
+        self.tick_groups();
         self.check_capacity();
     }
 

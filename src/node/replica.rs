@@ -33,6 +33,8 @@ impl Service for Node {
             Request::Ping => respond.reply(Reply::Pong(self.store.positions().1)),
             Request::Join(join) => self.introductions.queue(from, join, respond),
             Request::Full(full) => self.capacity.heard(from, full),
+            Request::Said { group, messages } => self.hear(&group, messages),
+            Request::Members(group) => respond.reply(Reply::Members(self.groups.members(&group))),
             // This node may have forgotten votes, so nothing that it holds may count.
             _ if !self.votes() => respond.reply(Reply::Abstain),
             Request::Vote { key, vote } => self.answer_with_vote(from, &key, &vote, respond),

@@ -43,6 +43,12 @@ pub struct Stats {
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
+    /// Messages that this node appended to groups for its clients.
+    pub group_messages: Counter,
+    /// How often a message had to wait because a page was to be stored first.
+    pub group_full: Counter,
+    /// How often a group was read because a message was missing.
+    pub gaps_healed: Counter,
     /// Keys that this node copied from the others because it had lost its folder.
     pub copied: Counter,
 }
@@ -82,8 +88,9 @@ impl Node {
         };
         let yes = |it| if it { "yes" } else { "no" };
         let (records, tombstones) = self.store.counts();
+        let (groups, members) = self.groups.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 26] = [
+        let lines: [(&str, &dyn Display); 31] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("cluster_id", &cluster_id),
@@ -106,6 +113,11 @@ impl Node {
             ("tombstone_looks", &stats.tombstone_looks.get()),
             ("tombstones_dropped", &stats.dropped.get()),
             ("read_repairs", &stats.read_repairs.get()),
+            ("groups", &groups),
+            ("group_members", &members),
+            ("group_messages", &stats.group_messages.get()),
+            ("group_full", &stats.group_full.get()),
+            ("group_gaps_healed", &stats.gaps_healed.get()),
             ("requests", &stats.requests.get()),
             ("requests_failed", &stats.failures.get()),
             ("requests_forwarded", &stats.forwarded.get()),

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::bytes::{Key, MAX_KEY, MAX_VALUE, Value};
+use super::group_command::{self, GroupCommand};
+use crate::bytes::{Bytes, Key, MAX_KEY, MAX_VALUE, Value};
 use crate::config::MOST_NODES;
 use crate::error::Failure;
 use crate::protocol::Change;
+use crate::protocol::group::{GroupName, Sender, is_of_group};
 
 /// Longer than the version of any key, in bytes: it has an entry for each node at the most, of 32
 /// bytes at the most.
@@ -14,11 +16,7 @@ pub const MAX_VERSION: usize = 32 * MOST_NODES;
 /// A request line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// `PUT`, `DEL` or `CAS` of one key, which change it, or `GET`.
-    Request {
-        key: Key,
-        change: Option<Change>,
-    },
+    Request(Request),
     /// `GET @`: what this node holds.
     ListOwn,
     /// `GET *`: every pair in the system.
@@ -31,6 +29,47 @@ pub enum Command {
     Ping,
     Help,
     Quit,
+    Group(GroupCommand),
+}
+
+/// A request about one key, which runs beside those about others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// `PUT`, `DEL` or `CAS`, which change it, or `GET`.
+    Key { key: Key, change: Option<Change> },
+    /// `SAY`, or `SEND` with the name of the message. Several of them run side by side, and keep their
+    /// order.
+    Say {
+        group: GroupName,
+        sender: Option<Sender>,
+        text: String,
+    },
+}
+
+impl Request {
+    /// The key that it is about.
+    pub fn key(&self) -> Key {
+        match self {
+            Request::Key { key, .. } => key.clone(),
+            Request::Say { group, .. } => group.key(),
+        }
+    }
+
+    /// How many bytes it brings, beside the key.
+    pub fn length(&self) -> usize {
+        match self {
+            Request::Key { change, .. } => {
+                let value = change.as_ref().and_then(Change::value);
+                value.map_or(0, Bytes::len)
+            }
+            Request::Say { text, .. } => text.len(),
+        }
+    }
+
+    /// Whether it keeps its order among others about the same key, though it runs beside them.
+    pub fn is_say(&self) -> bool {
+        matches!(self, Request::Say { .. })
+    }
 }
 
 /// Which keys a word stands for.
@@ -41,7 +80,7 @@ enum Target {
 }
 
 /// What `HELP` prints.
-pub const HELP: [&str; 15] = [
+pub const HELP: [&str; 18] = [
     "PUT key value            store a value; replies OK version",
     "GET key                  replies VALUE version value, or NOT_FOUND",
     "DEL key                  delete; replies OK version, or NOT_FOUND",
@@ -52,6 +91,9 @@ pub const HELP: [&str; 15] = [
     "WHERE key                the key's hash and the nodes that hold it, coordinator first",
     "RING                     the nodes in ring order, and whether they answer",
     "STATS                    the state of this node, and its counters",
+    "NICK name   JOIN group [LAST n or AFTER n]   SAY group text   LEAVE group: talk; a member is sent MSG group number time nick text",
+    "HISTORY group [AFTER n] [COUNT n]   WHO group   GROUPS   TRIM group: what was said, the members of all nodes, the groups here, empty it",
+    "SEND group session/since/seq text: SAY that may be sent again, to any node, and is said once; session is random, since the number last shown, seq 1, 2, 3",
     "PING   HELP   QUIT",
     "A key with spaces, or a value with line ends, is written as a JSON string: PUT \"my key\" \"a\\nb\"",
     "A version such as 5554:12,5556:3 names the last write of the key that came through each node, by its number there.",
@@ -85,7 +127,11 @@ impl Command {
             .map_err(|_| syntax("the line is not UTF-8; this protocol is text"))?;
         let (word, rest) = split_word(line.trim_start_matches(' '));
         let rest = rest.unwrap_or("");
-        match word.to_ascii_uppercase().as_str() {
+        let upper = word.to_ascii_uppercase();
+        if let Some(parsed) = group_command::parse(&upper, rest) {
+            return parsed;
+        }
+        match upper.as_str() {
             "PUT" => Self::parse_put(rest),
             "GET" => Ok(match only_target(rest, "GET key, GET @ or GET *")? {
                 Target::Key(key) => request(key, None),
@@ -93,7 +139,7 @@ impl Command {
                 Target::All => Command::ListAll,
             }),
             "DEL" => Ok(match only_target(rest, "DEL key, DEL @ or DEL *")? {
-                Target::Key(key) => request(key, Some(Change::Delete)),
+                Target::Key(key) => request(of_a_client(key)?, Some(Change::Delete)),
                 Target::Own => Command::DeleteOwn,
                 Target::All => Command::DeleteAll,
             }),
@@ -112,9 +158,8 @@ impl Command {
             "" => Err(syntax("an empty line; HELP lists the commands")),
             _ => {
                 let word = start_of(word);
-                Err(syntax(&format!(
-                    "unknown command {word:?}; HELP lists the commands"
-                )))
+                let text = format!("unknown command {word:?}; HELP lists the commands");
+                Err(syntax(&text))
             }
         }
     }
@@ -123,7 +168,7 @@ impl Command {
         let usage = "PUT key value";
         let (key, rest) = key(rest, usage)?;
         let put = Change::Put(value(rest, usage)?);
-        Ok(request(key, Some(put)))
+        Ok(request(of_a_client(key)?, Some(put)))
     }
 
     fn parse_compare_and_set(rest: &str) -> Result<Command, Failure> {
@@ -147,24 +192,34 @@ impl Command {
         };
         let value = value(rest, usage)?;
         let compare_and_set = Change::CompareAndSet { expected, value };
-        Ok(request(key, Some(compare_and_set)))
+        Ok(request(of_a_client(key)?, Some(compare_and_set)))
     }
 }
 
 fn request(key: Key, change: Option<Change>) -> Command {
-    Command::Request { key, change }
+    Command::Request(Request::Key { key, change })
+}
+
+/// A key that clients may change.
+fn of_a_client(key: Key) -> Result<Key, Failure> {
+    if is_of_group(&key) {
+        return Err(syntax(
+            "keys that begin with # are those of groups: SAY adds to one, TRIM empties it, GET shows it",
+        ));
+    }
+    Ok(key)
 }
 
 /// Enough of a word to know it again.
-fn start_of(word: &str) -> String {
+pub(super) fn start_of(word: &str) -> String {
     word.chars().take(20).collect()
 }
 
-fn syntax(text: &str) -> Failure {
+pub(super) fn syntax(text: &str) -> Failure {
     Failure::Syntax(text.to_owned())
 }
 
-fn expected(usage: &str) -> Failure {
+pub(super) fn expected(usage: &str) -> Failure {
     syntax(&format!("expected: {usage}"))
 }
 
@@ -173,14 +228,14 @@ fn reserved() -> Failure {
 }
 
 /// The first word, and what follows the one space after it.
-fn split_word(text: &str) -> (&str, Option<&str>) {
+pub(super) fn split_word(text: &str) -> (&str, Option<&str>) {
     match text.split_once(' ') {
         Some((word, rest)) => (word, Some(rest)),
         None => (text, None),
     }
 }
 
-fn alone(rest: &str, word: &str, command: Command) -> Result<Command, Failure> {
+pub(super) fn alone(rest: &str, word: &str, command: Command) -> Result<Command, Failure> {
     if rest.trim().is_empty() {
         Ok(command)
     } else {
@@ -239,7 +294,7 @@ fn target<'a>(rest: &'a str, usage: &str) -> Result<(Target, Option<&'a str>), F
 }
 
 /// The rest of the line as it is, spaces included; or a JSON string.
-fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
+pub(super) fn value(rest: Option<&str>, usage: &str) -> Result<Value, Failure> {
     let rest = rest
         .filter(|rest| !rest.is_empty())
         .ok_or_else(|| syntax(&format!("expected: {usage}; write the empty value as \"\"")))?;

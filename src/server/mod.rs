@@ -5,6 +5,8 @@
 
 pub mod command;
 pub mod descriptors;
+pub mod group_command;
+pub mod group_text;
 pub mod pipeline;
 pub mod session;
 pub mod startup;
@@ -149,7 +151,7 @@ impl Server {
         lock(&self.sessions).insert(id, pipeline.clone());
         if !self.ending.load(Ordering::Relaxed) {
             // An error says that the client has gone: there is nobody to tell.
-            let _ = session::run(&self.node, &self.budget, &pipeline, &stream);
+            let _ = session::run(&self.node, &self.budget, &pipeline, &stream, id);
         }
         lock(&self.sessions).remove(&id);
     }
@@ -223,7 +225,7 @@ mod tests {
     }
 
     fn begin(pipeline: &Pipeline, number: usize) -> Result<u64, Until> {
-        pipeline.begin(&key(number), 0)
+        pipeline.begin(&key(number), 0, false)
     }
 
     /// Has the connection's first reply be a short one, and the next ones be expected short.

@@ -50,7 +50,11 @@ struct State {
 }
 
 enum Slot {
-    UnderWay { key: Key, bytes: usize },
+    UnderWay {
+        key: Key,
+        bytes: usize,
+        beside: bool,
+    },
     Answered(String),
 }
 
@@ -92,17 +96,25 @@ impl Pipeline {
         &self.replies
     }
 
-    /// Begins a request for a key, with a value of so many bytes. Returns the number to
-    /// [answer](Pipeline::answer) it by.
+    /// Begins a request for a key, with a value of so many bytes. If it goes `beside` others of its kind, it
+    /// does not wait for those about the same key. Returns the number to [answer](Pipeline::answer) it
+    /// by.
     ///
     /// # Errors
     /// What to [wait](Pipeline::wait) for first.
-    pub fn begin(&self, key: &Key, value: usize) -> Result<u64, Until> {
+    pub fn begin(&self, key: &Key, value: usize, beside: bool) -> Result<u64, Until> {
         let mut state = lock(&self.state);
         if state.last {
             return Err(Until::ALL);
         }
-        let same = |slot: &Slot| matches!(slot, Slot::UnderWay { key: other, .. } if other == key);
+        let same = |slot: &Slot| match slot {
+            Slot::UnderWay {
+                key: other,
+                beside: also,
+                ..
+            } => other == key && !(beside && *also),
+            Slot::Answered(_) => false,
+        };
         if let Some(place) = state.slots.iter().rposition(same) {
             return Err(Until::Answered(state.first + place as u64));
         }
@@ -118,7 +130,7 @@ impl Pipeline {
         }
         state.held += bytes;
         let key = key.clone();
-        state.slots.push_back(Slot::UnderWay { key, bytes });
+        state.slots.push_back(Slot::UnderWay { key, bytes, beside });
         Ok(state.first + count as u64)
     }
 

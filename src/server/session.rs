@@ -1,8 +1,10 @@
 //! One client's connection: requests for different keys run at the same time, others alone, and the
 //! replies come in the order of the requests.
 
+mod groups;
 mod listing;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -10,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use memchr::memrchr;
 
-use super::command::{Command, HELP, MAX_VERSION, begins_http, no_web_server};
+use super::command::{Command, HELP, MAX_VERSION, Request, begins_http, no_web_server};
+use super::group_text;
 use super::pipeline::{self, Pipeline, Until};
 use super::telnet::{MARK, Telnet, VOID};
 use super::text::{self, busy};
-use crate::bytes::{Bytes, Key, LARGE, MAX_KEY, MAX_VALUE};
+use crate::bytes::{Key, LARGE, MAX_KEY, MAX_VALUE};
 use crate::error::Failure;
 use crate::node::Node;
+use crate::node::groups::{Participant, Receipt};
+use crate::protocol::group::GroupName;
 use crate::protocol::ring::Position;
 use crate::protocol::{Change, Outcome};
 use crate::transport::socket::{notice_vanished, part};
@@ -45,15 +50,20 @@ pub fn run(
     budget: &Arc<Budget>,
     pipeline: &Arc<Pipeline>,
     stream: &TcpStream,
+    connection: u64,
 ) -> io::Result<()> {
     let line_timeout = Duration::from_millis(node.config.line_timeout_ms);
     stream.set_read_timeout(Some(line_timeout))?;
     notice_vanished(stream)?;
+    let replies = pipeline.replies();
+    let nick = format!("guest-{}-{connection}", node.id);
     let mut session = Session {
+        participant: Participant::new(connection, nick, replies.clone(), group_text::news),
+        joined: BTreeSet::new(),
         node,
         lines: Lines::new(Telnet::new(stream), MAX_LINE),
         pipeline,
-        replies: pipeline.replies(),
+        replies,
         first_line: true,
         line_began: Instant::now(),
         line_timeout,
@@ -61,6 +71,7 @@ pub fn run(
         share: Share::of(budget),
     };
     let ended = session.serve();
+    session.leave_all();
     pipeline.wait(Until::ALL);
     // What its lines took is not kept while it is waited for.
     drop(session);
@@ -75,6 +86,9 @@ struct Session<'a> {
     lines: Lines<Telnet<&'a TcpStream>>,
     pipeline: &'a Arc<Pipeline>,
     replies: &'a Arc<Outgoing>,
+    participant: Arc<Participant>,
+    /// The groups that it is a member of.
+    joined: BTreeSet<GroupName>,
     /// Whether no whole line has come yet.
     first_line: bool,
     /// When the first byte of an unfinished line came.
@@ -165,15 +179,13 @@ impl Session<'_> {
     /// A line is too long.
     fn begin_requests(&mut self) -> Result<Option<Line>, Failure> {
         while let Some(line) = self.next_line()? {
-            let Ok(Command::Request { key, change }) = line else {
+            let Ok(Command::Request(request)) = line else {
                 return Ok(Some(line));
             };
-            let length = value_length(change.as_ref());
-            let may_begin = self.is_fluent() && length <= LARGE;
-            let begun = may_begin.then(|| self.pipeline.begin(&key, length).ok());
-            match begun.flatten() {
-                Some(number) => self.submit(number, key, change),
-                None => return Ok(Some(Ok(Command::Request { key, change }))),
+            let may_begin = self.is_fluent() && request.length() <= LARGE;
+            match may_begin.then(|| self.begin(&request).ok()).flatten() {
+                Some(number) => self.submit(number, request),
+                None => return Ok(Some(Ok(Command::Request(request)))),
             }
         }
         Ok(None)
@@ -204,7 +216,7 @@ impl Session<'_> {
     /// Serves one line, once it may be served.
     fn serve_line(&mut self, line: Line) -> Next {
         // What is not about one key sees all requests before it, and all after it see what it did.
-        let one_key = matches!(line, Ok(Command::Request { .. }));
+        let one_key = matches!(line, Ok(Command::Request(_)));
         if !one_key && !self.wait(Until::ALL) {
             return Next::Close;
         }
@@ -225,18 +237,20 @@ impl Session<'_> {
         let several = self.may_run_several();
         let more = self.pipeline.wait(if several { until } else { Until::ALL });
         let plenty = self.budget.is_plentiful();
+        // Or messages of groups would keep it waiting for ever.
+        let _quiet = (!plenty).then(|| self.participant.quiet());
         self.replies.drain(if plenty { MOST_WAITING } else { 0 });
         // Or nobody is there any more for what was sent ahead.
         more && !self.replies.closed()
     }
 
     /// Starts a request as soon as it may begin.
-    fn request(&self, key: Key, change: Option<Change>) -> Next {
+    fn request(&self, request: Request) -> Next {
         let mut until = Until::Left(pipeline::MOST);
         while self.wait(until) {
-            match self.pipeline.begin(&key, value_length(change.as_ref())) {
+            match self.begin(&request) {
                 Ok(number) => {
-                    self.submit(number, key, change);
+                    self.submit(number, request);
                     return Next::Serve;
                 }
                 Err(other) => until = other,
@@ -245,24 +259,48 @@ impl Session<'_> {
         Next::Close
     }
 
+    fn begin(&self, request: &Request) -> Result<u64, Until> {
+        let (key, length) = (request.key(), request.length());
+        self.pipeline.begin(&key, length, request.is_say())
+    }
+
     /// Starts a request that has begun; whichever thread ends it answers it.
-    fn submit(&self, number: u64, key: Key, change: Option<Change>) {
+    fn submit(&self, number: u64, request: Request) {
         self.node.stats.requests.add(1);
-        let print = match change {
-            Some(Change::Delete) => text::deletion,
-            _ => text::outcome,
-        };
         let (node, pipeline) = (self.node.clone(), self.pipeline.clone());
-        let ended = move |result: Result<Outcome, Failure>| {
-            node.stats.failures.add(u64::from(result.is_err()));
-            pipeline.answer(number, print(&result));
+        let answer = move |failed: bool, reply: String| {
+            node.stats.failures.add(u64::from(failed));
+            pipeline.answer(number, reply);
         };
-        self.node.submit(key, change, Box::new(ended));
+        match request {
+            Request::Key { key, change } => {
+                let print = match change {
+                    Some(Change::Delete) => text::deletion,
+                    _ => text::outcome,
+                };
+                let ended =
+                    move |result: Result<Outcome, Failure>| answer(result.is_err(), print(&result));
+                self.node.submit(key, change, Box::new(ended));
+            }
+            Request::Say {
+                group,
+                sender,
+                text,
+            } => {
+                let named = sender.clone();
+                let ended = move |result: Result<Receipt, Failure>| {
+                    let reply = group_text::receipt(&result, named.as_ref());
+                    answer(result.is_err(), reply);
+                };
+                let nick = self.participant.nick();
+                self.node.say(&group, sender, nick, text, Box::new(ended));
+            }
+        }
     }
 
     fn execute(&mut self, command: Command) -> Next {
         match command {
-            Command::Request { key, change } => return self.request(key, change),
+            Command::Request(request) => return self.request(request),
             Command::ListOwn => return self.list(|emit| self.node.list_own(emit)),
             Command::ListAll => return self.list(|emit| self.node.list_all(emit)),
             Command::DeleteOwn => return self.delete(|emit| self.node.list_own(emit)),
@@ -272,6 +310,7 @@ impl Session<'_> {
             Command::Stats => self.reply(&text::listing(self.node.describe_stats())),
             Command::Ping => self.reply("PONG\n"),
             Command::Help => self.reply(&text::listing(HELP.map(str::to_owned))),
+            Command::Group(command) => return self.execute_group(command),
             Command::Quit => {
                 self.reply("BYE\n");
                 return Next::Close;
@@ -299,9 +338,4 @@ impl Session<'_> {
         let ids: Vec<_> = replicas.iter().map(|node| node.to_string()).collect();
         format!("WHERE {} {}\n", Position::of_key(key), ids.join(" "))
     }
-}
-
-/// How many bytes the value has that a change writes; 0 if it writes none.
-fn value_length(change: Option<&Change>) -> usize {
-    change.and_then(Change::value).map_or(0, Bytes::len)
 }

@@ -16,7 +16,7 @@ const ROOM: usize = 100;
 pub fn outcome(result: &Result<Outcome, Failure>) -> String {
     match result {
         Ok(Outcome::Found { value, version }) => {
-            let value = value_text(value);
+            let value = value_text(text_of(value));
             line(value.len(), format_args!("VALUE {version} {value}"))
         }
         Ok(Outcome::Missing) => "NOT_FOUND\n".to_owned(),
@@ -28,9 +28,10 @@ pub fn outcome(result: &Result<Outcome, Failure>) -> String {
             format!("CONFLICT {}\n", version_text(version.as_ref()))
         }
         Ok(Outcome::Decided(Verdict::RefusedBefore)) => "CONFLICT ?\n".to_owned(),
-        Ok(Outcome::Decided(Verdict::Answered(answer))) => format!("OK {answer}\n"),
-        // The router makes failures of these.
-        Ok(Outcome::Superseded | Outcome::Failed { .. }) => failure(&Failure::Unknown(
+        // The router makes failures of the first two, and groups take their own answers.
+        Ok(
+            Outcome::Superseded | Outcome::Failed { .. } | Outcome::Decided(Verdict::Answered(_)),
+        ) => failure(&Failure::Unknown(
             "the request ended without an answer".to_owned(),
         )),
         Err(error) => failure(error),
@@ -64,7 +65,7 @@ pub fn pair(pair: &Pair) -> String {
         "PAIR {} {} {}\n",
         key_text(&pair.key),
         pair.version,
-        value_text(&pair.value)
+        value_text(text_of(&pair.value))
     )
 }
 
@@ -95,18 +96,21 @@ fn version_text(version: Option<&VectorClock>) -> String {
     version.map_or("-".to_owned(), |version| version.to_string())
 }
 
+fn text_of(bytes: &Bytes) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.as_slice())
+}
+
 /// A key as a word where it is one, otherwise as a JSON string.
 fn key_text(key: &Bytes) -> Cow<'_, str> {
-    quoted_if(key, |text| text.is_empty() || text.contains(' '))
+    quoted_if(text_of(key), |text| text.is_empty() || text.contains(' '))
 }
 
 /// A value as it is where it fits the rest of a line, otherwise as a JSON string.
-fn value_text(value: &Bytes) -> Cow<'_, str> {
+pub(super) fn value_text(value: Cow<'_, str>) -> Cow<'_, str> {
     quoted_if(value, |_| false)
 }
 
-fn quoted_if(bytes: &Bytes, needs_quotes: impl Fn(&str) -> bool) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes.as_slice());
+fn quoted_if(text: Cow<'_, str>, needs_quotes: impl Fn(&str) -> bool) -> Cow<'_, str> {
     if text.starts_with('"') || text.chars().any(char::is_control) || needs_quotes(&text) {
         serde_json::Value::from(text).to_string().into()
     } else {

@@ -44,6 +44,8 @@ pub enum Rule {
     PagesGoForward,
     /// What is pushed ahead of its turn waits for what is missing.
     HeldBack,
+    /// A group is read for what no push brought.
+    Healed,
     /// A coordinator forgets the state that it remembers of a key as soon as a proposal for the key starts.
     MemoryDropped,
     /// A reply counts only for the question it answers.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Bytes, Key};
+use crate::protocol::group::{GroupName, Message};
 use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use crate::storage::{ClusterId, LogPosition, Page, Scan, Standing, Start, StorageId};
 use crate::transport::{Lines, Outgoing};
@@ -74,6 +75,14 @@ pub enum Request {
     /// From a node to all others whenever it changes: I hold as much data as I may, or no longer do. Not
     /// answered.
     Full(bool),
+    /// From the node that appended messages to a group, to all others: tell your members. Not answered, and
+    /// it may be lost.
+    Said {
+        group: GroupName,
+        messages: Vec<Arc<Message>>,
+    },
+    /// From a node that is asked who is in a group, to all others. Answered by [`Reply::Members`].
+    Members(GroupName),
     /// From a link to a peer that has been silent or was asked nothing for a while: are you there?
     /// Answered by [`Reply::Pong`] at once, without the disk.
     Ping,
@@ -93,6 +102,8 @@ pub enum Reply {
     Page(Page),
     /// From a replica to [`Request::Tombstones`]: for each, whether it is held or past.
     Held(Vec<bool>),
+    /// From any node to [`Request::Members`]: the nicks of its members.
+    Members(Vec<String>),
     /// From any node to [`Request::Join`]: what it knows of the sender.
     Known(Known),
     /// From any node to [`Request::Ping`]: how far its log is durable. If its folder is later replaced by

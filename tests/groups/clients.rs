@@ -293,7 +293,7 @@ impl World {
         }
         if let Some(recent) = delivery.from(member.shown + 1) {
             let recent: Vec<_> = recent
-                .map(|message| Item::Message(message.as_ref().clone()))
+                .map(|message| Item::Message(message.clone()))
                 .collect();
             recent.into_iter().for_each(|item| member.show(item));
             (member.reader, member.wants) = (None, None);

@@ -26,7 +26,7 @@ const SIZES: Sizes = Sizes {
     open: 8,
     batch: 4,
     ahead: 4,
-    recent: 20,
+    recent: 280,
 };
 
 /// What a run does wrong, to show that it would be noticed.
@@ -296,11 +296,13 @@ impl World {
                 .batch
                 .iter()
                 .zip(next..)
-                .map(|(saying, number)| Message {
-                    number,
-                    nick: saying.nick.clone(),
-                    text: saying.text.clone(),
-                    time: 0,
+                .map(|(saying, number)| {
+                    Arc::new(Message {
+                        number,
+                        nick: saying.nick.clone(),
+                        text: saying.text.clone(),
+                        time: 0,
+                    })
                 });
             self.multicast(messages.collect());
         }
@@ -310,8 +312,7 @@ impl World {
         self.nodes[place].appending = self.dots;
     }
 
-    fn multicast(&mut self, messages: Vec<Message>) {
-        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
+    fn multicast(&mut self, messages: Vec<Arc<Message>>) {
         for node in 0..NODES {
             let loss = self.loss;
             if messages.is_empty() || self.chance(loss) {

@@ -22,7 +22,7 @@ fn serve(pipeline: &Arc<Pipeline>) -> usize {
     'requests: for _ in 0..REQUESTS {
         let key = draw(KEYS);
         let number = loop {
-            match pipeline.begin(&key.to_string().as_str().into(), 0) {
+            match pipeline.begin(&key.to_string().as_str().into(), 0, false) {
                 Ok(number) => break number,
                 Err(until) if pipeline.wait(until) => {}
                 Err(_) => break 'requests,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hold_back::HoldBack;
 use super::sizes::sizes;
-use super::state::{Group, Message};
+use super::state::{Group, MOST_MESSAGE_BYTES, Message};
 
 /// The messages of one group at one node.
 pub struct Delivery {
@@ -50,7 +50,7 @@ impl Delivery {
             let ready = self.queue.skip_to(group.first_open() - 1);
             self.keep(ready);
         }
-        self.push(group.open.iter().cloned().map(Arc::new));
+        self.push(group.open.iter().cloned());
     }
 
     /// The messages from this number on, if all of them are still here.
@@ -60,8 +60,24 @@ impl Delivery {
         Some(self.recent.iter().skip(skipped as usize))
     }
 
+    /// About how many bytes its messages take.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.queue.waiting() * MOST_MESSAGE_BYTES
+    }
+
+    /// Keeps nothing that can be read: for when too much memory is taken.
+    pub fn forget(&mut self) {
+        *self = Delivery {
+            queue: HoldBack::new(self.delivered()),
+            recent: VecDeque::new(),
+            bytes: 0,
+        };
+    }
+
     fn keep(&mut self, messages: Vec<Arc<Message>>) {
-        let size = |message: &Message| message.nick.len() + message.text.len();
+        let size = |message: &Message| {
+            size_of::<Message>() + message.nick.len() + message.text.len()
+        };
         for message in messages {
             self.bytes += size(&message);
             self.recent.push_back(message);
@@ -94,9 +110,7 @@ mod tests {
     fn group(open: std::ops::Range<u64>) -> Group {
         Group {
             next: open.end,
-            open: open
-                .map(|number| message(number, "x").as_ref().clone())
-                .collect(),
+            open: open.map(|number| message(number, "x")).collect(),
             ..Group::default()
         }
     }

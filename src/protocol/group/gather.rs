@@ -2,11 +2,12 @@
 //! batch.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::say::{Fate, Said, Say, Saying};
 use super::sizes::sizes;
-use super::state::Message;
+use super::state::{MOST_MESSAGE_BYTES, Message};
 
 /// How long a message may wait to be appended.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -65,6 +66,11 @@ impl<H> Gather<H> {
         self.waiting.is_empty() && self.in_flight.is_empty() && !self.storing
     }
 
+    /// About how many bytes its messages take.
+    pub fn bytes(&self) -> usize {
+        (self.waiting.len() + self.in_flight.len()) * MOST_MESSAGE_BYTES
+    }
+
     /// Whether the group was full when it was heard of last.
     pub fn is_full(&self) -> bool {
         self.full
@@ -107,7 +113,7 @@ impl<H> Gather<H> {
     }
 
     /// The append was decided. Returns what to tell clients, and the messages that all nodes are to be pushed.
-    pub fn answered(&mut self, said: &Said) -> (Vec<Told<H>>, Vec<Message>) {
+    pub fn answered(&mut self, said: &Said) -> (Vec<Told<H>>, Vec<Arc<Message>>) {
         assert_eq!(
             said.fates.len(),
             self.in_flight.len(),
@@ -123,12 +129,12 @@ impl<H> Gather<H> {
                 continue;
             }
             if let Some(number) = number {
-                messages.push(Message {
+                messages.push(Arc::new(Message {
                     number,
                     nick: own.saying.nick.clone(),
                     text: own.saying.text.clone(),
                     time: own.saying.time,
-                });
+                }));
             }
             let (saying, fate) = (own.saying, *fate);
             told.extend(own.handles.into_iter().map(|handle| Told {

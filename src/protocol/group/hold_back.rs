@@ -34,6 +34,11 @@ impl HoldBack {
         !self.ahead.is_empty()
     }
 
+    /// How many messages wait.
+    pub fn waiting(&self) -> usize {
+        self.ahead.len()
+    }
+
     /// Takes messages in any order, and returns those whose turn has come.
     pub fn take(&mut self, messages: impl IntoIterator<Item = Arc<Message>>) -> Vec<Arc<Message>> {
         let mut ready = Vec::new();

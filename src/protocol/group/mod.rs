@@ -42,10 +42,10 @@ mod state;
 pub use delivery::Delivery;
 pub use gather::{Gather, Told};
 pub use hold_back::HoldBack;
-pub use name::{GroupName, MOST_NUMBER, Sender, SenderId, check_nick};
+pub use name::{GroupName, MOST_NUMBER, Sender, SenderId, check_nick, check_text, is_of_group};
 pub use reader::{Item, ReadStep, Reader};
 pub use say::{Fate, Said, Say, Saying, put_page, say, trim};
 #[cfg(debug_assertions)]
 pub use sizes::set_sizes;
 pub use sizes::{Sizes, sizes};
-pub use state::{Group, Message, Page, last_of_page, page_of};
+pub use state::{Group, MOST_MESSAGE_BYTES, Message, Page, last_of_page, page_of};

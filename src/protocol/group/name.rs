@@ -11,6 +11,8 @@ use super::sizes::sizes;
 
 /// Longest name of a group, a sender or a session, in bytes.
 const MAX_NAME: usize = 32;
+/// Longest text of a message as a JSON string, in bytes.
+const MAX_TEXT: usize = 1 << 10;
 /// Numbers of messages stay below this, so that every JSON reader understands them.
 pub const MOST_NUMBER: u64 = 1 << 53;
 
@@ -47,12 +49,34 @@ impl GroupName {
     }
 }
 
+/// Whether a key is that of a group or a page.
+pub fn is_of_group(key: &Key) -> bool {
+    key.as_slice().starts_with(b"#")
+}
+
 /// Checks a nick: 1 to 32 bytes without spaces, `"` and control characters.
 ///
 /// # Errors
 /// What a nick may consist of.
 pub fn check_nick(text: &str) -> Result<(), String> {
     check("a nick", text, "\"")
+}
+
+/// Checks what somebody says: no control characters, and at most 1 KiB as a JSON string.
+///
+/// # Errors
+/// What a text may consist of.
+pub fn check_text(text: &str) -> Result<(), String> {
+    if text.contains(char::is_control) {
+        return Err("a message must not contain control characters".to_owned());
+    }
+    let length = serde_json::Value::from(text).to_string().len();
+    if length > MAX_TEXT {
+        return Err(format!(
+            "the message has {length} bytes as a JSON string; at most {MAX_TEXT} are allowed"
+        ));
+    }
+    Ok(())
 }
 
 fn check(what: &str, text: &str, excluded: &str) -> Result<(), String> {

@@ -3,6 +3,8 @@
 //! Each read is linearizable, and a page is cut out of the state only once it is stored. So a page that is
 //! not there after the state had passed it was emptied by [`trim`](super::trim).
 
+use std::sync::Arc;
+
 use super::sizes::sizes;
 use super::state::{Group, Message, Page, last_of_page, page_of};
 
@@ -20,7 +22,7 @@ pub enum ReadStep {
 /// What was found, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Item {
-    Message(Message),
+    Message(Arc<Message>),
     /// The messages with these numbers, both included, are not kept any more.
     Missed(u64, u64),
 }
@@ -91,7 +93,7 @@ impl Reader {
     }
 
     /// Hands out those of these messages that are wanted.
-    fn found(&mut self, messages: &[Message], items: &mut Vec<Item>) {
+    fn found(&mut self, messages: &[Arc<Message>], items: &mut Vec<Item>) {
         for message in messages {
             if message.number < self.next {
                 continue;
@@ -121,12 +123,14 @@ mod tests {
     const PAGE: u64 = 32;
     const PAGES: u64 = 1024;
 
-    fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
-        let message = |number| Message {
-            number,
-            nick: "ann".to_owned(),
-            text: number.to_string(),
-            time: 0,
+    fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<Arc<Message>> {
+        let message = |number: u64| {
+            Arc::new(Message {
+                number,
+                nick: "ann".to_owned(),
+                text: number.to_string(),
+                time: 0,
+            })
         };
         numbers.into_iter().map(message).collect()
     }

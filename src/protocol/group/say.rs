@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +146,7 @@ pub fn say(value: Option<&Value>, say: &Say) -> (Option<Value>, String) {
         fates,
         page_filled,
     };
-    ((group != before).then(|| json(&group)), answer.to_string())
+    ((group != before).then(|| group.to_value()), answer.to_string())
 }
 
 /// Appends one message, or tells why not.
@@ -161,12 +162,12 @@ fn take(group: &mut Group, saying: &Saying) -> Fate {
     }
     let number = group.next;
     group.next += 1;
-    group.open.push(Message {
+    group.open.push(Arc::new(Message {
         number,
         nick: saying.nick.clone(),
         text: saying.text.clone(),
         time: saying.time,
-    });
+    }));
     if let Some(Sender { id, seq, .. }) = &saying.sender {
         group.senders.insert(id.clone(), (*seq, number));
         forget_one(group);
@@ -217,7 +218,7 @@ fn forget_one(group: &mut Group) {
 /// Stores a page: its new value, unless the same page or a later one is there.
 pub fn put_page(value: Option<&Value>, page: &Page) -> Option<Value> {
     let is_there = Page::of(value).is_some_and(|stored| stored.page >= page.page);
-    (!is_there || !rules::holds(Rule::PagesGoForward)).then(|| json(page))
+    (!is_there || !rules::holds(Rule::PagesGoForward)).then(|| page.to_value())
 }
 
 /// Empties a group: its new value, unless nothing changes, and the number of its last message. The numbers go
@@ -232,12 +233,7 @@ pub fn trim(value: Option<&Value>) -> (Option<Value>, String) {
         ..Group::default()
     };
     let last = group.horizon.to_string();
-    ((group != before).then(|| json(&group)), last)
-}
-
-fn json(content: &impl Serialize) -> Value {
-    let text = serde_json::to_string(content);
-    text.expect("text and numbers become JSON").into()
+    ((group != before).then(|| group.to_value()), last)
 }
 
 #[cfg(test)]

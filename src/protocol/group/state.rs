@@ -1,6 +1,7 @@
 //! What the keys of a group hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ use crate::bytes::Value;
 
 /// Once nicks and texts of the open messages have so many bytes, only half as many may be open.
 const MUCH_OPEN: usize = 28 << 10;
+
+/// More than a message takes in memory, in bytes.
+pub const MOST_MESSAGE_BYTES: usize = 1200;
 
 /// One message of a group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,7 +43,7 @@ pub struct Group {
     /// The number of the next message.
     pub next: u64,
     /// The messages after the last page that is known to be stored, in order.
-    pub open: Vec<Message>,
+    pub open: Vec<Arc<Message>>,
     /// For each sender the number within its session of its last message, and that message's number.
     pub senders: BTreeMap<SenderId, (u64, u64)>,
     /// The highest last number of a sender that was forgotten.
@@ -52,7 +56,7 @@ pub struct Group {
 pub struct Page {
     pub page: u64,
     /// Its messages in order. After a [`trim`](super::trim) in its middle the first ones are missing.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
 }
 
 impl Default for Group {
@@ -75,6 +79,11 @@ impl Group {
         value.map_or(Ok(Group::default()), |value| {
             serde_json::from_slice(value.as_slice())
         })
+    }
+
+    /// What its key holds.
+    pub fn to_value(&self) -> Value {
+        to_value(self)
     }
 
     /// The number of the first message in `open`, or of the next message if there is none.
@@ -105,7 +114,7 @@ impl Group {
 
     /// Whether a page has to be stored before any other message is appended.
     pub fn is_full(&self) -> bool {
-        let length = |message: &Message| message.nick.len() + message.text.len();
+        let length = |message: &Arc<Message>| message.nick.len() + message.text.len();
         let bytes = || self.open.iter().map(length).sum::<usize>();
         let count = self.open.len();
         let most = sizes().open;
@@ -114,8 +123,24 @@ impl Group {
 }
 
 impl Page {
+    /// What stands at the place of a page whose messages were given up.
+    pub fn empty(page: u64) -> Page {
+        let messages = Vec::new();
+        Page { page, messages }
+    }
+
+    /// What its key holds.
+    pub fn to_value(&self) -> Value {
+        to_value(self)
+    }
+
     /// The page that a value holds, if it holds one.
     pub fn of(value: Option<&Value>) -> Option<Page> {
         serde_json::from_slice(value?.as_slice()).ok()
     }
+}
+
+fn to_value(content: &impl Serialize) -> Value {
+    let text = serde_json::to_string(content);
+    text.expect("text and numbers become JSON").into()
 }

@@ -38,7 +38,8 @@ impl Session<'_> {
     }
 
     /// Replies with what `work` returns, if there is memory for it.
-    fn serve_many(&self, doing: &str, work: impl FnOnce() -> Result<String, Failure>) -> Next {
+    pub(super) fn serve_many(&self, doing: &str, work: impl FnOnce() -> Result<String, Failure>) -> Next {
+        let _quiet = self.participant.quiet();
         let mut share = Share::of(self.budget);
         if !share.hold(LISTING) {
             return self.fail(&busy(doing));
@@ -50,7 +51,7 @@ impl Session<'_> {
         Next::Serve
     }
 
-    fn send_part(&self, lines: &str) -> Result<(), Failure> {
+    pub(super) fn send_part(&self, lines: &str) -> Result<(), Failure> {
         let sent = self.replies.send(lines.as_bytes());
         self.replies.drain(0);
         if self.replies.closed() {

@@ -32,6 +32,8 @@ use crate::transport::Outgoing;
 
 /// How many questions may be outstanding.
 const MOST_OUTSTANDING: usize = 20_000;
+/// Behind so many bytes a hint would only hold up what matters.
+const MOST_BEFORE_HINT: usize = 1 << 20;
 /// How long to wait before the connection is opened again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// The same if the other side refused it or sent something that is not understood.
@@ -218,6 +220,21 @@ impl Link {
             if !message::send(&connection, &unanswered) {
                 lock(&self.state).dropped = true;
             }
+        }
+    }
+
+    /// Sends a message that may as well be lost. It is not sent to a suspect, nor where much waits already.
+    pub fn hint(&self, request: Request) {
+        let connection = lock(&self.state).connection.clone();
+        let connection = connection.filter(|connection| connection.waiting() <= MOST_BEFORE_HINT);
+        if let Some(connection) = connection.filter(|_| !self.suspect()) {
+            message::send(
+                &connection,
+                &Ask {
+                    id: 0,
+                    ask: request,
+                },
+            );
         }
     }
 

@@ -1,0 +1,64 @@
+//! Empties a group, so that its space can be had back.
+
+use std::sync::Arc;
+
+use super::super::Node;
+use super::super::drive::await_outcome;
+use super::healing::no_group;
+use crate::error::Failure;
+use crate::protocol::group::{GroupName, Page, page_of, sizes};
+use crate::protocol::{Change, Outcome, Verdict};
+use crate::transport;
+
+/// How many pages are emptied at a time.
+const PAGES_AT_A_TIME: usize = 32;
+
+impl Node {
+    /// Empties a group, and returns the number of its last message.
+    ///
+    /// # Errors
+    /// Those of a write. `UNKNOWN` if the group is empty now and some of its pages are not.
+    pub fn trim(self: &Arc<Node>, name: &GroupName) -> Result<u64, Failure> {
+        let outcome = await_outcome(&self.begin(name.key(), Some(Change::Trim)))?;
+        let Outcome::Decided(Verdict::Answered(answer)) = outcome else {
+            let text = "it was done, but the number is not known any more";
+            return Err(Failure::Unknown(text.to_owned()));
+        };
+        let last: u64 = answer.parse().map_err(|_| no_group(name))?;
+        // A page that goes on after the last message is not stored yet.
+        let end = page_of(last + 1);
+        let pages: Vec<u64> = (end.saturating_sub(sizes().pages)..end).collect();
+        for pages in pages.chunks(PAGES_AT_A_TIME) {
+            self.empty_pages(name, pages).map_err(|failure| {
+                let text = failure.text();
+                Failure::Unknown(format!(
+                    "#{name} is empty, but some of its pages take space yet; repeat the request. The cause: {text}"
+                ))
+            })?;
+        }
+        Ok(last)
+    }
+
+    /// Empties these pages where they are. A page that has taken the place of one meanwhile stays.
+    fn empty_pages(self: &Arc<Node>, name: &GroupName, pages: &[u64]) -> Result<(), Failure> {
+        let read = |page: &u64| self.begin(name.page_key(*page), None);
+        let found: Vec<_> = transport::batch(|| pages.iter().map(read).collect());
+        let mut emptied = Vec::new();
+        for (page, found) in pages.iter().zip(found) {
+            let Outcome::Found { value, version } = await_outcome(&found)? else {
+                continue;
+            };
+            let is_it = |found: Page| found.page == *page && !found.messages.is_empty();
+            if Page::of(Some(&value)).is_some_and(is_it) {
+                let empty = Change::CompareAndSet {
+                    expected: Some(version),
+                    value: Page::empty(*page).to_value(),
+                };
+                emptied.push(self.begin(name.page_key(*page), Some(empty)));
+            }
+        }
+        emptied
+            .iter()
+            .try_for_each(|result| await_outcome(result).map(drop))
+    }
+}
