@@ -75,16 +75,23 @@ impl Client {
         self.receive()
     }
 
-    /// Sends one request and waits for its reply, of one line or up to `END` or `ERROR`.
+    /// Sends one request and waits for its reply, of one line or up to `END` or `ERROR`. What is told to a member
+    /// of a group meanwhile stands before it.
     pub fn list(&mut self, request: &str) -> io::Result<Vec<String>> {
         self.send(format!("{request}\n").as_bytes())?;
-        let mut lines = vec![self.receive()?];
-        if is_listing(request) {
-            while !lines.last().is_some_and(|line| ends_listing(line)) {
-                lines.push(self.receive()?);
+        let (mut lines, is_listing) = (Vec::new(), is_listing(request));
+        loop {
+            let line = self.receive()?;
+            let ends = if is_listing {
+                ends_listing(&line)
+            } else {
+                !is_pushed(&line)
+            };
+            lines.push(line);
+            if ends {
+                return Ok(lines);
             }
         }
-        Ok(lines)
     }
 }
 
@@ -100,7 +107,20 @@ fn open(address: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
 fn is_listing(request: &str) -> bool {
     let request = request.trim().to_ascii_uppercase();
     let words: Vec<_> = request.split_whitespace().collect();
-    matches!(words[..], ["RING" | "STATS" | "HELP"] | ["GET", "@" | "*"])
+    matches!(
+        words[..],
+        ["RING" | "STATS" | "HELP" | "GROUPS"]
+            | ["GET", "@" | "*"]
+            | ["HISTORY", _, ..]
+            | ["WHO", _]
+    )
+}
+
+/// Whether a line is told to a member of a group, and not the reply to a request.
+pub fn is_pushed(line: &str) -> bool {
+    ["MSG ", "MISSED ", "BEHIND "]
+        .iter()
+        .any(|start| line.starts_with(start))
 }
 
 /// Whether a request is about all pairs, of a node or of the store: then how long it takes depends

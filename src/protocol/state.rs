@@ -87,7 +87,8 @@ impl Change {
     pub fn value(&self) -> Option<&Value> {
         match self {
             Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
-            Change::Delete | Change::Say(_) | Change::PutPage(_) | Change::Trim => None,
+            Change::Delete | Change::Say(_) | Change::PutPage(_) => None,
+            Change::Trim | Change::TrimPage(_) => None,
             #[cfg(debug_assertions)]
             Change::Add(_) => None,
         }
@@ -109,6 +110,10 @@ impl Change {
                 (value.map(Some), None)
             }
             Change::Trim => with_answer(group::trim(state.value.as_ref())),
+            Change::TrimPage(page) => {
+                let value = group::trim_page(state.value.as_ref(), *page);
+                (value.map(Some), None)
+            }
             #[cfg(debug_assertions)]
             Change::Add(more) => {
                 let number = state

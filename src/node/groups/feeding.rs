@@ -95,8 +95,11 @@ impl Node {
             fed => return matches!(fed, Some(Fed::Some)),
         };
         let (mut reader, mut items) = (Reader::new(from), Vec::new());
-        let step = reader.group(&group, &mut items);
-        let read = self.read_pages(name, &group, &mut reader, step, &mut items);
+        let mut read = Ok(reader.group(&group, &mut items));
+        while let (true, Ok(ReadStep::ReadPage(page))) = (items.is_empty(), read.clone()) {
+            let step = ReadStep::ReadPage(page);
+            read = self.read_pages(name, &group, &mut reader, step, &mut items);
+        }
         let give = |audience: &mut Audience| {
             if items.is_empty() || read.is_err() {
                 // What is known of the group is too old.

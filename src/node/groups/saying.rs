@@ -178,7 +178,10 @@ impl Node {
 
     /// Takes out what has waited too long to be appended.
     pub(super) fn expire_gathered(&self, now: Duration) {
-        let groups: Vec<GroupName> = lock(&self.groups.gathers).keys().cloned().collect();
+        let gathers = lock(&self.groups.gathers);
+        let waiting = gathers.iter().filter(|(_, gather)| gather.bytes() > 0);
+        let groups: Vec<GroupName> = waiting.map(|(group, _)| group.clone()).collect();
+        drop(gathers);
         for group in groups {
             let expire =
                 |gather: &mut super::Gather<OnReceipt>| (gather.is_full(), gather.expire(now));
