@@ -69,6 +69,8 @@ pub enum Change {
     PutPage(Arc<Page>),
     /// Empties a group.
     Trim,
+    /// Empties a page of a group, unless one after this number has taken its place.
+    TrimPage(u64),
     /// Adds to a number, and answers the sum. No value counts as 0, and what is no number is refused.
     /// Only tests have it: it is the smallest change with an answer.
     #[cfg(debug_assertions)]

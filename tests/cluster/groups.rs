@@ -82,7 +82,8 @@ fn a_group_works_while_any_two_nodes_are_dead_that_leave_its_quorum() {
             dead.iter().for_each(|&id| cluster.kill(id));
             for place in 0..200 {
                 let id = alive[place % alive.len()];
-                let say = || number_of(&cluster.call(id, &format!("SEND g {said}/{said}/1 {said}")));
+                let say =
+                    || number_of(&cluster.call(id, &format!("SEND g {said}/{said}/1 {said}")));
                 // A suspicion that is just being formed may cost an answer, and not the message.
                 eventually("it is said", say);
                 said += 1;

@@ -152,9 +152,9 @@ pub fn run(mut load: Load, config: &Config) -> Result<(), Box<dyn Error>> {
     }
     if load.reads > 0 {
         let began = Instant::now();
-        fill::put_all(&load)?;
+        let put = fill::put_all(&load)?;
         let elapsed = began.elapsed().as_secs_f64();
-        println!("put {} keys first, in {elapsed:.1} s", load.keys);
+        println!("put {put} keys first, in {elapsed:.1} s");
     }
     let (total, elapsed) = measure(&load)?;
     total.print(elapsed.as_secs_f64());

@@ -95,18 +95,20 @@ impl Node {
             fed => return matches!(fed, Some(Fed::Some)),
         };
         let (mut reader, mut items) = (Reader::new(from), Vec::new());
-        let mut read = Ok(reader.group(&group, &mut items));
-        while let (true, Ok(ReadStep::ReadPage(page))) = (items.is_empty(), read.clone()) {
-            let step = ReadStep::ReadPage(page);
-            read = self.read_pages(name, &group, &mut reader, step, &mut items);
+        let mut step = reader.group(&group, &mut items);
+        while items.is_empty() && matches!(step, ReadStep::ReadPage(_)) {
+            match self.read_pages(name, &group, &mut reader, step, &mut items) {
+                Ok(next) => step = next,
+                Err(_) => break,
+            }
         }
         let give = |audience: &mut Audience| {
-            if items.is_empty() || read.is_err() {
+            if items.is_empty() {
                 // What is known of the group is too old.
                 audience.read_soon(self.began.elapsed());
                 return Fed::Nothing;
             }
-            audience.give(name, connection, from, &items, reader.next())
+            audience.give(name, connection, from, &items, reader.told())
         };
         matches!(self.groups.with_audience(name, give), Some(Fed::Some))
     }
