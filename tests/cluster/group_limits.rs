@@ -7,9 +7,10 @@ use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::transport::Request;
 
-use crate::support::cluster::{Cluster, FIVE, Plan, eventually};
+use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::Impostor;
 use crate::support::members::Member;
+use crate::support::usage::Usage;
 
 #[test]
 fn wrong_requests_about_groups_are_told_why_and_the_connection_goes_on() {
@@ -174,4 +175,58 @@ fn a_full_store_refuses_messages_and_takes_them_again_once_a_group_is_trimmed() 
         (reply == format!("OK {}", said + 1)).then_some(())
     });
     assert_eq!(member.next(), "again");
+}
+
+#[test]
+fn a_member_learns_that_its_node_cannot_read_the_group_and_goes_on_when_it_can() {
+    let cluster = Cluster::start(&FIVE);
+    let replicas = cluster.replicas("#g");
+    let outside = cluster.ids().find(|id| !replicas.contains(id)).unwrap();
+    let mut member = Member::join(&cluster, outside, "g", "");
+    let dead = &replicas[..2];
+    dead.iter().for_each(|&id| cluster.kill(id));
+    assert_eq!(member.client.receive().unwrap(), "BEHIND g");
+    let refused = cluster.call(outside, "JOIN g");
+    assert!(refused.starts_with("ERROR UNAVAILABLE "), "{refused}");
+    dead.iter().for_each(|&id| cluster.start_node(id));
+    cluster.await_all_ready();
+    cluster.say(replicas[2], "g", "on");
+    assert_eq!(member.next(), "on");
+}
+
+#[test]
+fn a_thousand_members_at_one_node_are_all_told() {
+    const MEMBERS: usize = 1000;
+    let cluster = Cluster::start(&THREE);
+    let mut members: Vec<Member> = (0..MEMBERS)
+        .map(|_| Member::join(&cluster, 5554, "g", ""))
+        .collect();
+    assert_eq!(cluster.list(5556, "WHO g").unwrap().len(), MEMBERS);
+    for text in 1..=20 {
+        assert_eq!(cluster.say(5556, "g", &text.to_string()), text);
+    }
+    for member in &mut members {
+        assert_eq!(member.up_to(20).len(), 20);
+    }
+}
+
+#[test]
+fn ten_thousand_groups_are_spoken_in_and_take_no_memory_afterwards() {
+    const GROUPS: usize = 10_000;
+    let cluster = Cluster::start(&THREE);
+    let before = Usage::of(cluster.pid(5554)).unwrap().resident;
+    let mut client = cluster.client(5554);
+    let groups: Vec<String> = (0..GROUPS)
+        .map(|group| format!("SAY g{group} x\n"))
+        .collect();
+    for some in groups.chunks(500) {
+        client.send(some.concat().as_bytes()).unwrap();
+        for _ in some {
+            assert_eq!(client.receive().unwrap(), "OK 1");
+        }
+    }
+    let taken = Usage::of(cluster.pid(5554)).unwrap().resident - before;
+    assert!(taken < 32 << 20, "the node grew by {taken} bytes");
+    assert_eq!(cluster.stat(5554, "groups").as_deref(), Some("0"));
+    assert_eq!(client.call("SAY g7 y").unwrap(), "OK 2");
 }
