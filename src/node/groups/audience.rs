@@ -13,8 +13,9 @@ const HEAL_EVERY: Duration = Duration::from_secs(1);
 const HEAL_AGAIN: Duration = Duration::from_millis(200);
 /// Members learn that their node cannot read the group when that has lasted for so long.
 const UNREAD: Duration = Duration::from_secs(1);
-/// About how many bytes a member that is behind is fed at a time.
-const MOUTHFUL: usize = 64 << 10;
+/// The most bytes that a member that is behind is fed at a time. With what may wait already, they find
+/// [room](crate::transport::Budget) however much other clients take.
+const MOUTHFUL: usize = 48 << 10;
 
 /// The members of one group at this node.
 pub struct Audience {
@@ -35,8 +36,6 @@ struct Reading {
     next: Duration,
     /// Since when the group could not be read, if it cannot be.
     failing_since: Option<Duration>,
-    /// Whether the members know that.
-    told: bool,
     /// Whether the gap will be looked after.
     gap_noticed: bool,
 }
@@ -47,6 +46,8 @@ struct Member {
     next: u64,
     /// Whether it does not keep up, so that it has to be fed.
     behind: bool,
+    /// Whether it knows that its node cannot read the group.
+    warned: bool,
 }
 
 /// What feeding a member came to.
@@ -70,7 +71,6 @@ impl Audience {
                 under_way: false,
                 next: now + HEAL_EVERY,
                 failing_since: None,
-                told: false,
                 gap_noticed: false,
             },
             to_feed: false,
@@ -109,10 +109,10 @@ impl Audience {
         std::mem::take(&mut self.to_feed)
     }
 
-    /// The connections of the members that have to be fed.
-    pub fn behind(&self) -> impl Iterator<Item = u64> {
+    /// The connections of the members that have to be fed, and whether they can be sent something now.
+    pub fn behind(&self) -> impl Iterator<Item = (u64, bool)> {
         let behind = self.members.iter().filter(|(_, member)| member.behind);
-        behind.map(|(connection, _)| *connection)
+        behind.map(|(connection, member)| (*connection, member.participant.keeps_up()))
     }
 
     /// Takes a member, or takes it anew. It is told the messages after this number.
@@ -122,6 +122,7 @@ impl Audience {
             participant,
             next: after + 1,
             behind: false,
+            warned: false,
         };
         self.members.insert(connection, member);
         self.deliver(name);
@@ -161,14 +162,10 @@ impl Audience {
 
     /// Time has passed. Returns whether the group is to be read.
     pub fn tick(&mut self, name: &GroupName, now: Duration) -> bool {
-        let reading = &mut self.reading;
-        if let Some(since) = reading.failing_since.filter(|_| !reading.told)
-            && now >= since + UNREAD
-        {
-            reading.told = true;
-            for member in self.members.values() {
+        if !self.is_readable(now) {
+            for member in self.members.values_mut().filter(|member| !member.warned) {
                 let line = (member.participant.print)(name, News::Unreadable);
-                member.participant.send(&line);
+                member.warned = member.participant.send(&line);
             }
         }
         now >= self.reading.next && self.begin_reading(now)
@@ -184,7 +181,8 @@ impl Audience {
         };
         self.reading.next = now + HEAL_EVERY;
         self.reading.failing_since = None;
-        self.reading.told = false;
+        let members = self.members.values_mut();
+        members.for_each(|member| member.warned = false);
         self.delivery.heal(&group);
         if group.next >= self.group.next {
             self.group = Arc::new(group);
@@ -216,43 +214,37 @@ impl Audience {
     }
 
     /// Feeds a member that is behind from what is kept here.
-    pub fn feed(&mut self, name: &GroupName, connection: u64) -> Fed {
-        let Some(member) = self.members.get(&connection) else {
+    pub fn feed(&mut self, name: &GroupName, connection: u64, now: Duration) -> Fed {
+        let hungry = |member: &&Member| member.behind && member.participant.keeps_up();
+        let Some(member) = self.members.get(&connection).filter(hungry) else {
             return Fed::Nothing;
         };
-        if !member.behind || !member.participant.keeps_up() {
-            return Fed::Nothing;
-        }
-        let Some(messages) = self.delivery.from(member.next) else {
-            return Fed::NeedsReading(member.next, self.group.clone());
+        let from = member.next;
+        let Some(messages) = self.delivery.from(from) else {
+            return match self.is_readable(now) {
+                true => Fed::NeedsReading(from, self.group.clone()),
+                false => Fed::Nothing,
+            };
         };
-        let mut bytes = 0;
-        let mouthful: Vec<Item> = messages
-            .take_while(|message| {
-                bytes += message.text.len();
-                bytes <= MOUTHFUL
-            })
-            .cloned()
-            .map(Item::Message)
-            .collect();
-        let (from, next) = (member.next, member.next + mouthful.len() as u64);
-        self.give(name, connection, from, &mouthful, next)
+        let items: Vec<Item> = messages.cloned().map(Item::Message).collect();
+        self.give(name, connection, from, &items)
     }
 
-    /// Gives a member that waits for the message `from` what comes next, up to before the message `next`.
-    pub fn give(
-        &mut self,
-        name: &GroupName,
-        connection: u64,
-        from: u64,
-        items: &[Item],
-        next: u64,
-    ) -> Fed {
+    /// Gives a member that waits for the message `from` as much of what comes next as it can take.
+    pub fn give(&mut self, name: &GroupName, connection: u64, from: u64, items: &[Item]) -> Fed {
         let Some(member) = self.members.get_mut(&connection) else {
             return Fed::Nothing;
         };
-        let lines = (member.participant.print)(name, News::Items(items));
-        if member.next != from || !member.participant.send(&lines) {
+        let (mut lines, mut next) = (String::new(), from);
+        for item in items {
+            let line = (member.participant.print)(name, News::Items(std::slice::from_ref(item)));
+            if lines.len() + line.len() > MOUTHFUL {
+                break;
+            }
+            lines += &line;
+            next = item.next();
+        }
+        if next == from || member.next != from || !member.participant.send(&lines) {
             return Fed::Nothing;
         }
         member.next = next;
@@ -265,8 +257,9 @@ impl Audience {
         self.reading.next = self.reading.next.min(now);
     }
 
-    /// Whether the group could be read when it was last tried.
-    pub fn is_readable(&self) -> bool {
-        !self.reading.told
+    /// Whether the group can be read, as far as is known.
+    fn is_readable(&self, now: Duration) -> bool {
+        let failing = self.reading.failing_since;
+        failing.is_none_or(|since| now < since + UNREAD)
     }
 }

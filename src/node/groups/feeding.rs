@@ -19,6 +19,10 @@ use crate::transport;
 const PAGES_AT_A_TIME: usize = 4;
 /// How many pages are kept, which never change.
 const PAGES_KEPT: usize = 256;
+/// How often pages are read for one member before another has its turn.
+const ROUNDS: usize = 4;
+/// So many members that are behind are looked at again after [`PACE`].
+const LOOKED_AT_FAST: u32 = 256;
 /// How long to wait before a member is offered more.
 const PACE: Duration = Duration::from_millis(5);
 /// How long to wait if nobody is behind.
@@ -51,16 +55,21 @@ enum Asked {
     Coming(Receiver<Result<Outcome, Failure>>),
 }
 
-/// Feeds members until the node ends.
+/// Feeds members until the node ends. Nothing is batched here: a batch would hold back the questions for pages
+/// whose answers this thread waits for.
 pub fn run(node: &Arc<Node>) {
     while !node.ending() {
-        let behind = node.groups.behind();
+        let (hungry, behind) = node.groups.behind();
         let mut fed = false;
-        for (group, connection) in &behind {
-            fed |= transport::batch(|| node.feed(group, *connection));
+        for (group, connection) in &hungry {
+            fed |= node.feed(group, *connection);
         }
         if !fed {
-            let patience = if behind.is_empty() { IDLE } else { PACE };
+            let patience = match behind {
+                0 => IDLE,
+                // To look at many takes longer.
+                count => PACE * (1 + count as u32 / LOOKED_AT_FAST),
+            };
             select! {
                 recv(node.groups.woken) -> _ => {},
                 recv(node.ending) -> _ => {},
@@ -71,46 +80,58 @@ pub fn run(node: &Arc<Node>) {
 }
 
 impl super::Groups {
-    /// The members that have to be fed and whose group can be read.
-    fn behind(&self) -> Vec<(GroupName, u64)> {
-        let audiences = lock(&self.audiences);
-        let readable = audiences
-            .iter()
-            .filter(|(_, audience)| audience.is_readable());
-        let members = readable.flat_map(|(name, audience)| {
-            audience
-                .behind()
-                .map(|connection| (name.clone(), connection))
-        });
-        members.collect()
+    /// The members that can be fed now, and how many are behind.
+    fn behind(&self) -> (Vec<(GroupName, u64)>, usize) {
+        let (mut hungry, mut count) = (Vec::new(), 0);
+        for (name, audience) in lock(&self.audiences).iter() {
+            for (connection, can_be_fed) in audience.behind() {
+                count += 1;
+                if can_be_fed {
+                    hungry.push((name.clone(), connection));
+                }
+            }
+        }
+        (hungry, count)
     }
 }
 
 impl Node {
     /// Feeds one member. Returns whether it was sent something.
     fn feed(self: &Arc<Node>, name: &GroupName, connection: u64) -> bool {
-        let feed = |audience: &mut Audience| audience.feed(name, connection);
+        let now = self.began.elapsed();
+        let feed = |audience: &mut Audience| audience.feed(name, connection, now);
         let (from, group) = match self.groups.with_audience(name, feed) {
             Some(Fed::NeedsReading(from, group)) => (from, group),
             fed => return matches!(fed, Some(Fed::Some)),
         };
-        let (mut reader, mut items) = (Reader::new(from), Vec::new());
-        let mut step = reader.group(&group, &mut items);
-        while items.is_empty() && matches!(step, ReadStep::ReadPage(_)) {
-            match self.read_pages(name, &group, &mut reader, step, &mut items) {
-                Ok(next) => step = next,
-                Err(_) => break,
-            }
-        }
+        let items = self.read_some(name, from, &group);
         let give = |audience: &mut Audience| {
             if items.is_empty() {
-                // What is known of the group is too old.
+                // What is known of the group is too old, or a page cannot be read.
                 audience.read_soon(self.began.elapsed());
-                return Fed::Nothing;
             }
-            audience.give(name, connection, from, &items, reader.told())
+            audience.give(name, connection, from, &items)
         };
         matches!(self.groups.with_audience(name, give), Some(Fed::Some))
+    }
+
+    /// Reads what comes next in a group, as far as its state is known. Returns nothing if a page cannot be read.
+    fn read_some(self: &Arc<Node>, name: &GroupName, from: u64, group: &Group) -> Vec<Item> {
+        let (mut reader, mut items) = (Reader::new(from), Vec::new());
+        let mut step = reader.group(group, &mut items);
+        for _ in 0..ROUNDS {
+            if !items.is_empty() || !matches!(step, ReadStep::ReadPage(_)) {
+                break;
+            }
+            match self.read_pages(name, group, &mut reader, step, &mut items) {
+                Ok(next) => step = next,
+                Err(_) => return items,
+            }
+        }
+        if items.is_empty() {
+            items.extend(reader.take_missed());
+        }
+        items
     }
 
     /// Reads the messages of a group after a number, as many as `wanted`. What is not kept any more is told,

@@ -23,7 +23,7 @@ impl Node {
     }
 
     /// Reads the group unless the missing message comes soon.
-    fn heal_after_gap(self: &Arc<Node>, group: &GroupName) {
+    pub(super) fn heal_after_gap(self: &Arc<Node>, group: &GroupName) {
         let (node, name) = (self.clone(), group.clone());
         self.after(GAP, move || {
             let now = node.began.elapsed();

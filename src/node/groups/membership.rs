@@ -54,7 +54,6 @@ impl Node {
         since: Since,
         print: impl FnOnce(u64) -> String,
     ) -> Result<Joined, Failure> {
-        self.groups.check_room()?;
         let group = self.read_group_and_wait(name)?;
         let end = group.next - 1;
         let after = match since {
@@ -64,11 +63,15 @@ impl Node {
             Since::After(number) => number,
         };
         let now = self.began.elapsed();
-        self.groups.open_audience(name, &group, now, |audience| {
-            audience.read(name, Some(group.clone()), now);
+        let has_gap = self.groups.open_audience(name, &group, now, |audience| {
+            let has_gap = audience.read(name, Some(group.clone()), now);
             participant.reply(&print(after));
             audience.join(name, participant.clone(), after);
+            has_gap
         })?;
+        if has_gap {
+            self.heal_after_gap(name);
+        }
         Ok(Joined::Yes)
     }
 
@@ -129,14 +132,14 @@ impl Groups {
             .collect()
     }
 
-    /// Works on the members of a group, which may have had none here. `work` adds one.
+    /// Works on the members of a group, which may have had none here. `work` adds one. Returns what it returns.
     fn open_audience(
         &self,
         name: &GroupName,
         group: &Group,
         now: Duration,
-        work: impl FnOnce(&mut Audience),
-    ) -> Result<(), Failure> {
+        work: impl FnOnce(&mut Audience) -> bool,
+    ) -> Result<bool, Failure> {
         let mut audiences = lock(&self.audiences);
         let count = audiences.len();
         if let Entry::Vacant(place) = audiences.entry(name.clone()) {
@@ -148,7 +151,6 @@ impl Groups {
             }
             place.insert(Audience::new(group.clone(), now));
         }
-        self.work_on(&mut audiences, name, work);
-        Ok(())
+        Ok(self.work_on(&mut audiences, name, work) == Some(true))
     }
 }

@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::error::Failure;
 use crate::lock;
 use crate::protocol::group::{Gather, GroupName};
 use crate::protocol::ring::NodeId;
@@ -30,8 +29,12 @@ pub use membership::{Joined, Presence, Since};
 pub use participant::{News, Participant};
 pub use saying::{OnReceipt, Receipt};
 
-/// The most bytes of all groups together that are gathered, or kept for members.
-const MOST_BYTES: usize = 64 << 20;
+/// The most bytes of all groups together that are gathered.
+const MOST_GATHERED: usize = 32 << 20;
+/// The most bytes of all groups together that are held back or kept for members.
+const MOST_KEPT: usize = 32 << 20;
+/// With so many groups no other one is remembered only because a page of it is stored.
+const MOST_REMEMBERED: usize = 1024;
 /// The most groups that have members at this node.
 const MOST_GROUPS: usize = 256;
 
@@ -41,8 +44,10 @@ pub struct Groups {
     gathers: Mutex<BTreeMap<GroupName, Gather<OnReceipt>>>,
     audiences: Mutex<BTreeMap<GroupName, Audience>>,
     pages: Mutex<PageCache>,
-    /// About how many bytes are gathered, or kept for members.
-    bytes: AtomicUsize,
+    /// About how many bytes are gathered.
+    gathered: AtomicUsize,
+    /// About how many bytes are held back or kept for members.
+    kept: AtomicUsize,
     /// Something is sent when a member has to be fed.
     wake: Sender<()>,
     woken: Receiver<()>,
@@ -56,7 +61,8 @@ impl Groups {
             gathers: Mutex::default(),
             audiences: Mutex::default(),
             pages: Mutex::default(),
-            bytes: AtomicUsize::new(0),
+            gathered: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             wake,
             woken,
         }
@@ -69,17 +75,6 @@ impl Groups {
         (audiences.len(), members)
     }
 
-    /// What a client is told while the groups take too much memory, if they do.
-    fn check_room(&self) -> Result<(), Failure> {
-        if self.bytes.load(Ordering::Relaxed) <= MOST_BYTES {
-            return Ok(());
-        }
-        Err(Failure::Busy(format!(
-            "the groups of node {} take as much memory as they may; try again later",
-            self.node
-        )))
-    }
-
     /// Works on what is gathered for a group.
     fn with_gather<T>(
         &self,
@@ -90,8 +85,8 @@ impl Groups {
         let gather = gathers.entry(group.clone()).or_default();
         let before = gather.bytes();
         let result = work(gather);
-        self.account(before, gather.bytes());
-        if gather.is_idle() {
+        account(&self.gathered, before, gather.bytes());
+        if gather.is_idle() && (!gather.remembers() || gathers.len() > MOST_REMEMBERED) {
             gathers.remove(group);
         }
         result
@@ -115,26 +110,27 @@ impl Groups {
         let audience = audiences.get_mut(group)?;
         let before = audience.bytes();
         let result = work(audience);
-        if self.check_room().is_err() {
+        if self.kept.load(Ordering::Relaxed) > MOST_KEPT {
             audience.forget();
         }
-        self.account(before, audience.bytes());
+        account(&self.kept, before, audience.bytes());
         if audience.take_to_feed() {
             // One message wakes the thread, however often it is to be woken.
             let _ = self.wake.try_send(());
         }
         if audience.count() == 0 {
-            self.account(audience.bytes(), 0);
+            account(&self.kept, audience.bytes(), 0);
             audiences.remove(group);
         }
         Some(result)
     }
+}
 
-    fn account(&self, before: usize, after: usize) {
-        if after > before {
-            self.bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
-        }
+/// Replaces a part of a sum.
+fn account(total: &AtomicUsize, before: usize, after: usize) {
+    if after > before {
+        total.fetch_add(after - before, Ordering::Relaxed);
+    } else {
+        total.fetch_sub(before - after, Ordering::Relaxed);
     }
 }

@@ -65,13 +65,17 @@ impl Participant {
 
     /// Whether messages may be sent now.
     pub(super) fn keeps_up(&self) -> bool {
-        *lock(&self.replies) == 0 && self.outgoing.waiting() < KEEPS_UP
+        *lock(&self.replies) == 0 && self.has_room()
     }
 
     /// Sends lines, unless the client does not keep up or is in the middle of a reply.
     pub(super) fn send(&self, lines: &str) -> bool {
         let replies = lock(&self.replies);
-        *replies == 0 && self.outgoing.waiting() < KEEPS_UP && self.outgoing.send(lines.as_bytes())
+        *replies == 0 && self.has_room() && self.outgoing.send(lines.as_bytes())
+    }
+
+    fn has_room(&self) -> bool {
+        self.outgoing.waiting() < KEEPS_UP && !self.outgoing.closed()
     }
 
     /// Sends the reply to the client's own request.

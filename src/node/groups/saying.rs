@@ -1,9 +1,11 @@
 //! What clients of this node say is gathered while the node's one append is in flight, and goes out together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::Node;
+use super::MOST_GATHERED;
 use super::healing::no_group;
 use crate::error::Failure;
 use crate::lock;
@@ -42,9 +44,6 @@ impl Node {
         text: String,
         on_receipt: OnReceipt,
     ) {
-        if let Err(failure) = self.groups.check_room() {
-            return on_receipt(Err(failure));
-        }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         let saying = Saying {
             sender,
@@ -53,9 +52,21 @@ impl Node {
             time: since_1970.map_or(0, |time| time.as_millis() as u64),
         };
         let now = self.began.elapsed();
-        self.groups
-            .with_gather(group, |gather| gather.add(on_receipt, saying, now));
-        self.go_on_saying(group);
+        let has_room = self.groups.gathered.load(Ordering::Relaxed) < MOST_GATHERED;
+        let turned_away = self.groups.with_gather(group, |gather| {
+            if !has_room || gather.is_crowded() {
+                return Some(on_receipt);
+            }
+            gather.add(on_receipt, saying, now);
+            None
+        });
+        match turned_away {
+            Some(on_receipt) => on_receipt(Err(Failure::Busy(format!(
+                "too much waits to be said at node {}; nothing was said: try again later",
+                self.id
+            )))),
+            None => self.go_on_saying(group),
+        }
     }
 
     /// Sends the next append of a group, and stores a page, if either is due.

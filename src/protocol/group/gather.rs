@@ -12,6 +12,9 @@ use super::state::{MOST_MESSAGE_BYTES, Message};
 /// How long a message may wait to be appended.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many messages of one group may wait at a node.
+const MOST_WAITING: usize = 2048;
+
 /// What became of a message, for the client that `handle` stands for.
 #[derive(Debug)]
 pub struct Told<H> {
@@ -61,10 +64,20 @@ impl<H> Default for Gather<H> {
 }
 
 impl<H> Gather<H> {
-    /// Whether nothing is to be done and nothing to be remembered, so that this may be dropped.
+    /// Whether nothing is to be done, so that this may be dropped.
     pub fn is_idle(&self) -> bool {
-        let is_storing = self.page_due || self.storing || self.stored.is_some();
+        let is_storing = self.page_due || self.storing;
         self.waiting.is_empty() && self.in_flight.is_empty() && !is_storing
+    }
+
+    /// Whether it knows a page that is stored. If it is dropped, the next one finds that out.
+    pub fn remembers(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Whether so many messages wait that no other one should be added.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting.len() >= MOST_WAITING
     }
 
     /// About how many bytes its messages take.

@@ -27,6 +27,16 @@ pub enum Item {
     Missed(u64, u64),
 }
 
+impl Item {
+    /// The number that comes after it.
+    pub fn next(&self) -> u64 {
+        match self {
+            Item::Message(message) => message.number + 1,
+            Item::Missed(_, to) => to + 1,
+        }
+    }
+}
+
 /// Reads a group from a number on.
 pub struct Reader {
     /// The number of the next message that is wanted.
@@ -47,9 +57,10 @@ impl Reader {
         }
     }
 
-    /// The number of the first message that was not handed out, and of which it was not said that it is missed.
-    pub fn told(&self) -> u64 {
-        self.missed_from.unwrap_or(self.next)
+    /// What is missed so far, if that was not handed out: for a caller that cannot read on now.
+    pub fn take_missed(&mut self) -> Option<Item> {
+        let from = self.missed_from.take()?;
+        Some(Item::Missed(from, self.next - 1))
     }
 
     /// Takes the state of the group, and adds what is found to `items`.
@@ -59,9 +70,7 @@ impl Reader {
             return ReadStep::ReadPage(page_of(self.next));
         }
         self.found(&group.open, items);
-        if let Some(from) = self.missed_from.take() {
-            items.push(Item::Missed(from, self.next - 1));
-        }
+        items.extend(self.take_missed());
         ReadStep::End
     }
 
@@ -99,9 +108,7 @@ impl Reader {
                 continue;
             }
             self.skip_to(message.number);
-            if let Some(from) = self.missed_from.take() {
-                items.push(Item::Missed(from, message.number - 1));
-            }
+            items.extend(self.take_missed());
             items.push(Item::Message(message.clone()));
             self.next = message.number + 1;
         }

@@ -6,9 +6,12 @@ use crate::node::groups::{Joined, News, Since};
 use crate::protocol::group::GroupName;
 use crate::server::group_command::GroupCommand;
 use crate::server::{group_text, text};
+use crate::transport::Share;
 
 /// The most groups that one connection may be a member of.
 const MOST_GROUPS: usize = 16;
+/// Bytes that reading a history takes: some pages, and the part that waits for the client.
+const HISTORY: usize = 1 << 20;
 
 impl Session<'_> {
     pub(super) fn execute_group(&mut self, command: GroupCommand) -> Next {
@@ -27,7 +30,7 @@ impl Session<'_> {
                 group,
                 after,
                 count,
-            } => return self.history(&group, after, count),
+            } => self.history(&group, after, count),
             GroupCommand::Who(group) => {
                 let presences = self.node.who(&group);
                 let lines = presences.iter().map(group_text::presence);
@@ -67,13 +70,19 @@ impl Session<'_> {
         }
     }
 
-    fn history(&self, group: &GroupName, after: Option<u64>, count: usize) -> Next {
-        self.serve_many("read groups", || {
-            let found = self.node.read_history(group, after, count, &mut |items| {
+    /// Prints messages as they are read, at the pace of the client. The connection goes on if that fails.
+    fn history(&self, group: &GroupName, after: Option<u64>, count: usize) {
+        let _quiet = self.participant.quiet();
+        let mut share = Share::of(self.budget);
+        let found = if share.hold(HISTORY) {
+            self.node.read_history(group, after, count, &mut |items| {
                 self.send_part(&group_text::news(group, News::Items(items)))
-            })?;
-            Ok(text::end(found as u64))
-        })
+            })
+        } else {
+            Err(text::busy("read groups"))
+        };
+        let reply = found.map(|found| text::end(found as u64));
+        self.reply(&reply.unwrap_or_else(|failure| text::failure(&failure)));
     }
 
     /// Ends all memberships.
