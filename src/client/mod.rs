@@ -100,7 +100,10 @@ fn open(address: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
 fn is_listing(request: &str) -> bool {
     let request = request.trim().to_ascii_uppercase();
     let words: Vec<_> = request.split_whitespace().collect();
-    matches!(words[..], ["RING" | "STATS" | "HELP"] | ["GET", "@" | "*"])
+    matches!(
+        words[..],
+        ["RING" | "STATS" | "HELP" | "GROUPS"] | ["GET", "@" | "*"] | ["WHO" | "HISTORY", ..]
+    )
 }
 
 /// Whether a request is about all pairs, of a node or of the store: then how long it takes depends
