@@ -30,7 +30,10 @@ pub struct PageCache(VecDeque<(GroupName, Arc<Page>)>);
 
 impl PageCache {
     fn get(&self, group: &GroupName, page: u64) -> Option<Arc<Page>> {
-        let found = self.0.iter().find(|(name, kept)| name == group && kept.page == page);
+        let found = self
+            .0
+            .iter()
+            .find(|(name, kept)| name == group && kept.page == page);
         found.map(|(_, page)| page.clone())
     }
 
@@ -71,9 +74,13 @@ impl super::Groups {
     /// The members that have to be fed and whose group can be read.
     fn behind(&self) -> Vec<(GroupName, u64)> {
         let audiences = lock(&self.audiences);
-        let readable = audiences.iter().filter(|(_, audience)| audience.is_readable());
+        let readable = audiences
+            .iter()
+            .filter(|(_, audience)| audience.is_readable());
         let members = readable.flat_map(|(name, audience)| {
-            audience.behind().map(|connection| (name.clone(), connection))
+            audience
+                .behind()
+                .map(|connection| (name.clone(), connection))
         });
         members.collect()
     }
@@ -153,8 +160,7 @@ impl Node {
         };
         let pages = first..page_of(group.first_open()).max(first + 1);
         let ask = |page| (page, self.ask_for_page(name, page));
-        let asked: Vec<_> =
-            transport::batch(|| pages.take(PAGES_AT_A_TIME).map(ask).collect());
+        let asked: Vec<_> = transport::batch(|| pages.take(PAGES_AT_A_TIME).map(ask).collect());
         for (page, asked) in asked {
             let found = self.await_page(name, page, asked)?;
             if step == ReadStep::ReadPage(page) {

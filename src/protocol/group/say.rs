@@ -146,7 +146,10 @@ pub fn say(value: Option<&Value>, say: &Say) -> (Option<Value>, String) {
         fates,
         page_filled,
     };
-    ((group != before).then(|| group.to_value()), answer.to_string())
+    (
+        (group != before).then(|| group.to_value()),
+        answer.to_string(),
+    )
 }
 
 /// Appends one message, or tells why not.
