@@ -1,81 +1,85 @@
 //! The line that a person types at. It stays whole while messages are printed above it.
 
-use std::io::{self, Write};
-use std::sync::Arc;
+use std::io::{self, ErrorKind, Write};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::TrySendError;
-use rustyline::config::Config;
-use rustyline::error::ReadlineError;
-use rustyline::history::MemHistory;
-use rustyline::{
-    Cmd, ConditionalEventHandler, Event, EventContext, EventHandler, ExternalPrinter, KeyCode,
-    KeyEvent, Modifiers, Movement, RepeatCount,
-};
+use rustyline_async::{Readline, ReadlineError, ReadlineEvent, SharedWriter};
 
 use crate::client::group::Voice;
 
-pub struct Editor(rustyline::Editor<(), MemHistory>);
+/// How long to wait when many lines wait to be printed.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The terminal, in raw mode until this is dropped.
+pub struct Editor {
+    readline: Readline,
+    printer: Printer,
+}
 
 /// Prints lines above the one that is typed.
-pub struct Printer(Box<dyn ExternalPrinter + Send>);
+#[derive(Clone)]
+pub struct Printer(SharedWriter);
 
 impl Printer {
     pub fn print(&mut self, line: &str) -> io::Result<()> {
-        // After the editor has ended, it takes nothing to print any more.
-        if self.0.print(format!("{line}\n")).is_err() {
-            writeln!(io::stdout(), "{line}")?;
+        let whole = format!("{line}\n");
+        let mut rest = whole.as_bytes();
+        loop {
+            match self.0.write(rest) {
+                Ok(_) => return Ok(()),
+                // The writer has kept the line, and tries again when it is given nothing more.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => rest = &[],
+                // The editor has ended.
+                Err(_) => return writeln!(io::stdout(), "{line}"),
+            }
+            thread::sleep(PAUSE);
         }
-        Ok(())
     }
 }
 
 impl Editor {
     /// # Errors
-    /// The terminal cannot move its cursor.
-    pub fn open() -> rustyline::Result<(Editor, Printer)> {
-        // Each line that is pasted is a message.
-        let config = Config::builder().bracketed_paste(false).build();
-        let mut editor = rustyline::Editor::with_history(config, MemHistory::new())?;
-        let printer = editor.create_external_printer()?;
-        Ok((Editor(editor), Printer(Box::new(printer))))
-    }
-
-    /// Says each line that is typed. The thread ends when the person leaves, or has seen that the client has ended.
-    pub fn start(mut self, nick: &str, voice: Voice) -> JoinHandle<io::Result<()>> {
-        let prompt = format!("{nick}> ");
-        let voice = Arc::new(voice);
-        for key in [
-            KeyEvent(KeyCode::Enter, Modifiers::NONE),
-            KeyEvent::ctrl('J'),
-        ] {
-            let enter = EventHandler::Conditional(Box::new(Enter(voice.clone())));
-            self.0.bind_sequence(key, enter);
-        }
-        drop(voice);
-        thread::spawn(move || match self.0.readline(&prompt) {
-            Ok(_) | Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(()),
-            Err(error) => Err(io::Error::other(error)),
-        })
-    }
-}
-
-/// What the Enter key does: the line is said and disappears, since it is shown when it comes back as a message.
-struct Enter(Arc<Voice>);
-
-impl ConditionalEventHandler for Enter {
-    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
-        let line = context.line();
-        let said = if line.trim().is_empty() {
-            Ok(())
-        } else {
-            self.0.try_say(line.to_owned())
+    /// The terminal cannot be set up.
+    pub fn open(nick: &str) -> Result<(Editor, Printer), ReadlineError> {
+        let (mut readline, writer) = Readline::new(format!("{nick}> "))?;
+        // A line is shown when it comes back as a message.
+        readline.should_print_line_on(false, false);
+        let printer = Printer(writer);
+        let editor = Editor {
+            readline,
+            printer: printer.clone(),
         };
-        Some(match said {
-            Ok(()) => Cmd::Kill(Movement::WholeBuffer),
-            // The line stays until there is room for it.
-            Err(TrySendError::Full(_)) => Cmd::Noop,
-            Err(TrySendError::Disconnected(_)) => Cmd::Interrupt,
+        Ok((editor, printer))
+    }
+
+    /// Says each line that is typed. The thread ends when the person leaves, or types at a client that has ended.
+    pub fn start(mut self, voice: Voice) -> JoinHandle<io::Result<()>> {
+        thread::spawn(move || {
+            let read = pollster::block_on(self.say_all(&voice));
+            // What waits to be printed is printed.
+            let flushed = self.readline.flush();
+            read.and(flushed).map_err(io::Error::other)
         })
+    }
+
+    async fn say_all(&mut self, voice: &Voice) -> Result<(), ReadlineError> {
+        while let ReadlineEvent::Line(line) = self.readline.readline().await? {
+            if line.trim().is_empty() {
+                continue;
+            }
+            self.readline.add_history_entry(line.clone());
+            match voice.try_say(line) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    let text =
+                        "-- not sent: too much is not acknowledged yet; the up key brings it back";
+                    self.printer.print(text)?;
+                }
+                Err(TrySendError::Disconnected(_)) => break,
+            }
+        }
+        Ok(())
     }
 }

@@ -65,9 +65,11 @@ pub fn run(options: Options, config: &Config) -> Result<(), Box<dyn Error>> {
     let first = options.node.unwrap_or(config.nodes[0].id);
     member(config, first)?;
     let ids: Vec<NodeId> = config.nodes.iter().map(|member| member.id).collect();
-    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    // A terminal that cannot move its cursor is a pipe.
-    let editor = is_terminal.then(Editor::open).and_then(Result::ok);
+    let can_edit = env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && can_edit;
+    let editor = is_terminal
+        .then(|| Editor::open(&options.nick))
+        .transpose()?;
     let (voice, news) = join(Talk {
         group: options.group.clone(),
         nick: options.nick.clone(),
@@ -86,10 +88,7 @@ pub fn run(options: Options, config: &Config) -> Result<(), Box<dyn Error>> {
         has_colors,
     };
     let (screen, input) = match editor {
-        Some((editor, printer)) => (
-            Screen::Terminal(printer),
-            editor.start(&wording.nick, voice),
-        ),
+        Some((editor, printer)) => (Screen::Terminal(printer), editor.start(voice)),
         None => (Screen::Pipe, lines::start(voice)),
     };
     show_all(news, &wording, screen, input)
