@@ -14,16 +14,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::News;
 use super::outbox::{Outbox, Receipt, Sending};
-use crate::protocol::group::{GroupName, Message, check_text};
+use super::route::Route;
+use super::{News, pushed};
+use crate::protocol::group::{GroupName, check_text};
 
 /// How long to wait for a connection and for each reply before going on at the next node.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the node is asked whether it is there.
 const PING_PERIOD: Duration = Duration::from_secs(1);
-/// How long to wait after each node was tried in vain.
-const REST: Duration = Duration::from_millis(500);
 
 /// What the world has to do.
 #[derive(Debug, PartialEq)]
@@ -64,8 +63,7 @@ pub struct Conversation {
     nick: String,
     /// How many messages from before it joined are shown.
     last: u64,
-    nodes: usize,
-    node: usize,
+    route: Route,
     phase: Phase,
     /// In the order in which they were sent, which is that of the replies.
     awaited: VecDeque<Awaited>,
@@ -76,10 +74,6 @@ pub struct Conversation {
     /// The number of the last message that was shown, from the first `JOINED` on. [`Outbox::shown`] may be
     /// ahead: an `OK n` may come before message n.
     shown: Option<u64>,
-    /// Which node it left first since it was in the group, and why.
-    left: Option<(usize, String)>,
-    /// How many nodes it has tried in vain since it was in the group.
-    failures: usize,
     progress: Instant,
     actions: Vec<Action>,
 }
@@ -98,15 +92,12 @@ impl Conversation {
             group,
             nick,
             last,
-            nodes,
-            node: first,
+            route: Route::new(first, nodes),
             phase: Phase::Resting(now),
             awaited: VecDeque::new(),
             heard: now,
             next_ping: now,
             shown: None,
-            left: None,
-            failures: 0,
             progress: now,
             actions: Vec::new(),
         }
@@ -156,7 +147,7 @@ impl Conversation {
 
     /// Which node it has left since it was in the group, and why.
     pub fn left(&self) -> Option<(usize, String)> {
-        self.left.clone()
+        self.route.left()
     }
 
     /// Whether it is in the group.
@@ -180,9 +171,15 @@ impl Conversation {
         self.request(format!("JOIN {} {since}", self.group), Awaited::Join, now);
     }
 
-    /// The connection could not be made, or is lost.
+    /// The connection could not be made, or is lost, or is of no use. Goes on at the next node.
     pub fn lost(&mut self, why: &str, now: Instant) {
-        self.go_on(why.to_owned(), now);
+        let node = self.route.node();
+        self.phase = Phase::Resting(self.route.leave(why.to_owned(), now));
+        if self.route.is_exhausted() {
+            self.show(News::Unreachable((node, why.to_owned())));
+        }
+        self.awaited.clear();
+        self.actions.push(Action::Close);
     }
 
     /// Says something. What cannot be a message is not sent.
@@ -203,10 +200,10 @@ impl Conversation {
             if now >= until {
                 self.phase = Phase::Connecting;
                 self.heard = now;
-                self.actions.push(Action::Connect(self.node));
+                self.actions.push(Action::Connect(self.route.node()));
             }
         } else if awaits_something && now >= self.heard + PATIENCE {
-            self.go_on("does not answer".to_owned(), now);
+            self.lost("does not answer", now);
         } else if self.phase == Phase::Joined && now >= self.next_ping {
             self.next_ping = now + PING_PERIOD;
             self.request("PING".to_owned(), Awaited::Ping, now);
@@ -217,11 +214,12 @@ impl Conversation {
     /// A line came.
     pub fn line(&mut self, line: &str, now: Instant) {
         let words: Vec<&str> = line.splitn(6, ' ').collect();
-        match words[..] {
-            ["MSG", _, number, time, nick, text] => self.message(number, time, nick, text, now),
-            ["MISSED", _, from, to] => self.missed(from, to),
-            ["BEHIND", _] => self.go_on("cannot read the group".to_owned(), now),
-            _ => self.reply(line, &words, now),
+        if let Some((number, news)) = pushed::parse(&words) {
+            self.advance(number, news, now);
+        } else if let ["BEHIND", _] = words[..] {
+            self.lost("cannot read the group", now);
+        } else {
+            self.reply(line, &words, now);
         }
         self.send_again(now);
         if self.is_settled() {
@@ -254,47 +252,20 @@ impl Conversation {
         }
     }
 
-    fn message(&mut self, number: &str, time: &str, nick: &str, text: &str, now: Instant) {
-        let (Ok(number), Ok(time)) = (number.parse(), time.parse()) else {
-            return;
-        };
-        // A text that begins with a double quote is a JSON string.
-        let unquoted = text
-            .starts_with('"')
-            .then(|| serde_json::from_str(text).ok());
-        let text = unquoted.flatten().unwrap_or_else(|| text.to_owned());
-        let nick = nick.to_owned();
-        self.advance(
-            number,
-            News::Message(Message {
-                number,
-                nick,
-                text,
-                time,
-            }),
-        );
-        if self.outbox.is_empty() {
-            self.progress = now;
-        }
-    }
-
-    fn missed(&mut self, from: &str, to: &str) {
-        if let (Ok(from), Ok(to)) = (from.parse(), to.parse()) {
-            self.advance(to, News::Missed { from, to });
-        }
-    }
-
-    /// Shows what goes up to this number, once.
-    fn advance(&mut self, number: u64, news: News) {
+    /// Shows what a node has pushed, once.
+    fn advance(&mut self, number: u64, news: News, now: Instant) {
         if self.shown < Some(number) {
             self.shown = Some(number);
             self.outbox.show(number);
             self.show(news);
+            if self.outbox.is_empty() {
+                self.progress = now;
+            }
         }
     }
 
     fn reply(&mut self, line: &str, words: &[&str], now: Instant) {
-        // A line that nobody asked for tells why the node closes the connection.
+        // A line that nobody asked for tells why the connection is about to be closed.
         let Some(awaited) = self.awaited.pop_front() else {
             return;
         };
@@ -310,7 +281,7 @@ impl Conversation {
                 Receipt::SentAgain => {}
                 Receipt::Refused => self.fail(format!("refuses a message: {line}")),
             },
-            _ => self.go_on(format!("says {line}"), now),
+            _ => self.lost(&format!("says {line}"), now),
         }
     }
 
@@ -321,36 +292,21 @@ impl Conversation {
         self.outbox.begin(now);
         self.phase = Phase::Joined;
         self.next_ping = now + PING_PERIOD;
-        self.failures = 0;
-        let (node, left) = (self.node, self.left.take());
+        let (node, left) = (self.route.node(), self.route.joined());
         self.show(News::Joined { node, left });
     }
 
-    /// Goes on at the next node.
-    fn go_on(&mut self, why: String, now: Instant) {
-        self.failures += 1;
-        if self.failures == self.nodes {
-            self.show(News::Unreachable((self.node, why.clone())));
-        }
-        self.left.get_or_insert((self.node, why));
-        self.node = (self.node + 1) % self.nodes;
-        let was_last = self.failures.is_multiple_of(self.nodes);
-        let rest = if was_last { REST } else { Duration::ZERO };
-        self.phase = Phase::Resting(now + rest);
-        self.awaited.clear();
-        self.actions.push(Action::Close);
-    }
-
     fn fail(&mut self, why: String) {
-        self.left = Some((self.node, why));
-        self.phase = Phase::Failed;
+        self.route.end(why);
         self.actions.push(Action::Close);
+        self.phase = Phase::Failed;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::group::Message;
 
     const NODES: usize = 3;
 
@@ -416,10 +372,13 @@ mod tests {
         /// Lets so many milliseconds pass, with a tick whenever one is due.
         fn after(&mut self, millis: u64) {
             let until = self.now + Duration::from_millis(millis);
+            let mut ticks = 0;
             while self.conversation.wakes_at() <= until {
                 self.now = self.now.max(self.conversation.wakes_at());
                 self.conversation.tick(self.now);
                 self.carry_out();
+                ticks += 1;
+                assert!(ticks < 100, "a tick does not do what is due");
             }
             self.now = until;
         }

@@ -3,6 +3,8 @@
 
 mod conversation;
 mod outbox;
+mod pushed;
+mod route;
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
