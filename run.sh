@@ -46,6 +46,7 @@ usage: ./run.sh [COMMAND]
                 of them makes progress
   logs [ID]     print the last lines of the nodes' logs
   shell [ID]    type requests at a node
+  chat GROUP NAME  talk in a group under this name; see ./run.sh chat --help
   bench [...]   measure the running cluster; see ./run.sh bench --help
   plot [...]    measure and draw a crash, a pause and the recovery; see ./run.sh plot --help
   soak [...]    run load and faults for long, and check that nothing grows; see ./run.sh soak --help
@@ -330,6 +331,12 @@ signal() {
     echo "node $3 $2"
 }
 
+chat() {
+    case " $* " in *" -h "* | *" --help "*) dynamo chat --help && return ;; esac
+    [ $# -ge 2 ] || fail "chat takes a group and a name, as in $RUN chat friends ann"
+    dynamo chat "$1" --as "${@:2}"
+}
+
 logs() {
     own_state
     if [ $# -gt 0 ]; then
@@ -417,7 +424,7 @@ command=${1:-tour}
 [ $# -eq 0 ] || shift
 # How many arguments a command takes. Commands with options of their own have a --help of their own.
 case $command in
-status | shell | bench | plot | soak | grade | stress) most=1000 own_help=yes ;;
+status | shell | chat | bench | plot | soak | grade | stress) most=1000 own_help=yes ;;
 up | start) most=1000 ;;
 kill | pause | resume | logs) most=1 ;;
 tour | down | wait | test | clean) most=0 ;;
@@ -441,6 +448,7 @@ start) start "$@" ;;
 wait) built && need_tools && own_state && await ;;
 logs) logs "$@" ;;
 shell) built && dynamo shell "$@" ;;
+chat) built && chat "$@" ;;
 bench) built && dynamo bench "$@" ;;
 plot) run_test release plot --secs 12 --out report/plots "$@" ;;
 soak) run_test checked soak "$@" ;;

@@ -24,7 +24,7 @@
 //!    - [`node::capacity`], [`node::admission`] and [`node::tombstones`] bound memory.
 //!    - [`node::listing`] and [`node::deletion`] carry out `GET` and `DEL` of `@` and `*`.
 //! 6. [`server`]: clients, and the text protocol.
-//! 7. [`client`]: a client of one node, one that knows the ring, and what a speaker in a group keeps.
+//! 7. [`client`]: a client of one node, one that knows the ring, and one of a group.
 //! 8. [`config`], [`cli`], [`logging`]: what surrounds a node.
 //! 9. [`testing`], [`sync`]: where tests take hold. [`testing::rules`] names the rules that a test can
 //!    leave out, [`testing::faults`] what it can break in a running process.

@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod bench;
+pub mod chat;
 pub mod node;
 pub mod nodes;
 pub mod shell;
@@ -35,6 +36,7 @@ pub struct Cli {
 pub enum Command {
     Node(node::Options),
     Shell(shell::Options),
+    Chat(chat::Options),
     Status(status::Options),
     Bench(bench::Load),
     /// Checks a cluster file and prints its nodes: id, port for clients, port for peers, host.
@@ -51,6 +53,7 @@ pub fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     match cli.command {
         Command::Node(options) => node::run(options, config),
         Command::Shell(options) => shell::run(&options, &config),
+        Command::Chat(options) => chat::run(options, &config),
         Command::Status(options) => status::run(options, &config),
         Command::Bench(load) => bench::run(load, &config),
         Command::Nodes => nodes::run(&config),

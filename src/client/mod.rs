@@ -1,6 +1,7 @@
 //! A blocking client of the text protocol, for the command line, the benchmark and the tests: [`Client`]
-//! talks to one node, and a [`routed`] one to the coordinator of each key.
+//! talks to one node, a [`routed`] one to the coordinator of each key, and a [`group`] client in one group.
 
+pub mod group;
 pub mod routed;
 pub mod speaker;
 
@@ -47,6 +48,11 @@ impl Client {
     /// Bounds each wait for a reply from now on, or lets it take as long as it takes.
     pub fn wait_for(&self, patience: Option<Duration>) -> io::Result<()> {
         self.sending.set_read_timeout(patience)
+    }
+
+    /// The same connection, for another thread to send on and to shut down.
+    pub fn stream(&self) -> io::Result<TcpStream> {
+        self.sending.try_clone()
     }
 
     /// Sends bytes as they are: several lines, or half a line.
@@ -100,10 +106,7 @@ fn is_listing(request: &str) -> bool {
     let words: Vec<_> = request.split_whitespace().collect();
     matches!(
         words[..],
-        ["RING" | "STATS" | "HELP" | "GROUPS"]
-            | ["GET", "@" | "*"]
-            | ["HISTORY", _, ..]
-            | ["WHO", _]
+        ["RING" | "STATS" | "HELP" | "GROUPS"] | ["GET", "@" | "*"] | ["WHO" | "HISTORY", ..]
     )
 }
 

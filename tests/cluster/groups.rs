@@ -73,9 +73,9 @@ fn a_group_works_while_any_two_nodes_are_dead_that_leave_its_quorum() {
     let cluster = Cluster::start(&FIVE);
     let replicas = cluster.replicas("#g");
     let mut said = 0;
-    for first in 0..FIVE.len() {
-        for second in first + 1..FIVE.len() {
-            let dead = [FIVE[first], FIVE[second]];
+    for (place, first) in FIVE.into_iter().enumerate() {
+        for &second in &FIVE[place + 1..] {
+            let dead = [first, second];
             if dead.iter().all(|id| replicas.contains(id)) {
                 continue;
             }

@@ -6,6 +6,7 @@ mod support;
 
 mod capacity;
 mod catching_up;
+mod chat;
 mod clients;
 mod commands;
 mod copied_folders;

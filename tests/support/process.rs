@@ -1,7 +1,9 @@
 //! Processes that do not outlive their test.
 
 use std::io::Write;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{
+    Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio,
+};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -19,6 +21,19 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Its standard input, output and error, which must be pipes that nobody has taken.
+    pub fn pipes(&mut self) -> (ChildStdin, ChildStdout, ChildStderr) {
+        let Child {
+            stdin,
+            stdout,
+            stderr,
+            ..
+        } = &mut self.0;
+        let taken = stdin.take().zip(stdout.take()).zip(stderr.take());
+        let ((input, output), errors) = taken.unwrap();
+        (input, output, errors)
     }
 
     /// How it ended, if it has.

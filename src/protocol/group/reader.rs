@@ -66,6 +66,9 @@ impl Reader {
     /// Takes the state of the group, and adds what is found to `items`.
     pub fn group(&mut self, group: &Group, items: &mut Vec<Item>) -> ReadStep {
         self.first_open = Some(group.first_open());
+        // All pages before that of `first_open` were stored, each in the place of the one a ring before it.
+        let oldest = page_of(group.first_open()).saturating_sub(sizes().pages);
+        self.skip_to(oldest * sizes().page + 1);
         if self.next < group.first_open() {
             return ReadStep::ReadPage(page_of(self.next));
         }
