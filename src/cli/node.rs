@@ -18,7 +18,7 @@ use crate::server::{self, Server};
 use crate::storage::disk::Folder;
 use crate::storage::{Identity, Progress, SyncMode};
 #[cfg(debug_assertions)]
-use crate::testing::{faults, rules};
+use crate::testing::{faults, messages, rules};
 
 /// Runs one node of the cluster, until SIGTERM, SIGINT or SIGHUP.
 ///
@@ -60,6 +60,7 @@ pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
     {
         rules::leave_out_everywhere()?;
         faults::arm()?;
+        messages::arm()?;
     }
     let id = options.id;
     let own = member(&config, id)?.clone();

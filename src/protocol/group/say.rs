@@ -146,7 +146,10 @@ pub fn say(value: Option<&Value>, say: &Say) -> (Option<Value>, String) {
         fates,
         page_filled,
     };
-    ((group != before).then(|| group.to_value()), answer.to_string())
+    (
+        (group != before).then(|| group.to_value()),
+        answer.to_string(),
+    )
 }
 
 /// Appends one message, or tells why not.
@@ -177,10 +180,9 @@ fn take(group: &mut Group, saying: &Saying) -> Fate {
 
 /// Why a message is not appended, if it is not.
 fn look_up(group: &Group, sender: &Sender, text: &str) -> Option<Fate> {
-    let known = group.senders.get(&sender.id);
-    match known.filter(|_| rules::holds(Rule::SendersKnown)) {
+    match group.senders.get(&sender.id) {
         // Rule 1: the session is known.
-        Some(&(last, number)) if sender.seq <= last => {
+        Some(&(last, number)) if sender.seq <= last && rules::holds(Rule::SendersKnown) => {
             let same = group.open.iter().find(|message| message.number == number);
             let other = sender.seq == last && same.is_some_and(|message| message.text != text);
             Some(if other { Fate::Conflict } else { Fate::Before })
