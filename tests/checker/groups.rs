@@ -196,7 +196,7 @@ fn only_pages_that_were_overwritten_may_be_missed() {
         chronicle.members.truncate(1);
         chronicle.members[0].stays[0].shown = vec![Shown::Missed(1, to)];
         let seen = judge(&chronicle).into_iter().map(|breach| breach.seen);
-        seen.filter(|seen| seen.contains("Missed")).count()
+        seen.filter(|seen| seen.contains("missed")).count()
     };
     assert!(missed(40_000, 7_265));
     assert_eq!(lines(40_000, 7_264), 0);

@@ -1,5 +1,7 @@
 //! What the clients of one group said and were shown, and what the nodes list of it in the end.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// All that is known of one group after a run. Its messages are numbered from 1.
@@ -83,6 +85,24 @@ pub struct Message {
     pub time: u64,
     pub nick: String,
     pub text: String,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shown::Message(message) => message.fmt(f),
+            Shown::Missed(from, to) => write!(f, "messages {from} to {to} are missed"),
+        }
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Message {
+            number, nick, text, ..
+        } = self;
+        write!(f, "message {number}, {text:?} of {nick}")
+    }
 }
 
 impl Shown {

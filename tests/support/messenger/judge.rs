@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
             let expected = match item {
                 Shown::Message(message) if message.number == at + 1 => {
                     let first = *self.record.entry(message.number).or_insert(message);
-                    (message != first).then(|| format!("{first:?}, as others were shown"))
+                    (message != first).then(|| format!("{first}, as others were shown"))
                 }
                 Shown::Message(_) => Some(format!("message {}", at + 1)),
                 Shown::Missed(from, to) => {
@@ -119,7 +119,7 @@ impl<'a> Judge<'a> {
                 }
             };
             if let Some(expected) = expected {
-                self.breach(invariant, place, format!("{item:?}"), expected);
+                self.breach(invariant, place, item.to_string(), expected);
                 return None;
             }
             at = item.last();
