@@ -81,15 +81,13 @@ impl Serialize for Bytes {
 
 /// Whether few enough bytes are control characters for a JSON string. In a key all of them may be.
 fn is_readable(text: &[u8]) -> bool {
+    if text.len() <= MAX_KEY {
+        return true;
+    }
     // The count of each part fits into a byte, so that the compiler can use vector instructions.
     let control = |part: &[u8]| part.iter().map(|byte| u8::from(*byte < b' ')).sum::<u8>();
-    let count = || {
-        text.chunks(255)
-            .map(control)
-            .map(usize::from)
-            .sum::<usize>()
-    };
-    text.len() <= MAX_KEY || count() < text.len() / 4
+    let count: usize = text.chunks(255).map(control).map(usize::from).sum();
+    count < text.len() / 4
 }
 
 impl<'de> Deserialize<'de> for Bytes {

@@ -22,25 +22,22 @@ pub enum Failure {
 impl Failure {
     /// The word that follows `ERROR` in a reply, for programs.
     pub fn code(&self) -> &'static str {
-        match self {
-            Failure::Unavailable(_) => "UNAVAILABLE",
-            Failure::Unknown(_) => "UNKNOWN",
-            Failure::Busy(_) => "BUSY",
-            Failure::Syntax(_) => "SYNTAX",
-            Failure::TooLarge(_) => "TOO_LARGE",
-            Failure::Denied(_) => "DENIED",
-        }
+        self.parts().0
     }
 
     /// One line of text for people.
     pub fn text(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&'static str, &str) {
         match self {
-            Failure::Unavailable(text)
-            | Failure::Unknown(text)
-            | Failure::Busy(text)
-            | Failure::Syntax(text)
-            | Failure::TooLarge(text)
-            | Failure::Denied(text) => text,
+            Failure::Unavailable(text) => ("UNAVAILABLE", text),
+            Failure::Unknown(text) => ("UNKNOWN", text),
+            Failure::Busy(text) => ("BUSY", text),
+            Failure::Syntax(text) => ("SYNTAX", text),
+            Failure::TooLarge(text) => ("TOO_LARGE", text),
+            Failure::Denied(text) => ("DENIED", text),
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::server::startup::Starting;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
 use crate::storage::{Identity, Progress, SyncMode};
-#[cfg(debug_assertions)]
 use crate::testing::{faults, messages, rules};
 
 /// Runs one node of the cluster, until SIGTERM, SIGINT or SIGHUP.
@@ -56,8 +55,7 @@ pub struct Options {
 
 /// Runs the subcommand.
 pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
-    #[cfg(debug_assertions)]
-    {
+    if cfg!(debug_assertions) {
         rules::leave_out_everywhere()?;
         faults::arm()?;
         messages::arm()?;

@@ -43,27 +43,25 @@ struct Health {
     state: String,
     /// What the node holds and has done, if it answers.
     more: String,
-    up: bool,
     votes: bool,
     /// Whether all ranges of the node are up to date.
     current: bool,
     headway: Headway,
 }
 
-/// How far a node is that is not ready. A later stage is greater, and so is more of the same stage.
+/// How far a node is that is not ready. The first field in which two differ says which is further.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Headway {
-    #[default]
-    None,
-    /// The node has read so many MiB of its data.
-    Read(u64),
-    /// The node has copied so many keys that it had lost, has pulled so many keys that it had missed, and so
-    /// many of its ranges are up to date.
-    Keys {
-        copied: u64,
-        pulled: u64,
-        ranges: u64,
-    },
+struct Headway {
+    /// Whether the node has read its data, and answers questions.
+    up: bool,
+    /// How many MiB of its data it has read, while it starts.
+    read: Option<u64>,
+    /// How many keys it has copied that it had lost.
+    copied: u64,
+    /// How many keys it has pulled that it had missed.
+    pulled: u64,
+    /// How many of its ranges are up to date.
+    ranges: u64,
 }
 
 impl Health {
@@ -73,10 +71,9 @@ impl Health {
             id: member.id,
             state,
             more: String::new(),
-            up: false,
             votes: false,
             current: false,
-            headway: Headway::None,
+            headway: Headway::default(),
         }
     }
 
@@ -87,11 +84,9 @@ impl Health {
     /// The state of the node and its headway, for whoever waits for it.
     fn sentence(&self) -> String {
         let Health { id, state, .. } = self;
-        match self.headway {
-            Headway::Keys { copied, pulled, .. } if copied + pulled > 0 => {
-                format!("{id} {state}, {} keys so far", copied + pulled)
-            }
-            _ => format!("{id} {state}"),
+        match self.headway.copied + self.headway.pulled {
+            0 => format!("{id} {state}"),
+            keys => format!("{id} {state}, {keys} keys so far"),
         }
     }
 }
@@ -126,7 +121,7 @@ pub fn run(options: Options, config: &Config) -> Result<(), Box<dyn Error>> {
 
 /// Asks the nodes again and again, until all are ready or none of the others has made headway for this time.
 fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
-    let mut furthest = vec![Headway::None; members.len()];
+    let mut furthest = vec![Headway::default(); members.len()];
     let mut until = Instant::now() + patience;
     let mut ticker = Ticker::begin();
     loop {
@@ -152,7 +147,7 @@ fn watch(members: &[&Member], patience: Duration) -> Vec<Health> {
 
 /// What the states of all nodes mean for the keys.
 fn verdict(config: &Config, nodes: &[Health]) -> String {
-    let up = nodes.iter().filter(|node| node.up).count();
+    let up = nodes.iter().filter(|node| node.headway.up).count();
     let ring = config.ring();
     // The number of such replicas in the range that has the fewest of them.
     let least = |is_such: fn(&Health) -> bool| {
@@ -212,10 +207,9 @@ fn refused(member: &Member, reply: &str) -> Health {
         return Health::down(member, format!("answers {reply}"));
     };
     let mib = read.split(' ').next().and_then(|mib| mib.parse().ok());
-    Health {
-        headway: Headway::Read(mib.unwrap_or(0)),
-        ..Health::down(member, format!("starting, {read} read"))
-    }
+    let mut health = Health::down(member, format!("starting, {read} read"));
+    health.headway.read = Some(mib.unwrap_or(0));
+    health
 }
 
 fn describe(member: &Member, lines: &[String]) -> Health {
@@ -236,10 +230,11 @@ fn describe(member: &Member, lines: &[String]) -> Health {
         id: member.id,
         state: state.to_owned(),
         more: format!("{keys} keys, {requests} requests, {uptime} s"),
-        up: true,
         votes,
         current,
-        headway: Headway::Keys {
+        headway: Headway {
+            up: true,
+            read: None,
             copied: number("keys_copied"),
             pulled: number("keys_pulled"),
             ranges: number("ranges_up_to_date"),

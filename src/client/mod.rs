@@ -6,7 +6,6 @@ pub mod speaker;
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// A connection to one node.
@@ -22,16 +21,22 @@ impl Client {
     /// # Errors
     /// That of the last address.
     pub fn connect(address: impl ToSocketAddrs, patience: Duration) -> io::Result<Client> {
-        let unknown = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let mut addresses = address.to_socket_addrs()?;
-        let connected = addresses.try_fold(unknown, |_, address| match open(&address, patience) {
-            Ok(stream) => ControlFlow::Break(stream),
-            Err(error) => ControlFlow::Continue(error),
-        });
-        let sending = match connected {
-            ControlFlow::Break(stream) => stream,
-            ControlFlow::Continue(error) => return Err(error),
-        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in address.to_socket_addrs()? {
+            match Client::open(&address, patience) {
+                Ok(client) => return Ok(client),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn open(address: &SocketAddr, patience: Duration) -> io::Result<Client> {
+        let sending = TcpStream::connect_timeout(address, patience)?;
+        // On a port that nobody listens on, and that the system has handed out to this very connection.
+        if sending.local_addr()? == sending.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         sending.set_nodelay(true)?;
         sending.set_read_timeout(Some(patience))?;
         sending.set_write_timeout(Some(patience))?;
@@ -75,32 +80,38 @@ impl Client {
         self.receive()
     }
 
-    /// Sends one request and waits for its reply, of one line or up to `END` or `ERROR`.
+    /// Sends one request and waits for its reply, of one line or up to `END` or `ERROR`. What is told to a member
+    /// of a group meanwhile stands before it.
     pub fn list(&mut self, request: &str) -> io::Result<Vec<String>> {
-        self.send(format!("{request}\n").as_bytes())?;
-        let mut lines = vec![self.receive()?];
-        if is_listing(request) {
-            while !lines.last().is_some_and(|line| ends_listing(line)) {
-                lines.push(self.receive()?);
-            }
+        let is_last: fn(&str) -> bool = match is_listing(request) {
+            true => ends_listing,
+            false => |line| !is_pushed(line),
+        };
+        let mut lines = vec![self.call(request)?];
+        while !lines.last().is_some_and(|line| is_last(line)) {
+            lines.push(self.receive()?);
         }
         Ok(lines)
     }
 }
 
-fn open(address: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(address, patience)?;
-    // On a port that nobody listens on, and that the system has handed out to this very connection.
-    if stream.local_addr()? == stream.peer_addr()? {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    Ok(stream)
-}
-
 fn is_listing(request: &str) -> bool {
     let request = request.trim().to_ascii_uppercase();
     let words: Vec<_> = request.split_whitespace().collect();
-    matches!(words[..], ["RING" | "STATS" | "HELP"] | ["GET", "@" | "*"])
+    matches!(
+        words[..],
+        ["RING" | "STATS" | "HELP" | "GROUPS"]
+            | ["GET", "@" | "*"]
+            | ["HISTORY", _, ..]
+            | ["WHO", _]
+    )
+}
+
+/// Whether a line is told to a member of a group, and not the reply to a request.
+pub fn is_pushed(line: &str) -> bool {
+    ["MSG ", "MISSED ", "BEHIND "]
+        .iter()
+        .any(|start| line.starts_with(start))
 }
 
 /// Whether a request is about all pairs, of a node or of the store: then how long it takes depends

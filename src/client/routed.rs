@@ -141,10 +141,7 @@ impl RoutedClient {
     /// The node certainly received none of them.
     fn send(&mut self, node: NodeId, group: &[&mut Attempt]) -> io::Result<Sent> {
         let connected = self.connection(node);
-        if connected.is_err() {
-            self.avoid(node);
-        }
-        let mut connection = connected?;
+        let mut connection = connected.inspect_err(|_| self.avoid(node))?;
         let lines = group
             .iter()
             .map(|attempt| format!("{}\n", attempt.request.line));

@@ -165,7 +165,7 @@ impl Node {
         let adds_nothing = match self.store.state(key) {
             // The write was done by an earlier try, and this one only gets the answer.
             Some(state) if state.decided_of(dot.origin) >= dot.sequence => true,
-            Some(_) => matches!(change, Change::Delete | Change::Trim),
+            Some(_) => matches!(change, Change::Delete | Change::Trim | Change::TrimPage(_)),
             // While the range is in doubt, the key may exist elsewhere. If it exists nowhere, the
             // refusal of the delete adds a record.
             None => {

@@ -92,8 +92,7 @@ impl Peers {
 
     /// The nodes that are silent at this moment.
     pub fn suspects(&self) -> Vec<NodeId> {
-        let suspects = self.links().filter(|link| link.suspect());
-        suspects.map(|link| link.peer()).collect()
+        self.ids().filter(|peer| self[*peer].suspect()).collect()
     }
 
     /// Asks a peer and waits for its answer. Returns none if there is no answer in time.

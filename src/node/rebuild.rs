@@ -4,7 +4,7 @@
 //! read side by side, in the order of their keys and page by page. If a replica falls silent, only its
 //! current page has to be asked for again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,7 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
 /// If other replicas are given up, the highest state of the rest counts as chosen, since nobody is left who
 /// could choose it.
 pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) -> Option<()> {
-    let replicas = node.ring.replicas_of_range(range).iter().copied();
-    let others = replicas.filter(|other| *other != node.id);
+    let others = node.ring.other_replicas(range, node.id);
     let (lost, others): (Vec<_>, Vec<_>) = others.partition(|other| given_up.contains(other));
     if !lost.is_empty() {
         log_loss(node, range, &lost, &others);
@@ -114,17 +113,11 @@ impl Node {
     /// replicas of this node's ranges that lost their folders, too: a copy has to wait for all others, and
     /// what they hold need not be given up. Ends the process if `--give-up` names other nodes.
     pub(super) fn check_given_up(&self, known: &BTreeMap<NodeId, Known>) -> &[NodeId] {
-        let given_up = self.standing.given_up();
-        let ranges = self.ring.ranges_of(self.id).into_iter();
-        let replicas: BTreeSet<NodeId> = ranges
-            .flat_map(|range| self.ring.replicas_of_range(range))
-            .copied()
-            .collect();
+        let given_up = self.standing.given_up.as_slice();
         let is_lost = |peer: &NodeId| known[peer].standing != Standing::Whole;
-        let peers = known.keys().copied();
-        let lost: Vec<NodeId> = peers
-            .filter(|peer| replicas.contains(peer) && is_lost(peer))
-            .collect();
+        let shares_ranges = |peer: &NodeId| !self.anti_entropy.ranges_shared_with(*peer).is_empty();
+        let lost = known.keys().copied().filter(shares_ranges).filter(is_lost);
+        let lost = Vec::from_iter(lost);
         if lost == given_up {
             return given_up;
         }
@@ -165,9 +158,8 @@ impl Source {
             from,
             scan: Scan {
                 range,
-                buckets: None,
-                after: None,
                 states: true,
+                ..Scan::default()
             },
             page: VecDeque::new(),
             is_last: false,

@@ -48,7 +48,8 @@ pub struct OwnStanding {
     votes: AtomicBool,
     /// Why this process must not vote, if a peer knows of a later one.
     outdated: Mutex<Option<String>>,
-    given_up: Vec<NodeId>,
+    /// Nodes whose folders are lost for good, so that a copy does not wait for them.
+    pub(super) given_up: Vec<NodeId>,
     /// The process that had the data folder before this one.
     last_start: Start,
 }
@@ -62,11 +63,6 @@ impl OwnStanding {
             given_up,
             last_start,
         }
-    }
-
-    /// Nodes whose folders are lost for good, so that a copy does not wait for them.
-    pub fn given_up(&self) -> &[NodeId] {
-        &self.given_up
     }
 
     fn take_outdated(&self) -> Option<String> {

@@ -92,10 +92,7 @@ fn rank(node: &Node, range: usize) -> u32 {
 /// Drops those of a range's tombstones that all replicas hold. All of them have to answer, so nobody is asked
 /// while one is silent.
 fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
-    let others = || {
-        let replicas = node.ring.replicas_of_range(range).iter().copied();
-        replicas.filter(|replica| *replica != node.id)
-    };
+    let others = || node.ring.other_replicas(range, node.id);
     if others().any(|other| node.peers[other].suspect()) {
         return;
     }

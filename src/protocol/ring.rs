@@ -130,6 +130,12 @@ impl Ring {
         &self.lists[range]
     }
 
+    /// The nodes beside `node` that hold the keys of a range.
+    pub fn other_replicas(&self, range: usize, node: NodeId) -> impl Iterator<Item = NodeId> {
+        let replicas = self.replicas_of_range(range).iter().copied();
+        replicas.filter(move |replica| *replica != node)
+    }
+
     /// The nodes that hold `key`: the coordinator first, then who takes over, in order.
     pub fn preference_list(&self, key: &Key) -> &[NodeId] {
         self.replicas_of_range(self.range_at(Position::of_key(key)))

@@ -69,6 +69,8 @@ pub enum Change {
     PutPage(Arc<Page>),
     /// Empties a group.
     Trim,
+    /// Empties a page of a group, unless one after this number has taken its place.
+    TrimPage(u64),
     /// Adds to a number, and answers the sum. No value counts as 0, and what is no number is refused.
     /// Only tests have it: it is the smallest change with an answer.
     #[cfg(debug_assertions)]
@@ -87,7 +89,8 @@ impl Change {
     pub fn value(&self) -> Option<&Value> {
         match self {
             Change::Put(value) | Change::CompareAndSet { value, .. } => Some(value),
-            Change::Delete | Change::Say(_) | Change::PutPage(_) | Change::Trim => None,
+            Change::Delete | Change::Say(_) | Change::PutPage(_) => None,
+            Change::Trim | Change::TrimPage(_) => None,
             #[cfg(debug_assertions)]
             Change::Add(_) => None,
         }
@@ -109,6 +112,10 @@ impl Change {
                 (value.map(Some), None)
             }
             Change::Trim => with_answer(group::trim(state.value.as_ref())),
+            Change::TrimPage(page) => {
+                let value = group::trim_page(state.value.as_ref(), *page);
+                (value.map(Some), None)
+            }
             #[cfg(debug_assertions)]
             Change::Add(more) => {
                 let number = state

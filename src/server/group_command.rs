@@ -146,7 +146,9 @@ impl<'a> Options<'a> {
         let parsed = number.parse().ok().filter(|number| *number < MOST_NUMBER);
         let wrong = || {
             let number = start_of(number);
-            syntax(&format!("{name} {number:?}: a number is missing or too large"))
+            syntax(&format!(
+                "{name} {number:?}: a number is missing or too large"
+            ))
         };
         let parsed = parsed.ok_or_else(wrong)?;
         self.0.drain(place..=place + 1);
@@ -154,7 +156,10 @@ impl<'a> Options<'a> {
     }
 
     fn end(self, usage: &str) -> Result<(), Failure> {
-        self.0.is_empty().then_some(()).ok_or_else(|| expected(usage))
+        self.0
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| expected(usage))
     }
 }
 

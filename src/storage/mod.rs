@@ -268,7 +268,7 @@ impl Store {
     /// How many keys have a record, and how many of these hold no value.
     pub fn counts(&self) -> (usize, usize) {
         let records = lock(&self.records);
-        (records.count(), records.tombstone_count())
+        (records.count(), records.tombstones.len())
     }
 
     /// About how much memory the records take, in bytes.

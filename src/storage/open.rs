@@ -39,7 +39,7 @@ impl Store {
         let name = files::log_name(generation);
         if identity.standing == Standing::Whole && generation == files::FIRST_GENERATION {
             // A node that has voted has a log at least.
-            return Err(OpenError::damaged(&name, FrameError::Missing));
+            return Err(OpenError::Damaged(name, FrameError::Missing));
         }
         // Zeros make syncs cheaper, and nothing else.
         let log_zeros = match sync {

@@ -10,12 +10,12 @@ use super::Store;
 use super::digests::Bucket;
 use super::records::{Records, Slot};
 use super::wal::Lsn;
-use crate::bytes::Key;
+use crate::bytes::{Bytes, Key};
 use crate::lock;
 use crate::protocol::{Accepted, Ballot, Fence, Record};
 
 /// Asks for a page of the records of one range, in the order of the keys.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Scan {
     pub range: usize,
     /// Only keys of these buckets, in ascending order; `None` for all keys.
@@ -203,11 +203,7 @@ fn json_bound(key: &Key, record: Option<&Record>) -> usize {
     /// How many entries of a clock take as much as an answer. Its text has no more than six bytes of JSON
     /// for each of its own.
     const ANSWER: usize = 12;
-    let state = record.and_then(|record| Some(&record.accepted.as_ref()?.state));
-    let value = state.and_then(|state| state.value.as_ref());
-    let clocks = state.map_or(0, |state| {
-        state.clock.len() + state.refusals.len() + state.floor.len() + ANSWER * state.answers.len()
-    });
-    let value = value.map_or(0, |value| value.json_bound());
+    let value = record.and_then(Record::value).map_or(0, Bytes::json_bound);
+    let clocks = record.map_or(0, |record| record.clock_entries(ANSWER));
     key.json_bound() + value + OVERHEAD + OF_CLOCK * clocks
 }

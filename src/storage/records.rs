@@ -20,6 +20,7 @@ pub struct Records {
     pub(super) tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
     bytes: usize,
+    /// What replaces the records of dropped keys.
     pub(super) fence: Fence,
     /// For each origin the highest sequence number of a write that any state here has ever contained.
     numbers: VectorClock,
@@ -56,11 +57,6 @@ impl Records {
     /// How many keys have a record.
     pub fn count(&self) -> usize {
         self.slots.len()
-    }
-
-    /// How many records hold no value.
-    pub fn tombstone_count(&self) -> usize {
-        self.tombstones.len()
     }
 
     /// About how much memory all records take, in bytes.
@@ -117,7 +113,7 @@ impl Records {
             *slot.bucket.of(&mut self.digests) ^= slot.digest ^ digest;
             slot.digest = digest;
         }
-        if slot.record.has_value() {
+        if slot.record.value().is_some() {
             self.tombstones.remove(key);
         } else {
             self.tombstones.insert(key.clone());
@@ -127,7 +123,7 @@ impl Records {
     /// Whether the key has a record without a value that was accepted at this ballot.
     pub fn has_tombstone(&self, key: &Key, ballot: Ballot) -> bool {
         let own = self.slots.get(key).map(|slot| &slot.record);
-        own.is_some_and(|own| !own.has_value() && own.accepted_ballot() == ballot)
+        own.is_some_and(|own| own.value().is_none() && own.accepted_ballot() == ballot)
     }
 
     /// Drops the tombstone that was accepted at this ballot, or, at [`Ballot::ZERO`], a promise alone. Does
@@ -147,11 +143,6 @@ impl Records {
     /// For each origin the highest sequence number of a write that this replica has seen.
     pub fn numbers(&self) -> &VectorClock {
         &self.numbers
-    }
-
-    /// What replaces the records of dropped keys.
-    pub fn fence(&self) -> &Fence {
-        &self.fence
     }
 
     /// Adds the fence of another replica to the own one. The log entry `lsn` makes it durable.
@@ -181,15 +172,7 @@ fn memory(key: &Key, record: &Record) -> usize {
     const OF_CLOCK: usize = size_of::<(NodeId, u64)>();
     /// How many entries of a clock take as much as an answer.
     const ANSWER: usize = 10;
-    let state = record.accepted.as_ref().map(|accepted| &accepted.state);
-    let content = state.map_or(0, |state| {
-        let clocks = state.clock.len()
-            + state.refusals.len()
-            + state.floor.len()
-            + ANSWER * state.answers.len();
-        state.value.as_ref().map_or(0, |value| value.len()) + OF_CLOCK * clocks
-    });
-    OVERHEAD + key.len() + content
+    OVERHEAD + key.len() + record.value_size() + OF_CLOCK * record.clock_entries(ANSWER)
 }
 
 #[cfg(test)]
@@ -292,12 +275,12 @@ mod tests {
         );
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 1));
         records.drop_tombstone(&key, dead.ballot, 3);
-        assert_eq!((records.count(), records.tombstone_count()), (0, 0));
+        assert_eq!((records.count(), records.tombstones.len()), (0, 0));
         assert_eq!(records.bytes(), 0);
         assert_eq!(all_digests(&records), before);
         assert_eq!(records.get(&key).0.promised, dead.ballot);
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
-        assert_eq!(records.fence().floor, "1:5".parse().unwrap());
+        assert_eq!(records.fence.floor, "1:5".parse().unwrap());
         let old = VoteRequest::Accept(tombstone(4));
         let (update, reply, _) = records.vote(&key, &old);
         assert_eq!(update, None);
@@ -313,11 +296,11 @@ mod tests {
         records.apply(&key, Update::Promise(promised(6)), 2);
         records.apply(&other, Update::Promise(promised(8)), 3);
         records.drop_tombstone(&other, tombstone(5).ballot, 4);
-        assert_eq!((records.count(), records.tombstone_count()), (2, 2));
+        assert_eq!((records.count(), records.tombstones.len()), (2, 2));
         records.drop_tombstone(&key, tombstone(5).ballot, 5);
         assert_eq!(records.get(&key).0.promised, promised(6));
         records.drop_tombstone(&other, Ballot::ZERO, 6);
-        assert_eq!((records.count(), records.tombstone_count()), (0, 0));
+        assert_eq!((records.count(), records.tombstones.len()), (0, 0));
         assert_eq!(records.get(&other).0.promised, promised(8));
         assert_eq!(records.holds_tombstone(&key, &tombstone(5)), (true, 6));
     }

@@ -26,18 +26,8 @@ pub enum OpenError {
     Io(io::Error),
     /// The folder belongs to another node or to another cluster.
     Foreign(String),
-    /// A log or a snapshot is damaged or missing, so votes may be.
-    Damaged {
-        file: String,
-        error: FrameError,
-    },
-}
-
-impl OpenError {
-    pub(super) fn damaged(file: &str, error: FrameError) -> OpenError {
-        let file = file.to_owned();
-        OpenError::Damaged { file, error }
-    }
+    /// This log or snapshot is damaged or missing, so votes may be.
+    Damaged(String, FrameError),
 }
 
 impl From<io::Error> for OpenError {
@@ -51,7 +41,7 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Io(error) => write!(f, "{error}"),
             OpenError::Foreign(text) => f.write_str(text),
-            OpenError::Damaged { file, error } => write!(
+            OpenError::Damaged(file, error) => write!(
                 f,
                 "{file}: {error}. This node may have forgotten votes, so it does not start. \
                  {REBUILD}"
@@ -111,14 +101,14 @@ pub fn recover(
     if let Some(name) = &snapshot {
         recovery.read_snapshot(name)?;
         if current.is_empty() {
-            return Err(OpenError::damaged(&log_name(covered), FrameError::Missing));
+            return Err(OpenError::Damaged(log_name(covered), FrameError::Missing));
         }
     }
     let last_used = last_used(disk, &current)?;
     // Each start and each snapshot begins the next log, so no generation may be missing in between.
     for (expected, log) in (covered.max(FIRST_GENERATION)..).zip(current) {
         if log != expected {
-            return Err(OpenError::damaged(&log_name(expected), FrameError::Missing));
+            return Err(OpenError::Damaged(log_name(expected), FrameError::Missing));
         }
         recovery.read_log(log, log >= last_used)?;
     }
@@ -159,8 +149,10 @@ impl Recovery<'_> {
         let end = self.replay(name, &content)?;
         let offset = content.len() as u64;
         let cut_off = (!end.is_complete).then_some(FrameError::Damaged { offset });
-        let error = end.error.or(cut_off);
-        error.map_or(Ok(()), |error| Err(OpenError::damaged(name, error)))
+        match end.error.or(cut_off) {
+            Some(error) => Err(OpenError::Damaged(name.to_owned(), error)),
+            None => Ok(()),
+        }
     }
 
     /// Reads a log. It is the `last` one if nothing was written to any log after it.
@@ -174,7 +166,7 @@ impl Recovery<'_> {
                 "{}: {name} is cut off at byte {offset}, where a crash interrupted a write",
                 self.identity.node
             ),
-            Some(error) => return Err(OpenError::damaged(&name, error)),
+            Some(error) => return Err(OpenError::Damaged(name, error)),
             None => {}
         }
         if last || !self.identity.logs_end {
@@ -188,7 +180,7 @@ impl Recovery<'_> {
             disk::replace(self.disk, &name, &content)?;
         } else if !end.is_complete {
             let offset = end.offset;
-            return Err(OpenError::damaged(&name, FrameError::CutOff { offset }));
+            return Err(OpenError::Damaged(name, FrameError::CutOff { offset }));
         }
         let bytes = end.offset;
         info!("{}: read {bytes} bytes of {name}", self.identity.node);

@@ -105,7 +105,7 @@ impl Store {
             bytes += append(file.as_mut(), &lines)?;
         }
         // The fence is copied after the records, so that it covers all that were dropped meanwhile.
-        let fence = lock(&self.records).fence().clone();
+        let fence = lock(&self.records).fence.clone();
         let end = [LogEntry::Fence(fence), LogEntry::End(count)];
         bytes += append(file.as_mut(), &end)?;
         // If the log lost a drop that the snapshot shows, recovery would bring back an older state.

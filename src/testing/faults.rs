@@ -9,10 +9,20 @@
 //!   for lack of space.
 //! - `DYNAMO_SNAPSHOT_AFTER=BYTES`: a snapshot is due when the log is this long.
 //!
-//! In a build without debug assertions there are no faults, and these functions are constants.
+//! In a build without debug assertions there are no faults: for the compiler these functions are constants.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getpid, kill_process};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 
 /// A place in the code at which a process can be made to end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub enum Point {
     /// A group of entries is in the log, and not synced.
     LogAppended,
@@ -40,144 +50,109 @@ pub enum Point {
     Decided,
 }
 
-#[cfg(debug_assertions)]
-pub use armed::{arm, disk_is_full, pass, slow_down, slow_read, snapshot_after};
+/// How often a slow disk reads its file again.
+const STEP: Duration = Duration::from_millis(20);
 
-#[cfg(debug_assertions)]
-mod armed {
-    use std::path::PathBuf;
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::{Duration, Instant};
+struct Armed {
+    /// The point at which to end the process, and how many passings are left until then.
+    crash: Option<(Point, AtomicU64)>,
+    slow_disk: Option<PathBuf>,
+    slow_read: Option<PathBuf>,
+    disk_full: Option<PathBuf>,
+    snapshot_after: Option<u64>,
+}
 
-    use rustix::process::{Signal, getpid, kill_process};
-    use serde::Deserialize;
-    use serde::de::IntoDeserializer;
-    use serde::de::value::{Error as ValueError, StrDeserializer};
+static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    use super::Point;
+/// What the environment demands. It demands nothing in a build without debug assertions.
+fn armed() -> Option<&'static Armed> {
+    cfg!(debug_assertions).then(|| ARMED.get())?
+}
 
-    /// How often a slow disk reads its file again.
-    const STEP: Duration = Duration::from_millis(20);
+/// Reads the environment.
+///
+/// # Errors
+/// A variable is wrong, or this is the second call.
+pub fn arm() -> Result<(), String> {
+    let file = |name| std::env::var_os(name).map(PathBuf::from);
+    let read = |name| std::env::var(name).ok();
+    let crash = read("DYNAMO_CRASH_AT")
+        .map(|text| crash_at(&text).ok_or(format!("DYNAMO_CRASH_AT={text} is no POINT:COUNT")));
+    let snapshot_after = read("DYNAMO_SNAPSHOT_AFTER").map(|text| {
+        let wrong = |_| format!("DYNAMO_SNAPSHOT_AFTER={text} is no number of bytes");
+        text.parse().map_err(wrong)
+    });
+    let armed = Armed {
+        crash: crash.transpose()?,
+        slow_disk: file("DYNAMO_SLOW_DISK"),
+        slow_read: file("DYNAMO_SLOW_READ"),
+        disk_full: file("DYNAMO_DISK_FULL"),
+        snapshot_after: snapshot_after.transpose()?,
+    };
+    ARMED.set(armed).map_err(|_| "armed twice".to_owned())
+}
 
-    struct Armed {
-        /// The point at which to end the process, and how many passings are left until then.
-        crash: Option<(Point, AtomicU64)>,
-        slow_disk: Option<PathBuf>,
-        slow_read: Option<PathBuf>,
-        disk_full: Option<PathBuf>,
-        snapshot_after: Option<u64>,
-    }
+fn crash_at(text: &str) -> Option<(Point, AtomicU64)> {
+    let (name, count) = text.split_once(':')?;
+    let name: StrDeserializer<ValueError> = name.into_deserializer();
+    let point = Point::deserialize(name).ok()?;
+    let count: u64 = count.parse().ok()?;
+    (count > 0).then_some((point, AtomicU64::new(count)))
+}
 
-    static ARMED: OnceLock<Armed> = OnceLock::new();
-
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// A variable is wrong, or this is the second call.
-    pub fn arm() -> Result<(), String> {
-        let file = |name| std::env::var_os(name).map(PathBuf::from);
-        let read = |name| std::env::var(name).ok();
-        let crash = read("DYNAMO_CRASH_AT")
-            .map(|text| crash_at(&text).ok_or(format!("DYNAMO_CRASH_AT={text} is no POINT:COUNT")));
-        let snapshot_after = read("DYNAMO_SNAPSHOT_AFTER").map(|text| {
-            let wrong = |_| format!("DYNAMO_SNAPSHOT_AFTER={text} is no number of bytes");
-            text.parse().map_err(wrong)
-        });
-        let armed = Armed {
-            crash: crash.transpose()?,
-            slow_disk: file("DYNAMO_SLOW_DISK"),
-            slow_read: file("DYNAMO_SLOW_READ"),
-            disk_full: file("DYNAMO_DISK_FULL"),
-            snapshot_after: snapshot_after.transpose()?,
-        };
-        ARMED.set(armed).map_err(|_| "armed twice".to_owned())
-    }
-
-    fn crash_at(text: &str) -> Option<(Point, AtomicU64)> {
-        let (name, count) = text.split_once(':')?;
-        let name: StrDeserializer<ValueError> = name.into_deserializer();
-        let point = Point::deserialize(name).ok()?;
-        let count: u64 = count.parse().ok()?;
-        (count > 0).then_some((point, AtomicU64::new(count)))
-    }
-
-    /// Ends the process if this is the passing at which it shall end.
-    pub fn pass(point: Point) {
-        let Some((at, left)) = ARMED.get().and_then(|armed| armed.crash.as_ref()) else {
-            return;
-        };
-        if *at == point && left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            eprintln!("crash point {point:?}");
-            let killed = kill_process(getpid(), Signal::KILL);
-            unreachable!("kill -9 of oneself: {killed:?}");
-        }
-    }
-
-    /// Makes a sync as slow as the environment demands.
-    pub fn slow_down() {
-        sleep_as_demanded(ARMED.get().and_then(|armed| armed.slow_disk.as_ref()));
-    }
-
-    /// Makes a start as slow as the environment demands.
-    pub fn slow_read() {
-        sleep_as_demanded(ARMED.get().and_then(|armed| armed.slow_read.as_ref()));
-    }
-
-    fn sleep_as_demanded(file: Option<&PathBuf>) {
-        let read = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
-        let began = Instant::now();
-        while let Some(left) = read()
-            .and_then(|millis: u64| Duration::from_millis(millis).checked_sub(began.elapsed()))
-        {
-            std::thread::sleep(left.min(STEP));
-        }
-    }
-
-    /// Whether an append shall fail for lack of space.
-    pub fn disk_is_full() -> bool {
-        let file = ARMED.get().and_then(|armed| armed.disk_full.as_ref());
-        file.is_some_and(|file| file.exists())
-    }
-
-    /// The length of the log, in bytes, after which a snapshot is due.
-    pub fn snapshot_after() -> Option<u64> {
-        ARMED.get().and_then(|armed| armed.snapshot_after)
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn a_crash_point_has_a_name_and_a_count() {
-            let (point, left) = crash_at("LogSynced:3").unwrap();
-            assert_eq!((point, left.into_inner()), (Point::LogSynced, 3));
-            for wrong in ["LogSynced", "LogSynced:", "LogSynced:0", "Nowhere:1", ""] {
-                assert!(crash_at(wrong).is_none(), "{wrong}");
-            }
-        }
+/// Ends the process if this is the passing at which it shall end.
+pub fn pass(point: Point) {
+    let Some((at, left)) = armed().and_then(|armed| armed.crash.as_ref()) else {
+        return;
+    };
+    if *at == point && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        eprintln!("crash point {point:?}");
+        let killed = kill_process(getpid(), Signal::KILL);
+        unreachable!("kill -9 of oneself: {killed:?}");
     }
 }
 
-#[cfg(not(debug_assertions))]
-mod unarmed {
-    use super::Point;
+/// Makes a sync as slow as the environment demands.
+pub fn slow_down() {
+    sleep_as_demanded(armed().and_then(|armed| armed.slow_disk.as_ref()));
+}
 
-    pub const fn pass(_: Point) {}
+/// Makes a start as slow as the environment demands.
+pub fn slow_read() {
+    sleep_as_demanded(armed().and_then(|armed| armed.slow_read.as_ref()));
+}
 
-    pub const fn slow_down() {}
-
-    pub const fn slow_read() {}
-
-    pub const fn disk_is_full() -> bool {
-        false
-    }
-
-    pub const fn snapshot_after() -> Option<u64> {
-        None
+fn sleep_as_demanded(file: Option<&PathBuf>) {
+    let read = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
+    let began = Instant::now();
+    while let Some(left) =
+        read().and_then(|millis: u64| Duration::from_millis(millis).checked_sub(began.elapsed()))
+    {
+        std::thread::sleep(left.min(STEP));
     }
 }
 
-#[cfg(not(debug_assertions))]
-pub use unarmed::{disk_is_full, pass, slow_down, slow_read, snapshot_after};
+/// Whether an append shall fail for lack of space.
+pub fn disk_is_full() -> bool {
+    let file = armed().and_then(|armed| armed.disk_full.as_ref());
+    file.is_some_and(|file| file.exists())
+}
+
+/// The length of the log, in bytes, after which a snapshot is due.
+pub fn snapshot_after() -> Option<u64> {
+    armed().and_then(|armed| armed.snapshot_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_point_has_a_name_and_a_count() {
+        let (point, left) = crash_at("LogSynced:3").unwrap();
+        assert_eq!((point, left.into_inner()), (Point::LogSynced, 3));
+        for wrong in ["LogSynced", "LogSynced:", "LogSynced:0", "Nowhere:1", ""] {
+            assert!(crash_at(wrong).is_none(), "{wrong}");
+        }
+    }
+}

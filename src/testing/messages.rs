@@ -5,8 +5,9 @@
 //!   and each other one is late by a random time up to so many milliseconds.
 //! - `DYNAMO_REPLIES="PERCENT MILLIS"`: the same for what the node, as a coordinator, replies to another origin.
 //!
-//! In a build without debug assertions every message passes in time, and [`passage`] is a constant.
+//! In a build without debug assertions every message passes in time: for the compiler [`passage`] is a constant.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// A kind of message that can be lost or late.
@@ -26,95 +27,82 @@ pub enum Passage {
     Lost,
 }
 
-#[cfg(debug_assertions)]
-pub use armed::{arm, passage};
+/// How badly messages of one kind pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Loss {
+    percent: u8,
+    /// The longest delay, in milliseconds.
+    millis: u64,
+}
 
-#[cfg(debug_assertions)]
-mod armed {
-    use std::sync::OnceLock;
-    use std::time::Duration;
+struct Armed {
+    pushes: Option<Loss>,
+    replies: Option<Loss>,
+}
 
-    use super::{Kind, Passage};
+static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    /// How badly messages of one kind pass.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    struct Loss {
-        percent: u8,
-        /// The longest delay, in milliseconds.
-        millis: u64,
-    }
+/// What the environment demands. It demands nothing in a build without debug assertions.
+fn armed() -> Option<&'static Armed> {
+    cfg!(debug_assertions).then(|| ARMED.get())?
+}
 
-    struct Armed {
-        pushes: Option<Loss>,
-        replies: Option<Loss>,
-    }
-
-    static ARMED: OnceLock<Armed> = OnceLock::new();
-
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// A variable is wrong, or this is the second call.
-    pub fn arm() -> Result<(), String> {
-        let read = |name| {
-            let text: Option<String> = std::env::var(name).ok();
-            text.map(|text| {
-                let wrong = || format!("{name}={text} is no \"PERCENT MILLIS\", such as \"20 50\"");
-                loss(&text).ok_or_else(wrong)
-            })
-            .transpose()
+/// Reads the environment.
+///
+/// # Errors
+/// A variable is wrong, or this is the second call.
+pub fn arm() -> Result<(), String> {
+    let read = |name| {
+        let understood = |text: String| {
+            let wrong = || format!("{name}={text} is no \"PERCENT MILLIS\", such as \"20 50\"");
+            loss(&text).ok_or_else(wrong)
         };
-        let armed = Armed {
-            pushes: read("DYNAMO_PUSHES")?,
-            replies: read("DYNAMO_REPLIES")?,
-        };
-        ARMED.set(armed).map_err(|_| "armed twice".to_owned())
-    }
+        std::env::var(name).ok().map(understood).transpose()
+    };
+    let armed = Armed {
+        pushes: read("DYNAMO_PUSHES")?,
+        replies: read("DYNAMO_REPLIES")?,
+    };
+    ARMED.set(armed).map_err(|_| "armed twice".to_owned())
+}
 
-    fn loss(text: &str) -> Option<Loss> {
-        let (percent, millis) = text.split_once(' ')?;
-        let loss = Loss {
-            percent: percent.parse().ok()?,
-            millis: millis.parse().ok()?,
-        };
-        (loss.percent <= 100).then_some(loss)
-    }
+fn loss(text: &str) -> Option<Loss> {
+    let (percent, millis) = text.split_once(' ')?;
+    let loss = Loss {
+        percent: percent.parse().ok()?,
+        millis: millis.parse().ok()?,
+    };
+    (loss.percent <= 100).then_some(loss)
+}
 
-    /// What becomes of the next message of this kind.
-    pub fn passage(kind: Kind) -> Passage {
-        let of_kind = |armed: &Armed| match kind {
-            Kind::Push => armed.pushes,
-            Kind::Reply => armed.replies,
-        };
-        match ARMED.get().and_then(of_kind) {
-            Some(loss) if fastrand::u8(..100) < loss.percent => Passage::Lost,
-            Some(loss) if loss.millis > 0 => {
-                Passage::Late(Duration::from_millis(fastrand::u64(..=loss.millis)))
-            }
-            _ => Passage::InTime,
+/// What becomes of the next message of this kind.
+pub fn passage(kind: Kind) -> Passage {
+    let of_kind = |armed: &Armed| match kind {
+        Kind::Push => armed.pushes,
+        Kind::Reply => armed.replies,
+    };
+    match armed().and_then(of_kind) {
+        Some(loss) if fastrand::u8(..100) < loss.percent => Passage::Lost,
+        Some(loss) if loss.millis > 0 => {
+            Passage::Late(Duration::from_millis(fastrand::u64(..=loss.millis)))
         }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn a_loss_is_a_share_and_a_time() {
-            let expected = Loss {
-                percent: 20,
-                millis: 50,
-            };
-            assert_eq!(loss("20 50"), Some(expected));
-            for wrong in ["", "20", "101 0", "20 -1", "20% 50", "20 50 1"] {
-                assert_eq!(loss(wrong), None, "{wrong}");
-            }
-        }
+        _ => Passage::InTime,
     }
 }
 
-/// Every message passes in time.
-#[cfg(not(debug_assertions))]
-pub const fn passage(_: Kind) -> Passage {
-    Passage::InTime
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_a_share_and_a_time() {
+        let expected = Loss {
+            percent: 20,
+            millis: 50,
+        };
+        assert_eq!(loss("20 50"), Some(expected));
+        for wrong in ["", "20", "101 0", "20 -1", "20% 50", "20 50 1"] {
+            assert_eq!(loss(wrong), None, "{wrong}");
+        }
+    }
 }

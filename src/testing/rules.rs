@@ -7,8 +7,15 @@
 //! variable `DYNAMO_LEAVE_OUT`. Both need debug assertions. In a build without them [`holds`] is the
 //! constant `true`, and nothing can be left out.
 
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
+
 /// A rule whose absence breaks the store, or what it promises to answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub enum Rule {
     /// A promise is granted to a strictly higher ballot only.
     StrictPrepare,
@@ -70,56 +77,35 @@ pub enum Rule {
     DroppedRequestsFenced,
 }
 
-#[cfg(debug_assertions)]
-pub use switch::{holds, leave_out, leave_out_everywhere};
-
-#[cfg(debug_assertions)]
-mod switch {
-    use std::cell::Cell;
-    use std::sync::OnceLock;
-
-    use serde::Deserialize;
-    use serde::de::IntoDeserializer;
-    use serde::de::value::Error as ValueError;
-
-    use super::Rule;
-
-    thread_local! {
-        static ON_THIS_THREAD: Cell<Option<Rule>> = const { Cell::new(None) };
-    }
-
-    static EVERYWHERE: OnceLock<Rule> = OnceLock::new();
-
-    /// Leaves one rule out on this thread, or none.
-    pub fn leave_out(rule: Option<Rule>) {
-        ON_THIS_THREAD.set(rule);
-    }
-
-    /// Leaves out the rule that the environment names, if it names one, in this whole process.
-    ///
-    /// # Errors
-    /// There is no rule of that name.
-    pub fn leave_out_everywhere() -> Result<(), String> {
-        let Ok(name) = std::env::var("DYNAMO_LEAVE_OUT") else {
-            return Ok(());
-        };
-        let wrong =
-            |error: ValueError| format!("DYNAMO_LEAVE_OUT={name}: there is no such rule: {error}");
-        let rule = Rule::deserialize(name.as_str().into_deserializer()).map_err(wrong)?;
-        let again = |_| "a rule was left out already".to_owned();
-        EVERYWHERE.set(rule).map_err(again)
-    }
-
-    /// Whether `rule` is in force. It always is, unless a test has left it out.
-    #[inline]
-    pub fn holds(rule: Rule) -> bool {
-        ON_THIS_THREAD.get() != Some(rule) && EVERYWHERE.get() != Some(&rule)
-    }
+thread_local! {
+    static ON_THIS_THREAD: Cell<Option<Rule>> = const { Cell::new(None) };
 }
 
-/// Whether `rule` is in force. It always is: a constant function cannot read a switch.
-#[cfg(not(debug_assertions))]
+static EVERYWHERE: OnceLock<Rule> = OnceLock::new();
+
+/// Leaves one rule out on this thread, or none.
+pub fn leave_out(rule: Option<Rule>) {
+    ON_THIS_THREAD.set(rule);
+}
+
+/// Leaves out the rule that the environment names, if it names one, in this whole process.
+///
+/// # Errors
+/// There is no rule of that name.
+pub fn leave_out_everywhere() -> Result<(), String> {
+    let Ok(name) = std::env::var("DYNAMO_LEAVE_OUT") else {
+        return Ok(());
+    };
+    let wrong =
+        |error: ValueError| format!("DYNAMO_LEAVE_OUT={name}: there is no such rule: {error}");
+    let rule = Rule::deserialize(name.as_str().into_deserializer()).map_err(wrong)?;
+    let again = |_| "a rule was left out already".to_owned();
+    EVERYWHERE.set(rule).map_err(again)
+}
+
+/// Whether `rule` is in force. It always is, unless a test has left it out.
 #[inline]
-pub const fn holds(_: Rule) -> bool {
-    true
+pub fn holds(rule: Rule) -> bool {
+    cfg!(not(debug_assertions))
+        || ON_THIS_THREAD.get() != Some(rule) && EVERYWHERE.get() != Some(&rule)
 }

@@ -13,6 +13,8 @@ mod crash_points;
 mod data;
 mod failure;
 mod given_up;
+mod group_limits;
+mod groups;
 mod listing;
 mod lost_folder;
 mod negative_controls;

@@ -292,18 +292,14 @@ impl World {
     fn append(&mut self, place: usize, say: Say) {
         if self.sabotage == Sabotage::PushedEarly {
             let next = self.group().next;
-            let messages = say
-                .batch
-                .iter()
-                .zip(next..)
-                .map(|(saying, number)| {
-                    Arc::new(Message {
-                        number,
-                        nick: saying.nick.clone(),
-                        text: saying.text.clone(),
-                        time: 0,
-                    })
-                });
+            let messages = say.batch.iter().zip(next..).map(|(saying, number)| {
+                Arc::new(Message {
+                    number,
+                    nick: saying.nick.clone(),
+                    text: saying.text.clone(),
+                    time: 0,
+                })
+            });
             self.multicast(messages.collect());
         }
         let batch = say.batch.clone();

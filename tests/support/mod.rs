@@ -9,6 +9,7 @@ pub mod folder;
 pub mod history;
 pub mod impostor;
 pub mod linearizability;
+pub mod members;
 pub mod messenger;
 pub mod nemesis;
 pub mod options;

@@ -15,17 +15,15 @@ const LEAST_CONNECTIONS: usize = 32;
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Puts all keys once.
+/// Puts all keys once; tells how many.
 ///
 /// # Errors
 /// The first refusal, but for a node that is `BUSY` for a while only, or why no node could be reached.
-pub fn put_all(load: &Load) -> Result<(), Box<dyn Error>> {
+pub fn put_all(load: &Load) -> Result<u64, Box<dyn Error>> {
     let value = load.written_value();
     let request = |key| format!("PUT bench:{key} {value}");
-    match for_each(load, 0..load.keys, "put", request) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("putting the keys that will be read: {error}").into()),
-    }
+    let put = for_each(load, 0..load.keys, "put", request);
+    put.map_err(|error| format!("putting the keys that will be read: {error}").into())
 }
 
 /// Deletes all keys, or if not all were put first, those that were put; tells how many.

@@ -2,6 +2,7 @@
 
 mod drive;
 mod fill;
+mod group;
 mod tally;
 
 use std::error::Error;
@@ -19,6 +20,7 @@ use crate::bytes::MAX_VALUE;
 use crate::client::Client;
 use crate::client::routed::RoutedClient;
 use crate::config::{Config, Member};
+use crate::protocol::group::GroupName;
 use crate::server::descriptors;
 use drive::{Connection, drive};
 use tally::Tally;
@@ -48,7 +50,8 @@ const OTHER_FILES: u64 = 32;
 Examples:
   dynamo bench --reads 100
   dynamo bench --reads 0 --connections 1 --secs 10
-  dynamo bench --route coordinator --ahead 16")]
+  dynamo bench --route coordinator --ahead 16
+  dynamo bench --group talk --members 5 --value 40")]
 pub struct Load {
     // A negative number is a value that is out of bounds. Otherwise it would be taken for an option.
     /// How many of the requests are GET, the others PUT.
@@ -81,7 +84,15 @@ pub struct Load {
     /// The same seed draws the same requests.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Do not delete the keys.
+    /// Measure a group of this name: the clients say messages, and members are told them.
+    #[arg(long, value_name = "NAME", value_parser = GroupName::parse)]
+    #[arg(conflicts_with_all = ["reads", "ahead", "route", "keys", "seed"])]
+    group: Option<GroupName>,
+    /// How many members the group has, spread over the nodes in turn.
+    #[arg(long, default_value_t = 5, requires = "group")]
+    #[arg(value_parser = Count::new().range(..=10_000), allow_negative_numbers = true)]
+    members: usize,
+    /// Do not delete the keys, or the messages.
     #[arg(long)]
     keep: bool,
     #[arg(skip)]
@@ -107,7 +118,8 @@ impl Load {
             Route::Any => 1,
             Route::Coordinator => self.addresses.len(),
         };
-        OTHER_FILES + FILES_PER_CONNECTION * (self.connections * nodes) as u64
+        let connections = self.connections * nodes + self.members;
+        OTHER_FILES + FILES_PER_CONNECTION * connections as u64
     }
 
     /// A value as it is written on a line.
@@ -135,11 +147,14 @@ pub fn run(mut load: Load, config: &Config) -> Result<(), Box<dyn Error>> {
         let text = "--connections takes more open files than the system allows (ulimit -n)";
         return Err(text.into());
     }
+    if let Some(group) = &load.group {
+        return group::run(&load, group);
+    }
     if load.reads > 0 {
         let began = Instant::now();
-        fill::put_all(&load)?;
+        let put = fill::put_all(&load)?;
         let elapsed = began.elapsed().as_secs_f64();
-        println!("put {} keys first, in {elapsed:.1} s", load.keys);
+        println!("put {put} keys first, in {elapsed:.1} s");
     }
     let (total, elapsed) = measure(&load)?;
     total.print(elapsed.as_secs_f64());

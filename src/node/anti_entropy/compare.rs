@@ -14,7 +14,6 @@ use crate::node::peers::KeyBatch;
 use crate::node::replica::{Cast, OTHERS_HAVE_IT};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
-use crate::storage::PageEntry;
 use crate::storage::Scan;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request};
@@ -76,9 +75,8 @@ pub fn run(node: &Arc<Node>) {
 fn all_comparisons(node: &Node) -> Vec<Comparison> {
     let mut all = Vec::new();
     for range in node.ring.ranges_of(node.id) {
-        let replicas = node.ring.replicas_of_range(range).iter();
-        let others = replicas.filter(|replica| **replica != node.id);
-        all.extend(others.map(|&with| Comparison { range, with }));
+        let others = node.ring.other_replicas(range, node.id);
+        all.extend(others.map(|with| Comparison { range, with }));
     }
     all
 }
@@ -102,8 +100,7 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
     let mut scan = Scan {
         range,
         buckets: Some(differing),
-        after: None,
-        states: false,
+        ..Scan::default()
     };
     let (mut newer, mut pulled) = (KeyBatch::default(), 0);
     loop {
@@ -111,14 +108,9 @@ fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u
         else {
             return None;
         };
-        for PageEntry {
-            key,
-            accepted,
-            size,
-            ..
-        } in page.entries
-        {
-            if accepted > node.store.accepted(&key) && newer.add(key, size) {
+        for entry in page.entries {
+            let is_newer = entry.accepted > node.store.accepted(&entry.key);
+            if is_newer && newer.add(entry.key, entry.size) {
                 pulled += pull(node, with, &newer.take())?;
             }
         }

@@ -129,7 +129,8 @@ impl AntiEntropy {
         }
     }
 
-    fn ranges_shared_with(&self, peer: NodeId) -> Vec<usize> {
+    /// The ranges of this node that a peer holds, too.
+    pub fn ranges_shared_with(&self, peer: NodeId) -> Vec<usize> {
         let mut ranges = self.ring.ranges_of(self.node);
         ranges.retain(|&range| self.ring.replicas_of_range(range).contains(&peer));
         ranges

@@ -99,7 +99,9 @@ impl Audience {
 
     /// The nicks of the members.
     pub fn nicks(&self) -> impl Iterator<Item = String> {
-        self.members.values().map(|member| member.participant.nick())
+        self.members
+            .values()
+            .map(|member| member.participant.nick())
     }
 
     /// Whether a member has to be fed that had not to be when this was asked last.

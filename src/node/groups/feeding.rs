@@ -30,7 +30,10 @@ pub struct PageCache(VecDeque<(GroupName, Arc<Page>)>);
 
 impl PageCache {
     fn get(&self, group: &GroupName, page: u64) -> Option<Arc<Page>> {
-        let found = self.0.iter().find(|(name, kept)| name == group && kept.page == page);
+        let found = self
+            .0
+            .iter()
+            .find(|(name, kept)| name == group && kept.page == page);
         found.map(|(_, page)| page.clone())
     }
 
@@ -71,9 +74,13 @@ impl super::Groups {
     /// The members that have to be fed and whose group can be read.
     fn behind(&self) -> Vec<(GroupName, u64)> {
         let audiences = lock(&self.audiences);
-        let readable = audiences.iter().filter(|(_, audience)| audience.is_readable());
+        let readable = audiences
+            .iter()
+            .filter(|(_, audience)| audience.is_readable());
         let members = readable.flat_map(|(name, audience)| {
-            audience.behind().map(|connection| (name.clone(), connection))
+            audience
+                .behind()
+                .map(|connection| (name.clone(), connection))
         });
         members.collect()
     }
@@ -88,15 +95,20 @@ impl Node {
             fed => return matches!(fed, Some(Fed::Some)),
         };
         let (mut reader, mut items) = (Reader::new(from), Vec::new());
-        let step = reader.group(&group, &mut items);
-        let read = self.read_pages(name, &group, &mut reader, step, &mut items);
+        let mut step = reader.group(&group, &mut items);
+        while items.is_empty() && matches!(step, ReadStep::ReadPage(_)) {
+            match self.read_pages(name, &group, &mut reader, step, &mut items) {
+                Ok(next) => step = next,
+                Err(_) => break,
+            }
+        }
         let give = |audience: &mut Audience| {
-            if items.is_empty() || read.is_err() {
+            if items.is_empty() {
                 // What is known of the group is too old.
                 audience.read_soon(self.began.elapsed());
                 return Fed::Nothing;
             }
-            audience.give(name, connection, from, &items, reader.next())
+            audience.give(name, connection, from, &items, reader.told())
         };
         matches!(self.groups.with_audience(name, give), Some(Fed::Some))
     }
@@ -153,8 +165,7 @@ impl Node {
         };
         let pages = first..page_of(group.first_open()).max(first + 1);
         let ask = |page| (page, self.ask_for_page(name, page));
-        let asked: Vec<_> =
-            transport::batch(|| pages.take(PAGES_AT_A_TIME).map(ask).collect());
+        let asked: Vec<_> = transport::batch(|| pages.take(PAGES_AT_A_TIME).map(ask).collect());
         for (page, asked) in asked {
             let found = self.await_page(name, page, asked)?;
             if step == ReadStep::ReadPage(page) {

@@ -81,10 +81,18 @@ impl Node {
 
     /// The members of a group at all nodes.
     pub fn who(&self, name: &GroupName) -> Vec<Presence> {
-        let questions = self.peers.ids().map(|peer| (peer, Request::Members(name.clone())));
+        let questions = self
+            .peers
+            .ids()
+            .map(|peer| (peer, Request::Members(name.clone())));
         let replies = self.peers.ask_together(questions);
         let own = Some(Reply::Members(self.groups.members(name)));
-        let mut nodes: Vec<_> = self.peers.ids().zip(replies).chain([(self.id, own)]).collect();
+        let mut nodes: Vec<_> = self
+            .peers
+            .ids()
+            .zip(replies)
+            .chain([(self.id, own)])
+            .collect();
         nodes.sort_by_key(|(node, _)| *node);
         let presences = nodes.into_iter().map(|(node, reply)| match reply {
             Some(Reply::Members(nicks)) => {
@@ -97,7 +105,10 @@ impl Node {
     }
 
     /// Reads the state of a group, and waits for it.
-    pub(super) fn read_group_and_wait(self: &Arc<Node>, name: &GroupName) -> Result<Group, Failure> {
+    pub(super) fn read_group_and_wait(
+        self: &Arc<Node>,
+        name: &GroupName,
+    ) -> Result<Group, Failure> {
         group_of(name, &await_outcome(&self.begin(name.key(), None))?)
     }
 }

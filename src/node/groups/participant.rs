@@ -71,9 +71,7 @@ impl Participant {
     /// Sends lines, unless the client does not keep up or is in the middle of a reply.
     pub(super) fn send(&self, lines: &str) -> bool {
         let replies = lock(&self.replies);
-        *replies == 0
-            && self.outgoing.waiting() < KEEPS_UP
-            && self.outgoing.send(lines.as_bytes())
+        *replies == 0 && self.outgoing.waiting() < KEEPS_UP && self.outgoing.send(lines.as_bytes())
     }
 
     /// Sends the reply to the client's own request.

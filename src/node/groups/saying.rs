@@ -82,7 +82,11 @@ impl Node {
     }
 
     fn appended(self: &Arc<Node>, group: &GroupName, said: &Said) {
-        let full = said.fates.iter().filter(|fate| **fate == Fate::Full).count();
+        let full = said
+            .fates
+            .iter()
+            .filter(|fate| **fate == Fate::Full)
+            .count();
         self.stats.group_full.add(full as u64);
         let answered = |gather: &mut super::Gather<OnReceipt>| gather.answered(said);
         let (told, messages) = self.groups.with_gather(group, answered);
@@ -155,7 +159,11 @@ impl Node {
             let on_result = move |result: Result<Outcome, Failure>| {
                 same_node.page_stored(&same_name, result.ok().map(|_| number));
             };
-            node.submit(key, Some(Change::PutPage(Arc::new(page))), Box::new(on_result));
+            node.submit(
+                key,
+                Some(Change::PutPage(Arc::new(page))),
+                Box::new(on_result),
+            );
         });
     }
 
@@ -170,9 +178,13 @@ impl Node {
 
     /// Takes out what has waited too long to be appended.
     pub(super) fn expire_gathered(&self, now: Duration) {
-        let groups: Vec<GroupName> = lock(&self.groups.gathers).keys().cloned().collect();
+        let gathers = lock(&self.groups.gathers);
+        let waiting = gathers.iter().filter(|(_, gather)| gather.bytes() > 0);
+        let groups: Vec<GroupName> = waiting.map(|(group, _)| group.clone()).collect();
+        drop(gathers);
         for group in groups {
-            let expire = |gather: &mut super::Gather<OnReceipt>| (gather.is_full(), gather.expire(now));
+            let expire =
+                |gather: &mut super::Gather<OnReceipt>| (gather.is_full(), gather.expire(now));
             let (is_full, late) = self.groups.with_gather(&group, expire);
             for handle in late {
                 handle(Err(not_in_time(&group, is_full)));
@@ -194,9 +206,7 @@ fn not_in_time(group: &GroupName, is_full: bool) -> Failure {
 /// The answer of an append.
 fn said(group: &GroupName, result: Result<Outcome, Failure>) -> Result<Said, Failure> {
     match result? {
-        Outcome::Decided(Verdict::Answered(answer)) => {
-            answer.parse().map_err(|_| no_group(group))
-        }
+        Outcome::Decided(Verdict::Answered(answer)) => answer.parse().map_err(|_| no_group(group)),
         _ => {
             let text = "it was appended or refused, but the answer is not known any more";
             Err(Failure::Unknown(text.to_owned()))
@@ -214,7 +224,12 @@ fn receipt_in(
         let group = group.as_ref().map_err(Failure::clone)?;
         return Ok(Receipt::Gone(group.horizon));
     };
-    let last = group.as_ref().ok().and_then(|group| group.senders.get(&sender.id));
-    let number = last.filter(|(seq, _)| *seq == sender.seq).map(|(_, number)| *number);
+    let last = group
+        .as_ref()
+        .ok()
+        .and_then(|group| group.senders.get(&sender.id));
+    let number = last
+        .filter(|(seq, _)| *seq == sender.seq)
+        .map(|(_, number)| *number);
     Ok(Receipt::Done(number))
 }

@@ -6,7 +6,7 @@ use super::super::Node;
 use super::super::drive::await_outcome;
 use super::healing::no_group;
 use crate::error::Failure;
-use crate::protocol::group::{GroupName, Page, page_of, sizes};
+use crate::protocol::group::{GroupName, page_of, sizes};
 use crate::protocol::{Change, Outcome, Verdict};
 use crate::transport;
 
@@ -41,23 +41,12 @@ impl Node {
 
     /// Empties these pages where they are. A page that has taken the place of one meanwhile stays.
     fn empty_pages(self: &Arc<Node>, name: &GroupName, pages: &[u64]) -> Result<(), Failure> {
-        let read = |page: &u64| self.begin(name.page_key(*page), None);
-        let found: Vec<_> = transport::batch(|| pages.iter().map(read).collect());
-        let mut emptied = Vec::new();
-        for (page, found) in pages.iter().zip(found) {
-            let Outcome::Found { value, version } = await_outcome(&found)? else {
-                continue;
-            };
-            let is_it = |found: Page| found.page == *page && !found.messages.is_empty();
-            if Page::of(Some(&value)).is_some_and(is_it) {
-                let empty = Change::CompareAndSet {
-                    expected: Some(version),
-                    value: Page::empty(*page).to_value(),
-                };
-                emptied.push(self.begin(name.page_key(*page), Some(empty)));
-            }
-        }
-        emptied
+        let empty = |page: &u64| {
+            let change = Change::TrimPage(*page);
+            self.begin(name.page_key(*page), Some(change))
+        };
+        let begun: Vec<_> = transport::batch(|| pages.iter().map(empty).collect());
+        begun
             .iter()
             .try_for_each(|result| await_outcome(result).map(drop))
     }

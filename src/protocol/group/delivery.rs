@@ -75,9 +75,8 @@ impl Delivery {
     }
 
     fn keep(&mut self, messages: Vec<Arc<Message>>) {
-        let size = |message: &Message| {
-            size_of::<Message>() + message.nick.len() + message.text.len()
-        };
+        let size =
+            |message: &Message| size_of::<Message>() + message.nick.len() + message.text.len();
         for message in messages {
             self.bytes += size(&message);
             self.recent.push_back(message);

@@ -61,9 +61,10 @@ impl<H> Default for Gather<H> {
 }
 
 impl<H> Gather<H> {
-    /// Whether nothing waits, so that nothing is lost if this is dropped.
+    /// Whether nothing is to be done and nothing to be remembered, so that this may be dropped.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty() && !self.storing
+        let is_storing = self.page_due || self.storing || self.stored.is_some();
+        self.waiting.is_empty() && self.in_flight.is_empty() && !is_storing
     }
 
     /// About how many bytes its messages take.

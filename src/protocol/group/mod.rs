@@ -44,7 +44,7 @@ pub use gather::{Gather, Told};
 pub use hold_back::HoldBack;
 pub use name::{GroupName, MOST_NUMBER, Sender, SenderId, check_nick, check_text, is_of_group};
 pub use reader::{Item, ReadStep, Reader};
-pub use say::{Fate, Said, Say, Saying, put_page, say, trim};
+pub use say::{Fate, Said, Say, Saying, put_page, say, trim, trim_page};
 #[cfg(debug_assertions)]
 pub use sizes::set_sizes;
 pub use sizes::{Sizes, sizes};

@@ -47,9 +47,9 @@ impl Reader {
         }
     }
 
-    /// The number of the next message that is wanted.
-    pub fn next(&self) -> u64 {
-        self.next
+    /// The number of the first message that was not handed out, and of which it was not said that it is missed.
+    pub fn told(&self) -> u64 {
+        self.missed_from.unwrap_or(self.next)
     }
 
     /// Takes the state of the group, and adds what is found to `items`.

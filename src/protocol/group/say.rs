@@ -223,6 +223,13 @@ pub fn put_page(value: Option<&Value>, page: &Page) -> Option<Value> {
     (!is_there || !rules::holds(Rule::PagesGoForward)).then(|| page.to_value())
 }
 
+/// Empties a page: its new value, unless nothing changes. A page after this one stays.
+pub fn trim_page(value: Option<&Value>, last: u64) -> Option<Value> {
+    let stored = Page::of(value)?;
+    let empties = stored.page <= last && !stored.messages.is_empty();
+    empties.then(|| Page::empty(stored.page).to_value())
+}
+
 /// Empties a group: its new value, unless nothing changes, and the number of its last message. The numbers go
 /// on, and no session goes on that began before.
 pub fn trim(value: Option<&Value>) -> (Option<Value>, String) {

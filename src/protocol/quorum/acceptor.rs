@@ -196,18 +196,24 @@ impl Record {
         }
     }
 
-    /// Whether the accepted state has a value: else it is a tombstone, or there is none.
-    pub fn has_value(&self) -> bool {
-        self.value().is_some()
-    }
-
     /// The length of the accepted value in bytes, 0 without one.
     pub fn value_size(&self) -> usize {
         self.value().map_or(0, Bytes::len)
     }
 
-    fn value(&self) -> Option<&Value> {
+    /// The accepted value. Without one the accepted state is a tombstone, or there is none.
+    pub fn value(&self) -> Option<&Value> {
         self.accepted.as_ref()?.state.value.as_ref()
+    }
+
+    /// How many entries the clocks of the accepted state have together. Each of its answers counts as
+    /// `answer` of them.
+    pub fn clock_entries(&self, answer: usize) -> usize {
+        let Some(Accepted { state, .. }) = &self.accepted else {
+            return 0;
+        };
+        let clocks = state.clock.len() + state.refusals.len() + state.floor.len();
+        clocks + answer * state.answers.len()
     }
 
     /// Whether this replica holds this very tombstone, or has dropped it. In that case it accepts

@@ -35,7 +35,8 @@ impl Session<'_> {
             }
             GroupCommand::List => {
                 let groups = self.node.groups.list().into_iter();
-                let lines = groups.map(|(name, last, count)| format!("GROUP {name} {last} {count}"));
+                let lines =
+                    groups.map(|(name, last, count)| format!("GROUP {name} {last} {count}"));
                 self.reply(&text::listing(lines));
             }
             GroupCommand::Trim(group) => match self.node.trim(&group) {
@@ -49,11 +50,16 @@ impl Session<'_> {
     /// Joins a group. The reply is sent together with becoming a member, so that it comes before all messages.
     fn join(&mut self, group: GroupName, since: Since) {
         if self.joined.len() >= MOST_GROUPS && !self.joined.contains(&group) {
-            let text = format!("a connection is in at most {MOST_GROUPS} groups; LEAVE one, or connect again");
+            let text = format!(
+                "a connection is in at most {MOST_GROUPS} groups; LEAVE one, or connect again"
+            );
             return self.reply(&text::failure(&Failure::Busy(text)));
         }
         let print = |number| format!("JOINED {group} {number}\n");
-        match self.node.join_group(&group, &self.participant, since, print) {
+        match self
+            .node
+            .join_group(&group, &self.participant, since, print)
+        {
             Ok(Joined::Yes) => drop(self.joined.insert(group)),
             Ok(Joined::Beyond(end)) => self.reply(&format!("CONFLICT {end}\n")),
             // The connection goes on, whatever is lacking.

@@ -38,7 +38,11 @@ impl Session<'_> {
     }
 
     /// Replies with what `work` returns, if there is memory for it.
-    pub(super) fn serve_many(&self, doing: &str, work: impl FnOnce() -> Result<String, Failure>) -> Next {
+    pub(super) fn serve_many(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> Result<String, Failure>,
+    ) -> Next {
         let _quiet = self.participant.quiet();
         let mut share = Share::of(self.budget);
         if !share.hold(LISTING) {

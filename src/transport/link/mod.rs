@@ -132,10 +132,6 @@ impl Link {
         })
     }
 
-    pub fn peer(&self) -> NodeId {
-        self.settings.peer
-    }
-
     /// Whether the peer was silent for the read time-out, and has not been heard since.
     pub fn suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)

@@ -74,8 +74,7 @@ impl Link {
             let millis = time_out.as_millis();
             warn!(
                 "{}: {} is silent for {millis} ms: suspect",
-                self.settings.node,
-                self.peer()
+                self.settings.node, self.settings.peer
             );
         }
         transport::batch(|| given_up.into_iter().for_each(Outstanding::give_up));

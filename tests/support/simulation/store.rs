@@ -77,7 +77,7 @@ impl<T> Store<T> {
     /// A key's record, if it has no value and is durable, so that it might be dropped.
     pub fn without_value(&self, key: &Key) -> Option<Record> {
         let own = self.live.get(key).0;
-        (!own.has_value() && self.is_durable(key)).then(|| own.clone())
+        (own.value().is_none() && self.is_durable(key)).then(|| own.clone())
     }
 
     pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> bool {
