@@ -50,7 +50,8 @@ usage: ./run.sh [COMMAND]
   bench [...]   measure the running cluster; see ./run.sh bench --help
   plot [...]    measure and draw a crash, a pause and the recovery; see ./run.sh plot --help
   soak [...]    run load and faults for long, and check that nothing grows; see ./run.sh soak --help
-  grade [...]   run the course's six phases and count the points; see ./run.sh grade --help
+  grade [...]   run the course's six phases and count the points, or with the word messenger the
+                two of its sibling assignment; see ./run.sh grade --help
   stress [...]  inject faults under load into a cluster of its own, and check that the clients'
                 history is linearizable; see ./run.sh stress --help
   test          run the formatter, clippy and all tests but the longest

@@ -27,7 +27,8 @@
 //! 7. [`client`]: a client of one node, one that knows the ring, and one of a group.
 //! 8. [`config`], [`cli`], [`logging`]: what surrounds a node.
 //! 9. [`testing`], [`sync`]: where tests take hold. [`testing::rules`] names the rules that a test can
-//!    leave out, [`testing::faults`] what it can break in a running process.
+//!    leave out, [`testing::faults`] what it can break in a running process, and [`testing::messages`] which
+//!    messages it can lose.
 //!
 //! The pages in `report/` trace the decisions to the assignment.
 //!

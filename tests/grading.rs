@@ -11,16 +11,23 @@ use std::path::Path;
 
 use clap::Parser;
 use grader::score::Report;
+use grader::{MESSENGER, Plan, STORE};
 use simple_dynamo::testing::rules::Rule;
 use support::options::read;
 
-/// Grades nodes that leave a rule out, up to the phase in which points must be lost.
-fn without(rule: Rule, phase: usize) -> Report {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("grade-{rule:?}"));
+/// Grades nodes with these switches.
+fn grade(name: &str, plans: &[Plan], switches: &[(&str, &str)]) -> Report {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("grade-{name}"));
     fs::create_dir_all(&folder).unwrap();
+    grader::grade(plans, 1, switches, &folder, |phase| println!("{phase}"))
+}
+
+/// Grades nodes that leave a rule out, and have other switches. Points must be lost in the last of these phases,
+/// and in no earlier one.
+fn without(rule: Rule, plans: &[Plan], others: &[(&str, &str)]) -> Report {
     let name = format!("{rule:?}");
-    let switches = [("DYNAMO_LEAVE_OUT", name.as_str())];
-    let report = grader::grade(1, &switches, phase, &folder, |phase| println!("{phase}"));
+    let switches = [&[("DYNAMO_LEAVE_OUT", name.as_str())], others].concat();
+    let report = grade(&name, plans, &switches);
     let (last, earlier) = report.phases.split_last().unwrap();
     for phase in earlier {
         assert_eq!(phase.earned, phase.points, "without {rule:?}: {phase}");
@@ -40,23 +47,65 @@ fn lost(report: &Report) -> Vec<&str> {
 
 #[test]
 fn writes_that_reach_only_two_replicas_cost_points_of_the_first_phase() {
-    let report = without(Rule::EveryReplicaAsked, 1);
+    let report = without(Rule::EveryReplicaAsked, &STORE[..1], &[]);
     let lost = lost(&report);
     assert!(lost.contains(&"replication"), "{lost:?}");
 }
 
 #[test]
 fn writers_of_one_key_that_overtake_each_other_cost_points_of_the_third_phase() {
-    let report = without(Rule::OneWriteInFlight, 3);
+    let report = without(Rule::OneWriteInFlight, &STORE[..3], &[]);
     let lost = lost(&report);
     assert!(lost.contains(&"insert"), "{lost:?}");
 }
 
 #[test]
 fn a_node_that_returns_and_copies_nothing_costs_points_of_the_fourth_phase() {
-    let report = without(Rule::MissedWritesPulled, 4);
+    let report = without(Rule::MissedWritesPulled, &STORE[..4], &[]);
     let lost = lost(&report);
     assert!(lost.contains(&"the node that was down"), "{lost:?}");
+}
+
+/// One push in five is lost, and the others and the replies of coordinators are late.
+const BAD_NETWORK: [(&str, &str); 2] = [("DYNAMO_PUSHES", "20 40"), ("DYNAMO_REPLIES", "0 30")];
+
+#[test]
+fn a_messenger_whose_pushes_are_lost_or_late_and_whose_replies_are_late_gets_all_points() {
+    let report = grade("messenger", &MESSENGER, &BAD_NETWORK);
+    assert!(report.is_full());
+    assert_eq!(report.points, 10.0);
+}
+
+// Pushes that are late overtake each other.
+#[test]
+fn messages_that_are_delivered_as_they_come_cost_points_of_the_order() {
+    let report = without(
+        Rule::HeldBack,
+        &MESSENGER[..1],
+        &[("DYNAMO_PUSHES", "0 40")],
+    );
+    let lost = lost(&report);
+    assert!(lost.contains(&"total order"), "{lost:?}");
+}
+
+// A push that is lost leaves a gap. The node would read the group to fill it.
+#[test]
+fn lost_pushes_that_nobody_makes_good_cost_points_of_the_first_phase() {
+    let report = without(Rule::Healed, &MESSENGER[..1], &[("DYNAMO_PUSHES", "20 0")]);
+    let lost = lost(&report);
+    assert!(lost.contains(&"no stall"), "{lost:?}");
+}
+
+// A node that is killed has not told its senders of messages that are in the group, and they send them again.
+#[test]
+fn messages_that_are_doubled_by_a_retry_cost_points_of_the_second_phase() {
+    let report = without(
+        Rule::SendersKnown,
+        &MESSENGER,
+        &[("DYNAMO_REPLIES", "0 30")],
+    );
+    let lost = lost(&report);
+    assert!(lost.contains(&"once"), "{lost:?}");
 }
 
 #[derive(Parser)]

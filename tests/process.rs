@@ -18,6 +18,7 @@ fn only_a_build_with_debug_assertions_obeys_the_switches_of_tests() {
         ("DYNAMO_LEAVE_OUT", "NoSuchRule", "there is no such rule"),
         ("DYNAMO_CRASH_AT", "Nowhere:1", "is no POINT:COUNT"),
         ("DYNAMO_SNAPSHOT_AFTER", "soon", "is no number of bytes"),
+        ("DYNAMO_PUSHES", "some", "is no \"PERCENT MILLIS\""),
     ];
     let cluster = Plan::of(&THREE).lay_out();
     for (name, value, complaint) in wrong {

@@ -25,6 +25,7 @@ use support::example::{by_chance, delete, get, missing, put, unknown, write};
 use support::folder::temporary;
 use support::history::{self, Operation};
 use support::linearizability::{self, check};
+use support::messenger::judge::Invariant;
 
 const BUDGET: u64 = 1_000_000;
 
@@ -329,7 +330,7 @@ fn is_found(rule: &str, nemesis: Nemesis, seconds: u64) -> bool {
         };
         let verdict = run(&storm);
         let drawn = storm.out.join("violation.html").exists();
-        assert_eq!(drawn, verdict.exit_code() == 1);
+        assert_eq!(drawn, verdict.violation.is_some());
         drawn
     })
 }
@@ -353,6 +354,30 @@ fn nodes_that_vote_without_a_copy_after_a_lost_disk_are_found_within_five_seeds(
 #[test]
 fn nodes_that_send_a_vote_before_it_is_durable_are_found_within_five_seeds() {
     assert!(is_found("AcceptDurable", Nemesis::All, 4));
+}
+
+/// What a storm finds wrong with groups whose pushes are late, and some lost, while nodes are killed.
+fn breaches_with_bad_pushes(name: &str, more: &[(&'static str, &str)]) -> Vec<Invariant> {
+    let switches = [&[("DYNAMO_PUSHES", "10 40")], more].concat();
+    let own = |(name, value): (&'static str, &str)| (name, value.to_owned());
+    let verdict = run(&Storm {
+        switches: switches.into_iter().map(own).collect(),
+        ..storm(name, 1, Nemesis::Kill, 4)
+    });
+    let groups = verdict.groups.as_ref().expect("the run came to its end");
+    assert!(groups.messages > 100 && groups.moves > 0, "{groups}");
+    let breaches = groups.breaches.iter().map(|(_, breach)| breach.invariant);
+    let found: Vec<Invariant> = breaches.collect();
+    assert_eq!(verdict.exit_code() == 1, !found.is_empty(), "{verdict}");
+    found
+}
+
+#[test]
+fn messages_that_are_delivered_as_they_come_are_found_and_late_or_lost_pushes_alone_do_no_harm() {
+    assert_eq!(breaches_with_bad_pushes("late", &[]), []);
+    let without = [("DYNAMO_LEAVE_OUT", "HeldBack")];
+    let found = breaches_with_bad_pushes("HeldBack", &without);
+    assert!(found.contains(&Invariant::TotalOrder), "{found:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::server::startup::Starting;
 use crate::server::{self, Server};
 use crate::storage::disk::Folder;
 use crate::storage::{Identity, Progress, SyncMode};
-use crate::testing::{faults, rules};
+use crate::testing::{faults, messages, rules};
 
 /// Runs one node of the cluster, until SIGTERM, SIGINT or SIGHUP.
 ///
@@ -58,6 +58,7 @@ pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
     if cfg!(debug_assertions) {
         rules::leave_out_everywhere()?;
         faults::arm()?;
+        messages::arm()?;
     }
     let id = options.id;
     let own = member(&config, id)?.clone();

@@ -12,6 +12,7 @@ use crate::protocol::quorum::coordinator;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome, VoteReply, VoteRequest, Why, origin};
 use crate::testing::faults::{self, Point};
+use crate::testing::messages::{self, Kind, Passage};
 use crate::transport::link::Answer;
 use crate::transport::{Reply, Request};
 
@@ -110,7 +111,9 @@ impl Node {
             faults::pass(Point::Decided);
         }
         match reply_to {
-            ReplyTo::Peer(respond) => respond.reply(Reply::Outcome(outcome)),
+            ReplyTo::Peer(respond) => {
+                self.pass(Kind::Reply, move || respond.reply(Reply::Outcome(outcome)));
+            }
             ReplyTo::AntiEntropy(sender) => drop(sender.send(())),
             ReplyTo::Origin(ticket) => events.push_back(Event::Answered {
                 ticket,
@@ -189,6 +192,15 @@ impl Node {
             _ => voted(None),
         });
         Cast::Later
+    }
+
+    /// Does at once what a message brings about, unless a test loses messages of its kind or holds them up.
+    pub(super) fn pass(&self, kind: Kind, job: impl FnOnce() + Send + 'static) {
+        match messages::passage(kind) {
+            Passage::InTime => job(),
+            Passage::Late(delay) => self.after(delay, job),
+            Passage::Lost => {}
+        }
     }
 
     /// Runs the loop with an event after a while, on the timer's thread.

@@ -11,6 +11,7 @@ use super::drive::{Event, ReplyTo};
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
+use crate::testing::messages::Kind;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request, Respond, Service};
 
@@ -33,7 +34,10 @@ impl Service for Node {
             Request::Ping => respond.reply(Reply::Pong(self.store.positions().1)),
             Request::Join(join) => self.introductions.queue(from, join, respond),
             Request::Full(full) => self.capacity.heard(from, full),
-            Request::Said { group, messages } => self.hear(&group, messages),
+            Request::Said { group, messages } => {
+                let node = self.clone();
+                self.pass(Kind::Push, move || node.hear(&group, messages));
+            }
             Request::Members(group) => respond.reply(Reply::Members(self.groups.members(&group))),
             // This node may have forgotten votes, so nothing that it holds may count.
             _ if !self.votes() => respond.reply(Reply::Abstain),

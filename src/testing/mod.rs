@@ -1,4 +1,5 @@
 //! Switches for tests. In a release all of them are constants.
 
 pub mod faults;
+pub mod messages;
 pub mod rules;

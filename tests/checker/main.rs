@@ -1,7 +1,8 @@
-//! The checker of linearizability, which the other tests rely on.
+//! The checker of linearizability and the judge of groups, which the other tests rely on.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod by_chance;
+mod groups;
 mod verdicts;

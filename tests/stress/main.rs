@@ -53,12 +53,13 @@ fn run(storm: &Storm) -> Result<u8, Box<dyn Error>> {
         flag::register(signal, interrupted.clone())?;
     }
     println!(
-        "a storm of {} s: seed {}, nemesis {}, {} clients, {} keys",
+        "a storm of {} s: seed {}, nemesis {}, {} clients, {} keys; {} groups",
         storm.time.as_secs(),
         storm.seed,
         storm.nemesis.name(),
         storm.clients,
-        storm.keys
+        storm.keys,
+        storm::GROUPS.len()
     );
     let verdict = storm.run(&interrupted)?;
     println!("all of it is in {}", storm.out.display());

@@ -7,12 +7,13 @@ use clap::{Parser, value_parser};
 use crate::storm::nemesis::Nemesis;
 
 /// Starts five nodes of its own, injects faults while clients send requests, heals everything, reads every key
-/// through every node, and checks that the clients' history is linearizable.
+/// through every node, and checks that the clients' history is linearizable. Beside these clients others speak in two
+/// groups and listen at every node, and whatever fails, each must be shown every message once and in order.
 ///
 /// Most requests are for one key at a time, and the nemesis aims at the nodes that hold it. A fault is counted only
 /// if it did something: a cut that held no message up is not.
 ///
-/// The exit code is 0 if the history is linearizable, 1 if it is not, 2 if the checker could not tell, 3 if the run
+/// The exit code is 0 if the history is linearizable, 1 if it is not or a group is broken, 2 if the checker could not tell, 3 if the run
 /// did not come to its end, as when a node ended by itself, or if a node has logged a broken invariant, 4 if a key
 /// was without service for over a second while at most one node was out, and 64 for a wrong command line.
 #[derive(Parser)]
@@ -33,7 +34,7 @@ pub struct Options {
     /// How many keys there are.
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
     pub keys: u32,
-    /// For verdict.json, history.jsonl, faults.jsonl, throughput.svg, nodes/*.log, and after a violation
+    /// For verdict.json, history.jsonl, groups.json, faults.jsonl, throughput.svg, nodes/*.log, and after a violation
     /// violation.html with the smallest piece of the history that no order explains. target/stress/SEED-NEMESIS by
     /// default.
     #[arg(long, value_name = "FOLDER")]

@@ -10,6 +10,7 @@ pub mod history;
 pub mod impostor;
 pub mod linearizability;
 pub mod members;
+pub mod messenger;
 pub mod nemesis;
 pub mod options;
 pub mod plan;

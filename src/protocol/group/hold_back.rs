@@ -43,11 +43,14 @@ impl HoldBack {
     pub fn take(&mut self, messages: impl IntoIterator<Item = Arc<Message>>) -> Vec<Arc<Message>> {
         let mut ready = Vec::new();
         for message in messages {
-            if !rules::holds(Rule::HeldBack) {
+            if message.number <= self.delivered {
+                continue;
+            }
+            if rules::holds(Rule::HeldBack) {
+                self.ahead.insert(message.number, message);
+            } else {
                 self.delivered = message.number;
                 ready.push(message);
-            } else if message.number > self.delivered {
-                self.ahead.insert(message.number, message);
             }
         }
         while let Some(message) = self.ahead.remove(&(self.delivered + 1)) {

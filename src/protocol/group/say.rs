@@ -180,10 +180,9 @@ fn take(group: &mut Group, saying: &Saying) -> Fate {
 
 /// Why a message is not appended, if it is not.
 fn look_up(group: &Group, sender: &Sender, text: &str) -> Option<Fate> {
-    let known = group.senders.get(&sender.id);
-    match known.filter(|_| rules::holds(Rule::SendersKnown)) {
+    match group.senders.get(&sender.id) {
         // Rule 1: the session is known.
-        Some(&(last, number)) if sender.seq <= last => {
+        Some(&(last, number)) if sender.seq <= last && rules::holds(Rule::SendersKnown) => {
             let same = group.open.iter().find(|message| message.number == number);
             let other = sender.seq == last && same.is_some_and(|message| message.text != text);
             Some(if other { Fate::Conflict } else { Fate::Before })

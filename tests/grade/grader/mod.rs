@@ -1,12 +1,14 @@
-//! The course's grading, as a black box: five processes, their text protocol, and signals.
+//! The course's gradings, as a black box: five processes, their text protocol, and signals.
 //!
-//! There are six phases and 23 points. What a phase has stored stays in the store for the next phases.
+//! That of the [store](STORE) has six phases and 23 points, and that of the [messenger](MESSENGER) two phases and 10
+//! points. What a phase has stored stays in the store for the next phases.
 
 mod absence;
 mod basics;
 mod concurrency;
 mod course;
 mod crashes;
+mod messenger;
 mod placement;
 pub mod score;
 
@@ -16,15 +18,16 @@ use std::path::Path;
 use course::Course;
 use score::{Phase, Report, Score};
 
-/// One phase of the course.
-struct Plan {
+/// One phase of a grading.
+pub struct Plan {
     title: &'static str,
     points: f64,
     checks: &'static [&'static str],
     run: fn(&mut Course, &mut Score),
 }
 
-const PHASES: [Plan; 6] = [
+/// The assignment "Replicated Key-Value Storage".
+pub const STORE: [Plan; 6] = [
     Plan {
         title: "insert, query, delete, @, * and replication",
         points: 3.0,
@@ -63,18 +66,33 @@ const PHASES: [Plan; 6] = [
     },
 ];
 
-/// Grades nodes that have these switches in their environment, in the first `phases` phases. Calls
-/// `report_phase` with each as soon as it is over. Logs and histories go to `folder`.
+/// The sibling assignment "Group Messenger with Total and FIFO Ordering Guarantees".
+pub const MESSENGER: [Plan; 2] = [
+    Plan {
+        title: "everybody speaks, and no node fails",
+        points: 4.0,
+        checks: messenger::WHOLE,
+        run: messenger::run_whole,
+    },
+    Plan {
+        title: "everybody speaks while each node is killed in turn",
+        points: 6.0,
+        checks: messenger::KILLED,
+        run: messenger::run_killed,
+    },
+];
+
+/// Grades nodes that have these switches in their environment, in these phases. Calls `report_phase` with each
+/// as soon as it is over. Logs and histories go to `folder`.
 pub fn grade(
+    plans: &[Plan],
     seed: u64,
     switches: &[(&str, &str)],
-    phases: usize,
     folder: &Path,
     report_phase: impl Fn(&Phase),
 ) -> Report {
     let mut course = Course::start(seed, switches, folder);
-    let plans = PHASES.iter().zip(1..).take(phases);
-    let graded = plans.map(|(plan, number)| {
+    let graded = plans.iter().zip(1..).map(|(plan, number)| {
         let phase = run(plan, number, &mut course);
         report_phase(&phase);
         phase

@@ -1,8 +1,9 @@
-//! A storm: clients send requests to a cluster of five processes while a nemesis injects faults. Then all is
-//! healed, every key is read through every node, and the history is judged.
+//! A storm: clients send requests to a cluster of five processes, others speak and listen in groups, and a nemesis
+//! injects faults. Then all is healed, every key and every group is read through every node, and what the clients
+//! saw is judged.
 //!
 //! - [`nemesis`]: which faults are injected, and when. [`fault`]: how, and whether they did anything.
-//! - [`verdict`]: the results, for people and in files.
+//! - [`verdict`]: the results, for people and in files. [`groups`]: those about groups.
 //! - [`availability`]: how long each key was without service that it should have had.
 //! - [`disk`]: whether the machine's own disk stood still.
 //! - [`shrink`] and [`piece`]: the smallest piece of a history that cannot be ordered.
@@ -12,6 +13,7 @@
 pub mod availability;
 pub mod disk;
 pub mod fault;
+pub mod groups;
 pub mod nemesis;
 pub mod picture;
 pub mod piece;
@@ -32,6 +34,8 @@ use fastrand::Rng;
 
 use crate::support::cluster::{Cluster, FIVE, Plan};
 use crate::support::history::Operation;
+use crate::support::messenger::Conversation;
+use crate::support::messenger::chronicle::Chronicle;
 use crate::support::workload::{Habits, Workload};
 use disk::Stall;
 use nemesis::{AtWork, Event, Nemesis};
@@ -41,6 +45,10 @@ use verdict::Verdict;
 const SNAPSHOT_AFTER: &str = "200000";
 /// A client's longest pause between two requests.
 const THINK: Duration = Duration::from_millis(30);
+/// The groups. In each of them there is a member at each node, three senders, and two clients without a session.
+pub const GROUPS: [&str; 2] = ["storm1", "storm2"];
+/// A speaker's longest pause between two messages.
+const TALK: Duration = Duration::from_millis(60);
 
 /// The options of a storm.
 pub struct Storm {
@@ -58,6 +66,8 @@ pub struct Storm {
 /// What is known after a storm.
 pub struct Seen {
     pub history: Vec<Operation>,
+    /// What the clients of each group saw. Empty if the run did not come to its end.
+    pub chronicles: Vec<Chronicle>,
     pub events: Vec<Event>,
     /// When the machine's disk stood still by itself.
     pub stalls: Vec<Stall>,
@@ -105,6 +115,15 @@ impl Storm {
             think: THINK,
             settled: true,
         };
+        let conversation = Conversation {
+            cluster: &cluster,
+            groups: &GROUPS,
+            senders: &FIVE[..3],
+            sayers: &FIVE[3..],
+            members: &FIVE,
+            think: TALK,
+            seed: self.seed,
+        };
         let mut events = Vec::new();
         let (observed, (ended, stalls, end)) = workload.run_with(habits, |progress| {
             let now = || progress.now().as_micros() as u64;
@@ -121,22 +140,34 @@ impl Storm {
             let stop = AtomicBool::new(false);
             thread::scope(|scope| {
                 let watch = scope.spawn(|| disk::watch(&self.out, now, &stop));
-                let ended = catch_unwind(AssertUnwindSafe(|| at_work.run()));
-                let end = now();
+                let mut end = None;
+                let ended = catch_unwind(AssertUnwindSafe(|| {
+                    conversation.run(|_| {
+                        at_work.run();
+                        end = Some(now());
+                        // Ctrl-C reaches the nodes, too.
+                        let goes_on = !interrupted.load(Ordering::Relaxed);
+                        goes_on.then_some(()).ok_or(())
+                    })
+                }));
+                let end = end.unwrap_or_else(now);
                 stop.store(true, Ordering::Relaxed);
                 (ended, watch.join().expect("it does not panic"), end)
             })
         });
-        let failure = match ended {
-            Ok(()) => broken(&cluster).or_else(|| self.unread(&observed.history)),
-            Err(payload) => Some(text_of(payload.as_ref())),
+        let (chronicles, failure) = match ended {
+            Ok(seen) => {
+                let unread = || self.unread(&observed.history);
+                (seen.unwrap_or_default(), broken(&cluster).or_else(unread))
+            }
+            Err(payload) => (Vec::new(), Some(text_of(payload.as_ref()))),
         };
         Ok(Seen {
             history: observed.history,
+            chronicles,
             events,
             stalls: stalls?,
             end,
-            // Ctrl-C reaches the nodes, too.
             failure: failure.filter(|_| !interrupted.load(Ordering::Relaxed)),
         })
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::availability::{self, Gap};
 use super::disk::Stall;
+use super::groups::Groups;
 use super::nemesis::Event;
 use super::{Seen, Storm, picture, reason, shrink};
 use crate::support::cluster::FIVE;
@@ -45,6 +46,8 @@ pub struct Violation {
 pub struct Verdict {
     pub verdict: Judgement,
     pub violation: Option<Violation>,
+    /// `None` if the run did not come to its end.
+    pub groups: Option<Groups>,
     /// Why the run did not come to its end.
     pub failure: Option<String>,
     pub seed: u64,
@@ -97,6 +100,7 @@ impl Verdict {
         Verdict {
             verdict,
             violation,
+            groups: (!seen.chronicles.is_empty()).then(|| Groups::of(&seen.chronicles)),
             failure: seen.failure.clone(),
             seed: storm.seed,
             nemesis: storm.nemesis.name(),
@@ -118,12 +122,13 @@ impl Verdict {
         }
     }
 
-    /// 0: linearizable. 1: a violation. 2: the checker's budget did not suffice. 3: the run did
+    /// 0: linearizable, and the groups are whole. 1: a violation. 2: the checker's budget did not suffice. 3: the run did
     /// not come to its end, mostly because a node ended by itself. 4: a key was without service
     /// for long although it had to be served.
     pub fn exit_code(&self) -> u8 {
         match self.verdict {
             Judgement::Violation => 1,
+            _ if !self.groups_are_whole() => 1,
             _ if self.failure.is_some() => 3,
             Judgement::Unknown => 2,
             _ if !self.served() => 4,
@@ -135,11 +140,17 @@ impl Verdict {
     pub fn word(&self) -> &'static str {
         match self.exit_code() {
             0 => "linearizable",
+            1 if self.violation.is_none() => "a group is BROKEN",
             1 => "NOT linearizable",
             2 => "UNKNOWN whether it is linearizable",
             3 => "FAILED: the run did not come to its end, or a node is broken",
             _ => "linearizable, but NOT SERVED",
         }
+    }
+
+    fn groups_are_whole(&self) -> bool {
+        let breaches = self.groups.iter().flat_map(|groups| &groups.breaches);
+        breaches.count() == 0
     }
 
     fn served(&self) -> bool {
@@ -155,6 +166,10 @@ impl Verdict {
         let line = |event: &Event| serde_json::to_string(event).map(|line| line + "\n");
         let events: Result<String, _> = seen.events.iter().map(line).collect();
         fs::write(out.join("faults.jsonl"), events?)?;
+        fs::write(
+            out.join("groups.json"),
+            serde_json::to_string(&seen.chronicles)? + "\n",
+        )?;
         let throughput = picture::throughput(&self.throughput, &seen.events, &FIVE);
         fs::write(out.join("throughput.svg"), throughput)?;
         if let Some(violation) = &self.violation {
@@ -293,6 +308,9 @@ impl fmt::Display for Verdict {
         }
         if !self.served() {
             writeln!(f, "NOT SERVED: over {LONGEST_GAP} ms are too long")?;
+        }
+        if let Some(groups) = &self.groups {
+            write!(f, "{groups}")?;
         }
         if let Some(failure) = &self.failure {
             writeln!(f, "FAILURE: {failure}")?;
