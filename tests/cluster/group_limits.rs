@@ -186,6 +186,13 @@ fn a_member_learns_that_its_node_cannot_read_the_group_and_goes_on_when_it_can()
     let dead = &replicas[..2];
     dead.iter().for_each(|&id| cluster.kill(id));
     assert_eq!(member.client.receive().unwrap(), "BEHIND g");
+    let present = cluster.list(outside, "WHO g").unwrap();
+    let silent = dead.iter().map(|id| format!("SILENT {id}"));
+    assert!(
+        silent.clone().all(|line| present.contains(&line)),
+        "{present:?}"
+    );
+    assert_eq!(present.len(), 3, "{present:?}");
     let refused = cluster.call(outside, "JOIN g");
     assert!(refused.starts_with("ERROR UNAVAILABLE "), "{refused}");
     dead.iter().for_each(|&id| cluster.start_node(id));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use crate::support::cluster::{Cluster, FIVE, eventually};
 use crate::support::members::Member;
 use crate::support::usage::Usage;
 use crate::support::waiting::SURELY;
+use crate::support::workload::StopWhenDone;
 
 const SENDERS: usize = 32;
 
@@ -288,4 +290,58 @@ fn a_member_that_comes_late_is_told_what_is_kept_and_what_it_missed() {
     let history = cluster.client(5554).list("HISTORY g AFTER 39000");
     let missed = format!("MISSED g 39001 {MESSAGES}");
     assert_eq!(history.unwrap(), [missed.as_str(), "END 0"]);
+}
+
+#[test]
+fn messages_that_are_sent_ahead_keep_their_order_and_a_read_behind_them_sees_them_all() {
+    const AHEAD: u64 = 40;
+    let cluster = Cluster::start(&FIVE);
+    let mut client = cluster.client(5558);
+    for round in 0..20 {
+        let says: String = (1..=AHEAD)
+            .map(|place| format!("SAY g {place}\n"))
+            .collect();
+        client.send(format!("{says}GET #g\n").as_bytes()).unwrap();
+        for place in 1..=AHEAD {
+            let number = round * AHEAD + place;
+            assert_eq!(client.receive().unwrap(), format!("OK {number}"));
+        }
+        let next = (round + 1) * AHEAD + 1;
+        let group = client.receive().unwrap();
+        assert!(group.contains(&format!("{{\"next\":{next},")), "{group}");
+    }
+    let texts = cluster.history(5554, "g", 0);
+    let expected = (0..20).flat_map(|_| (1..=AHEAD).map(|place| place.to_string()));
+    assert!(texts.into_iter().eq(expected));
+}
+
+#[test]
+fn no_message_cuts_into_a_reply_of_several_lines_and_none_is_lost_for_that() {
+    let cluster = Cluster::start(&FIVE);
+    let value = "x".repeat(1000);
+    (0..300).for_each(|key| drop(cluster.done(5554, &format!("PUT k{key} {value}"))));
+    let over = AtomicBool::new(false);
+    let mut member = Member::join(&cluster, 5556, "g", "");
+    thread::scope(|scope| {
+        let speaking = scope.spawn(|| {
+            let mut said = 0;
+            while !over.load(Ordering::Relaxed) {
+                said = cluster.say(5554, "g", "x");
+            }
+            said
+        });
+        let stopping = StopWhenDone(&over);
+        for _ in 0..20 {
+            let (first, _) = member.call("GET *");
+            assert!(first.starts_with("PAIR "), "{first}");
+            for _ in 1..300 {
+                let line = member.client.receive().unwrap();
+                assert!(line.starts_with("PAIR "), "{line}");
+            }
+            assert_eq!(member.client.receive().unwrap(), "END 300");
+        }
+        drop(stopping);
+        let said = speaking.join().unwrap();
+        member.up_to(said);
+    });
 }
