@@ -32,7 +32,7 @@ pub struct Pair {
     pub value: Value,
 }
 
-/// Receives the pairs of a listing. An error ends the listing.
+/// Receives the pairs of a listing, without those of groups. An error ends the listing.
 pub type Emit<'a> = &'a mut dyn FnMut(Pair) -> Result<(), Failure>;
 
 impl Node {
@@ -79,7 +79,8 @@ impl Node {
                 return Ok(());
             };
             last = Some(key.clone());
-            for (key, record) in page {
+            let listed = page.into_iter().filter(|(key, _)| !is_of_group(key));
+            for (key, record) in listed {
                 if let Some(pair) = pair(key, record.accepted.as_ref()) {
                     emit(pair)?;
                 }
@@ -192,7 +193,7 @@ impl Node {
     ) -> Result<(), Failure> {
         let mut keys: BTreeMap<&Key, BTreeMap<Ballot, (usize, Option<&Record>)>> = BTreeMap::new();
         for entry in pages.iter().flat_map(|page| &page.entries) {
-            if last.is_none_or(|last| entry.key <= *last) {
+            if last.is_none_or(|last| entry.key <= *last) && !is_of_group(&entry.key) {
                 let votes = keys.entry(&entry.key).or_default();
                 let vote = votes.entry(entry.accepted);
                 vote.or_insert((0, entry.record.as_ref())).0 += 1;
@@ -223,9 +224,8 @@ impl Node {
     }
 }
 
-/// A pair to list. The keys of groups are not listed.
 fn pair(key: Key, accepted: Option<&Accepted>) -> Option<Pair> {
-    let state = &accepted.filter(|_| !is_of_group(&key))?.state;
+    let state = &accepted?.state;
     Some(Pair {
         key,
         version: state.clock.clone(),

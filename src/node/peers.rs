@@ -1,8 +1,8 @@
 //! The other nodes, with a link to each.
 //!
 //! Only a thread that no other node waits for may wait here for an answer. These are the threads of
-//! clients in a listing, and those of anti-entropy, of tombstones and of this node's standing. The thread
-//! that recognizes peers waits only for a [`Request::Ping`], which every node answers at once.
+//! clients in a listing or a group, and those of anti-entropy, of tombstones, of this node's standing and of
+//! members that are fed. The thread that recognizes peers waits only for a [`Request::Ping`], which every node answers at once.
 
 use std::collections::BTreeMap;
 use std::ops::Index;
