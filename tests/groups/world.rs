@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::group::{
-    Delivery, Fate, Gather, Group, GroupName, Message, Page, Said, Say, Saying, Sizes, Told,
+    Delivery, Fate, Gather, Group, GroupName, Message, Page, Said, Say, Saying, Settled, Sizes,
     set_sizes, sizes,
 };
 use simple_dynamo::protocol::ring::NodeId;
@@ -504,7 +504,7 @@ impl World {
         if self.sabotage != Sabotage::PushedEarly {
             self.multicast(messages);
         }
-        for Told {
+        for Settled {
             handle,
             fate,
             number,

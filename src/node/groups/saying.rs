@@ -9,7 +9,7 @@ use super::MOST_GATHERED;
 use super::healing::no_group;
 use crate::error::Failure;
 use crate::lock;
-use crate::protocol::group::{Fate, Group, GroupName, Message, Said, Say, Saying, Sender, Told};
+use crate::protocol::group::{Fate, Group, GroupName, Message, Said, Say, Saying, Sender, Settled};
 use crate::protocol::{Change, Outcome, Verdict};
 use crate::transport::Request;
 
@@ -100,10 +100,10 @@ impl Node {
             .count();
         self.stats.group_full.add(full as u64);
         let answered = |gather: &mut super::Gather<OnReceipt>| gather.answered(said);
-        let (told, messages) = self.groups.with_gather(group, answered);
+        let (settled, messages) = self.groups.with_gather(group, answered);
         self.go_on_saying(group);
         self.multicast(group, messages);
-        self.give_receipts(group, told);
+        self.give_receipts(group, settled);
     }
 
     fn not_appended(self: &Arc<Node>, group: &GroupName, failure: &Failure) {
@@ -131,9 +131,9 @@ impl Node {
         self.hear(group, messages);
     }
 
-    fn give_receipts(self: &Arc<Node>, group: &GroupName, told: Vec<Told<OnReceipt>>) {
+    fn give_receipts(self: &Arc<Node>, group: &GroupName, settled: Vec<Settled<OnReceipt>>) {
         let mut unclear = Vec::new();
-        for own in told {
+        for own in settled {
             let receipt = match own.fate {
                 Fate::Appended => Receipt::Done(own.number),
                 Fate::Gap | Fate::Conflict => Receipt::Conflict,

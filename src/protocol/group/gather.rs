@@ -17,7 +17,7 @@ const MOST_WAITING: usize = 2048;
 
 /// What became of a message, for the client that `handle` stands for.
 #[derive(Debug)]
-pub struct Told<H> {
+pub struct Settled<H> {
     pub handle: H,
     pub saying: Saying,
     /// Never [`Fate::Full`]: such a message goes out again.
@@ -127,7 +127,7 @@ impl<H> Gather<H> {
     }
 
     /// The append was decided. Returns what to tell clients, and the messages that all nodes are to be pushed.
-    pub fn answered(&mut self, said: &Said) -> (Vec<Told<H>>, Vec<Arc<Message>>) {
+    pub fn answered(&mut self, said: &Said) -> (Vec<Settled<H>>, Vec<Arc<Message>>) {
         assert_eq!(
             said.fates.len(),
             self.in_flight.len(),
@@ -135,7 +135,7 @@ impl<H> Gather<H> {
         );
         // A page that was stored meanwhile is still to be cut off.
         self.stored = self.stored.filter(|_| self.stored != self.cutting);
-        let (mut told, mut messages, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut settled, mut messages, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let sent = std::mem::take(&mut self.in_flight).into_iter();
         for (own, (fate, number)) in sent.zip(said.fates.iter().zip(said.numbers())) {
             if *fate == Fate::Full {
@@ -151,7 +151,7 @@ impl<H> Gather<H> {
                 }));
             }
             let (saying, fate) = (own.saying, *fate);
-            told.extend(own.handles.into_iter().map(|handle| Told {
+            settled.extend(own.handles.into_iter().map(|handle| Settled {
                 handle,
                 saying: saying.clone(),
                 fate,
@@ -164,7 +164,7 @@ impl<H> Gather<H> {
             .into_iter()
             .rev()
             .for_each(|own| self.waiting.push_front(own));
-        (told, messages)
+        (settled, messages)
     }
 
     /// The append has failed, and with it each of its messages. Returns whom to tell.

@@ -40,7 +40,7 @@ mod sizes;
 mod state;
 
 pub use delivery::Delivery;
-pub use gather::{Gather, Told};
+pub use gather::{Gather, Settled};
 pub use hold_back::HoldBack;
 pub use name::{GroupName, MOST_NUMBER, Sender, SenderId, check_nick, check_text, is_of_group};
 pub use reader::{Item, ReadStep, Reader};
