@@ -345,3 +345,51 @@ fn no_message_cuts_into_a_reply_of_several_lines_and_none_is_lost_for_that() {
         member.up_to(said);
     });
 }
+
+#[test]
+fn while_each_node_in_turn_stands_still_for_three_seconds_nobody_else_waits_long_and_all_are_told()
+{
+    const STILL: Duration = Duration::from_secs(3);
+    let cluster = Cluster::start(&FIVE);
+    let mut members: Vec<Member> = FIVE
+        .iter()
+        .map(|&id| Member::join(&cluster, id, "g", ""))
+        .collect();
+    for victim in FIVE {
+        cluster.pause(victim);
+        let until = Instant::now() + STILL;
+        thread::scope(|scope| {
+            for id in cluster.ids().filter(|id| *id != victim) {
+                let mut client = cluster.client(id);
+                scope.spawn(move || {
+                    for seq in 1.. {
+                        let began = Instant::now();
+                        let request = format!("SEND g {victim}-{id}/0/{seq} {victim}.{id}.{seq}");
+                        let reply = client.call(&request).unwrap();
+                        let waited = began.elapsed();
+                        assert!(number_of(&reply).is_some(), "{request}: {reply}");
+                        assert!(waited < Duration::from_secs(1), "{request}: {waited:?}");
+                        if Instant::now() >= until {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        cluster.resume(victim);
+    }
+    let resumed = Instant::now();
+    let last = cluster.say(5554, "g", "the end");
+    let told: Vec<_> = members
+        .iter_mut()
+        .map(|member| member.up_to(last))
+        .collect();
+    assert!(
+        resumed.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        resumed.elapsed()
+    );
+    assert!(told.iter().all(|texts| *texts == told[0]));
+    let distinct: std::collections::BTreeSet<_> = told[0].iter().collect();
+    assert_eq!(distinct.len() as u64, last, "a message is there twice");
+}
