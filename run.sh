@@ -399,7 +399,8 @@ check() {
     cargo clippy ${QUIET[@]+"${QUIET[@]}"} --all-targets -- -D warnings
     cargo clippy ${QUIET[@]+"${QUIET[@]}"} --test soak -- -D warnings
     cargo test ${QUIET[@]+"${QUIET[@]}"} --no-run
-    cargo test --quiet
+    # Most tests wait for time-outs and not for a core.
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --quiet
 }
 
 # Builds a test program in a profile and replaces this script by it, so that its last line and its exit
