@@ -11,6 +11,7 @@ use log::{info, warn};
 use super::arguments::{check_links, member};
 use super::shutdown::Ending;
 use crate::config::Config;
+use crate::logging;
 use crate::node::Node;
 use crate::protocol::ring::NodeId;
 use crate::server::startup::Starting;
@@ -61,8 +62,9 @@ pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
         messages::arm()?;
     }
     let id = options.id;
+    logging::name(id);
     let own = member(&config, id)?.clone();
-    let ending = Ending::watch(id)?;
+    let ending = Ending::watch()?;
     let clients = server::listen(&own.client_address())?;
     let peers = server::listen(&own.peer_address())?;
     let data = options.data.unwrap_or_else(|| format!("data/{id}").into());
@@ -71,7 +73,7 @@ pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
         Identity::discard(folder.as_ref(), id, &config.fingerprint())?;
     }
     if options.sync == SyncMode::Os {
-        warn!("{id}: --sync os: a loss of power may lose acknowledged writes");
+        warn!("--sync os: a loss of power may lose acknowledged writes");
     }
     options.give_up.sort_unstable();
     options.give_up.dedup();
@@ -87,13 +89,13 @@ pub fn run(mut options: Options, config: Config) -> Result<(), Box<dyn Error>> {
     let accepts = std::thread::Builder::new()
         .name("clients".into())
         .spawn(move || serving.run(&accepting))?;
-    info!("{id}: serves clients on {}", listener.local_addr()?);
+    info!("serves clients on {}", listener.local_addr()?);
     ending.wait();
     server.stop(&listener);
     // If the thread panicked, it has reported that itself.
     let _ = accepts.join();
     node.stop();
-    info!("{id}: ended");
+    info!("ended");
     Ok(())
 }
 

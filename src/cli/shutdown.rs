@@ -11,7 +11,6 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::logging;
-use crate::protocol::ring::NodeId;
 
 /// Signals that end the node.
 const ENDING: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
@@ -32,7 +31,7 @@ impl Ending {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn watch(id: NodeId) -> io::Result<Ending> {
+    pub fn watch() -> io::Result<Ending> {
         let handled = ENDING.into_iter().chain(IGNORED);
         // Under nohup the node outlives its terminal.
         let handled = handled.filter(|signal| *signal != SIGHUP || !hang_up_is_ignored());
@@ -40,7 +39,7 @@ impl Ending {
         let (sender, waiting) = bounded(0);
         thread::Builder::new()
             .name("signals".into())
-            .spawn(move || end(id, signals, &sender))?;
+            .spawn(move || end(signals, &sender))?;
         Ok(Ending(waiting))
     }
 
@@ -52,15 +51,15 @@ impl Ending {
 }
 
 /// Runs the thread, which waits for a signal and then makes sure that the process ends.
-fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
+fn end(mut signals: Signals, waiting: &Sender<()>) {
     let first = signals.forever().find(|signal| ENDING.contains(signal));
     let until = Instant::now() + GRACE;
     info!(
-        "{id}: ends on {}",
+        "ends on {}",
         first.and_then(signal_name).unwrap_or("a signal")
     );
     if waiting.try_send(()).is_err() {
-        info!("{id}: ended before it served");
+        info!("ended before it served");
         logging::exit(0);
     }
     while Instant::now() < until {
@@ -70,7 +69,7 @@ fn end(id: NodeId, mut signals: Signals, waiting: &Sender<()>) {
         thread::sleep(LOOK_AGAIN);
     }
     error!(
-        "{id}: did not end in order within {} s: the disk or a client does not answer. It ends as it is; \
+        "did not end in order within {} s: the disk or a client does not answer. It ends as it is; \
          nothing that it acknowledged is lost",
         GRACE.as_secs()
     );

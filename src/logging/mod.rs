@@ -7,10 +7,11 @@
 mod throttle;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
-use std::sync::{Condvar, LazyLock, Mutex};
+use std::sync::{Condvar, LazyLock, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const MOST_QUEUED: usize = 256 << 10;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 static LINES: LazyLock<LogQueue> = LazyLock::new(LogQueue::default);
+/// Whose log this is: every line begins with this.
+static NAME: OnceLock<String> = OnceLock::new();
 
 /// Sends the log and the messages of panics to standard error through the queue. `RUST_LOG` chooses what is
 /// logged. The default is `info` and above.
@@ -35,14 +38,22 @@ pub fn start() -> io::Result<()> {
     thread::Builder::new().name("log".into()).spawn(write)?;
     let filter = env_logger::Env::default().default_filter_or("info");
     let formatted = env_logger::Builder::from_env(filter)
-        .format_target(false)
-        .format_timestamp_millis()
+        .format(|line, record| {
+            let (time, level) = (line.timestamp_millis(), record.level());
+            let name = NAME.get().map_or("", String::as_str);
+            writeln!(line, "[{time} {level:<5}] {name}{}", record.args())
+        })
         .target(env_logger::Target::Pipe(Box::new(&*LINES)))
         .build();
     log::set_max_level(formatted.filter());
     log::set_boxed_logger(Box::new(formatted)).map_err(io::Error::other)?;
     panic::set_hook(Box::new(print_panic));
     Ok(())
+}
+
+/// From now on each line of the log begins with the name of the node that it is about.
+pub fn name(node: impl Display) {
+    NAME.get_or_init(|| format!("{node}: "));
 }
 
 /// Prints a line, whatever `RUST_LOG` says.

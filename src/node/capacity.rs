@@ -131,15 +131,11 @@ impl Node {
             let (held, limit) = (bytes >> 20, limit >> 20);
             if full {
                 warn!(
-                    "{}: holds {held} MiB of data, and may hold {limit} (data_memory_mib): answers \
-                     BUSY to writes of its keys until some are deleted",
-                    self.id
+                    "holds {held} MiB of data, and may hold {limit} (data_memory_mib): answers \
+                     BUSY to writes of its keys until some are deleted"
                 );
             } else {
-                info!(
-                    "{}: holds {held} MiB of data, and takes writes again",
-                    self.id
-                );
+                info!("holds {held} MiB of data, and takes writes again");
             }
         }
         for peer in self.capacity.take_unaware(full != before, self.peers.ids()) {

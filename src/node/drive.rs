@@ -39,6 +39,9 @@ pub enum ReplyTo {
     AntiEntropy(Sender<()>),
 }
 
+/// The events that follow from the present one, in order.
+pub(super) type Events = VecDeque<Event>;
+
 /// Something that happens to a request.
 pub(super) enum Event {
     /// A client wants to change a key, or to read it. The deadline counts from when it `came`.
@@ -78,12 +81,6 @@ pub(super) enum Event {
     VotesLost,
 }
 
-/// What a step of the rules wants done.
-pub(super) enum NodeEffect {
-    Origin(origin::Effect<OnResult>),
-    Coordinator(coordinator::Effect<ReplyTo>),
-}
-
 impl Node {
     /// Starts a client's request for one key, which is a write if it has a `change` and a read otherwise.
     /// `on_result` runs exactly once, on any thread. A large value waits here for its turn, for at most
@@ -115,17 +112,16 @@ impl Node {
     /// Handles an event and all events that follow from it on this node. All messages go out in one batch.
     pub(super) fn run(self: &Arc<Node>, first: Event) {
         transport::batch(|| {
-            let mut events = VecDeque::from([first]);
+            let mut events = Events::from([first]);
             while let Some(event) = events.pop_front() {
-                for effect in self.step(event) {
-                    self.carry_out(effect, &mut events);
-                }
+                self.step(event, &mut events);
             }
         });
     }
 
-    /// Makes one step of the rules that the event concerns.
-    fn step(self: &Arc<Node>, event: Event) -> Vec<NodeEffect> {
+    /// Makes one step of the rules that the event concerns, and carries out what it wants done. Answers that
+    /// this node has at once are added to `events`.
+    fn step(self: &Arc<Node>, event: Event, events: &mut Events) {
         let (now, suspects) = (self.began.elapsed(), || self.peers.suspects());
         match event {
             Event::Submitted {
@@ -134,84 +130,90 @@ impl Node {
                 change,
                 on_result,
             } => {
-                let submitted = self.step_origin(|origin, effects| {
+                self.step_origin(events, |origin, effects| {
                     origin.submit(on_result, key, change, came, &suspects(), effects);
                 });
                 self.reserve_more_numbers();
-                submitted
             }
             Event::Answered {
                 ticket,
                 from,
                 answer,
-            } => self.step_origin(|origin, effects| {
+            } => self.step_origin(events, |origin, effects| {
                 origin.answer(ticket, from, answer, &suspects(), effects);
             }),
-            Event::OriginWoken { request } => {
-                self.step_origin(|origin, effects| origin.wake(request, &suspects(), effects))
-            }
-            Event::Ticked => {
-                self.step_origin(|origin, effects| origin.expire(now, &suspects(), effects))
-            }
+            Event::OriginWoken { request } => self.step_origin(events, |origin, effects| {
+                origin.wake(request, &suspects(), effects);
+            }),
+            Event::Ticked => self.step_origin(events, |origin, effects| {
+                origin.expire(now, &suspects(), effects);
+            }),
             Event::Coordinate {
                 reply_to,
                 key,
                 operation,
                 seen,
-            } => self.coordinate(reply_to, key, operation, seen),
+            } => self.coordinate(reply_to, key, operation, seen, events),
             Event::Voted { ticket, from, vote } => {
                 match vote {
                     Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
                     Some(VoteReply::Taken) => faults::pass(Point::AcceptHeard),
                     _ => {}
                 }
-                self.step_coordinator(|coordinator, effects| {
+                self.step_coordinator(events, |coordinator, effects| {
                     coordinator.reply(ticket, from, vote, effects);
-                })
+                });
             }
             Event::CoordinatorWoken { request } => {
-                self.step_coordinator(|coordinator, effects| coordinator.wake(request, effects))
+                self.step_coordinator(events, |coordinator, effects| {
+                    coordinator.wake(request, effects);
+                });
             }
-            Event::VotesLost => self.step_coordinator(Coordinator::abandon),
+            Event::VotesLost => self.step_coordinator(events, Coordinator::abandon),
         }
     }
 
     fn step_origin(
-        &self,
+        self: &Arc<Node>,
+        events: &mut Events,
         step: impl FnOnce(&mut Origin<OnResult>, &mut Vec<origin::Effect<OnResult>>),
-    ) -> Vec<NodeEffect> {
+    ) {
         let mut effects = Vec::new();
         step(&mut lock(&self.origin), &mut effects);
-        effects.into_iter().map(NodeEffect::Origin).collect()
+        for effect in effects {
+            self.carry_out_for_origin(effect, events);
+        }
     }
 
     fn step_coordinator(
-        &self,
+        self: &Arc<Node>,
+        events: &mut Events,
         step: impl FnOnce(&mut Coordinator<ReplyTo>, &mut Vec<coordinator::Effect<ReplyTo>>),
-    ) -> Vec<NodeEffect> {
+    ) {
         let mut effects = Vec::new();
         step(&mut lock(&self.coordinator), &mut effects);
-        effects.into_iter().map(NodeEffect::Coordinator).collect()
+        for effect in effects {
+            self.carry_out_for_coordinator(effect, events);
+        }
     }
 
     /// Starts a request as its coordinator, unless this node may not vote or a replica has no capacity
     /// for it.
     fn coordinate(
-        &self,
+        self: &Arc<Node>,
         reply_to: ReplyTo,
         key: Key,
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
-    ) -> Vec<NodeEffect> {
+        events: &mut Events,
+    ) {
         let why_not = if self.votes() {
             self.full_replica(&key, &operation).map(Why::Full)
         } else {
             Some(Why::Recovering)
         };
         if let Some(why) = why_not {
-            let (handle, outcome) = (reply_to, Outcome::not_done(why));
-            let answer = coordinator::Effect::Answer { handle, outcome };
-            return vec![NodeEffect::Coordinator(answer)];
+            return self.answer(reply_to, Outcome::not_done(why), events);
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,
@@ -220,9 +222,9 @@ impl Node {
         // A forwarded vote that differs from this node's own decides nothing, so all replicas are asked.
         let agrees = |seen: &Seen| seen.ballot == self.store.accepted(&key);
         let seen = seen.filter(|(_, seen)| agrees(seen));
-        self.step_coordinator(|coordinator, effects| {
+        self.step_coordinator(events, |coordinator, effects| {
             coordinator.request(reply_to, key, operation, promised, seen, effects);
-        })
+        });
     }
 }
 

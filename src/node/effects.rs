@@ -1,11 +1,10 @@
 //! Carries out the effects of the origin's and the coordinator's rules.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
-use super::drive::{Event, NodeEffect, OnResult, ReplyTo};
+use super::drive::{Event, Events, OnResult, ReplyTo};
 use super::replica::Cast;
 use crate::bytes::Key;
 use crate::protocol::quorum::coordinator;
@@ -24,17 +23,10 @@ const NEXT_PASS: std::ops::Range<u64> = 10..30;
 
 impl Node {
     /// Carries out one effect. If this node has an answer at once, it is added to `events`.
-    pub(super) fn carry_out(self: &Arc<Node>, effect: NodeEffect, events: &mut VecDeque<Event>) {
-        match effect {
-            NodeEffect::Origin(effect) => self.carry_out_for_origin(effect, events),
-            NodeEffect::Coordinator(effect) => self.carry_out_for_coordinator(effect, events),
-        }
-    }
-
-    fn carry_out_for_origin(
+    pub(super) fn carry_out_for_origin(
         self: &Arc<Node>,
         effect: origin::Effect<OnResult>,
-        events: &mut VecDeque<Event>,
+        events: &mut Events,
     ) {
         match effect {
             origin::Effect::Forward {
@@ -62,10 +54,10 @@ impl Node {
         }
     }
 
-    fn carry_out_for_coordinator(
+    pub(super) fn carry_out_for_coordinator(
         self: &Arc<Node>,
         effect: coordinator::Effect<ReplyTo>,
-        events: &mut VecDeque<Event>,
+        events: &mut Events,
     ) {
         match effect {
             coordinator::Effect::Ask {
@@ -106,7 +98,7 @@ impl Node {
     }
 
     /// Answers a request that this node has coordinated.
-    fn answer(&self, reply_to: ReplyTo, outcome: Outcome, events: &mut VecDeque<Event>) {
+    pub(super) fn answer(&self, reply_to: ReplyTo, outcome: Outcome, events: &mut Events) {
         if let Outcome::Decided(_) = outcome {
             faults::pass(Point::Decided);
         }

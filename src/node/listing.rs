@@ -162,7 +162,7 @@ impl Node {
                             Answer::Reply(Reply::Page(page)) => Some(page),
                             _ => None,
                         };
-                        let _ = sender.send(page);
+                        drop(sender.send(page));
                     });
                 }
             }

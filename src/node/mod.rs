@@ -108,13 +108,13 @@ impl Node {
         let ring = Arc::new(config.ring());
         let hooks = Hooks {
             deliver: Box::new(|group| transport::batch(|| group.into_iter().for_each(|run| run()))),
-            failed: Box::new(move |error| stop_at_once(id, &error)),
+            failed: Box::new(|error| stop_at_once(&error)),
         };
         let cluster = config.fingerprint();
         let store = Store::open(disk, id, &cluster, ring.clone(), sync, hooks, progress)?;
         let standing = OwnStanding::new(given_up, store.identity().start.clone());
         store.change_identity(Identity::start_anew)?;
-        info!("{id}: holds {} records", store.count());
+        info!("holds {} records", store.count());
         let node = Arc::new_cyclic(|me| Node::new(id, config, ring, store, standing, me.clone()));
         node.start_threads(peer_listener)?;
         Ok(node)
@@ -211,7 +211,7 @@ impl Node {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if !ends_by(&thread, until) {
                 let name = thread.thread().name().unwrap_or_default();
-                info!("{}: ends without the thread {name}, which hangs", self.id);
+                info!("ends without the thread {name}, which hangs");
             }
         }
         self.store.close();
@@ -221,7 +221,7 @@ impl Node {
         let since_last = now - last;
         if since_last > self.config.read_timeout() {
             let millis = since_last.as_millis();
-            info!("{}: this process did not run for {millis} ms", self.id);
+            info!("this process did not run for {millis} ms");
         }
         self.run(Event::Ticked);
         self.tick_groups();
@@ -256,7 +256,7 @@ impl Node {
     /// Ends the process if the storage could not be written.
     fn or_stop(&self, written: io::Result<()>) {
         if let Err(error) = written {
-            stop_at_once(self.id, &error);
+            stop_at_once(&error);
         }
     }
 
@@ -284,9 +284,9 @@ fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
 
 /// Ends the process after a failed write or fsync. Nobody knows then what is on the disk, so this process may
 /// promise nothing more. A restart reads what is really there.
-fn stop_at_once(id: NodeId, error: &io::Error) {
+fn stop_at_once(error: &io::Error) {
     error!(
-        "{id}: the data folder cannot be written to: {error}. The node ends; nothing that it \
+        "the data folder cannot be written to: {error}. The node ends; nothing that it \
          acknowledged is lost. Make room or mend the disk, and start it again"
     );
     logging::exit(74);

@@ -37,9 +37,8 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
                 if Instant::now() >= log_at && logged.replace(missing) != Some(missing) =>
             {
                 warn!(
-                    "{}: does not vote yet: waits for node {missing}, which does not answer, or does \
-                     not vote either",
-                    node.id
+                    "does not vote yet: waits for node {missing}, which does not answer, or does \
+                     not vote either"
                 );
                 log_at = Instant::now() + LOG_AFTER;
             }
@@ -93,12 +92,12 @@ fn log_loss(node: &Node, range: usize, lost: &[NodeId], others: &[NodeId]) {
     let (own, lost) = (node.id, ids(lost));
     if others.is_empty() {
         return warn!(
-            "{own}: every folder of {owner}'s range was lost, here and on {lost}: all its keys are lost"
+            "every folder of {owner}'s range was lost, here and on {lost}: all its keys are lost"
         );
     }
     let others = ids(others);
     warn!(
-        "{own}: takes what {others} holds of {owner}'s range for the truth. Writes that only {own} and \
+        "takes what {others} holds of {owner}'s range for the truth. Writes that only {own} and \
          {lost} had are lost"
     );
 }
@@ -131,13 +130,10 @@ impl Node {
              others hold for the truth, and writes that only the lost folders had are gone"
         );
         if !given_up.is_empty() {
-            error!(
-                "{}: not started, because --give-up names other nodes: {way_out}",
-                self.id
-            );
+            error!("not started, because --give-up names other nodes: {way_out}");
             logging::exit(1);
         }
-        error!("{}: cannot copy and does not vote: {way_out}", self.id);
+        error!("cannot copy and does not vote: {way_out}");
         &[]
     }
 }

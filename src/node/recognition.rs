@@ -141,7 +141,7 @@ impl Node {
         }
         let drawn = || (may_draw && self.id == self.lowest()).then(ClusterId::draw);
         if let Some(id) = announced.or_else(drawn) {
-            info!("{}: belongs to the cluster {id}", self.id);
+            info!("belongs to the cluster {id}");
             self.change_identity(|identity| identity.cluster_id = Some(id));
         }
     }
@@ -168,8 +168,7 @@ impl Node {
             Recognition::Accepted => {}
             Recognition::Outdated => self.note_outdated(&self.why_outdated(peer)),
             Recognition::Doubled => error!(
-                "{}: another process of this node is running, and answers node {peer}: end one of them",
-                self.id
+                "another process of this node is running, and answers node {peer}: end one of them"
             ),
         }
     }
@@ -207,8 +206,7 @@ impl Node {
         };
         if noted.is_some_and(|noted| start.is_outdated(&noted)) || resumed.is_some_and(is_behind) {
             error!(
-                "{}: node {peer} was started on an old copy of its data folder: its votes do not count",
-                self.id
+                "node {peer} was started on an old copy of its data folder: its votes do not count"
             );
             return Recognition::Outdated;
         }
@@ -219,17 +217,15 @@ impl Node {
         if other().is_none() || self.peers.ask_and_wait(peer, Request::Ping).is_none() {
             return Recognition::Accepted;
         }
-        match other() {
-            Some(other) => {
-                error!(
-                    "{}: two processes of node {peer} are running: the later one, of start {}, is refused, \
-                     since that of start {} answers. Its data folder may be a copy",
-                    self.id, start.number, other.number
-                );
-                Recognition::Doubled
-            }
-            None => Recognition::Accepted,
-        }
+        let Some(other) = other() else {
+            return Recognition::Accepted;
+        };
+        error!(
+            "two processes of node {peer} are running: the later one, of start {}, is refused, \
+             since that of start {} answers. Its data folder may be a copy",
+            start.number, other.number
+        );
+        Recognition::Doubled
     }
 
     /// Accepts a process as this peer from now on, and makes a durable note of it.
@@ -241,10 +237,7 @@ impl Node {
         // A peer that was not known at all may have lost a folder, too.
         if is_news && known.as_ref() != Some(&storage) {
             if known.is_some() {
-                warn!(
-                    "{}: {peer} has lost its data folder; its old votes do not count any more",
-                    self.id
-                );
+                warn!("{peer} has lost its data folder; its old votes do not count any more");
             }
             self.introductions
                 .lost_folders

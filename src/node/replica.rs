@@ -128,8 +128,7 @@ impl Node {
         let own = self.ring.preference_list(key).contains(&self.id);
         if !own && rules::holds(Rule::OwnKeysOnly) {
             error!(
-                "{}: {from} asks for a vote on {key:?}, which this node does not hold: the cluster files may differ",
-                self.id
+                "{from} asks for a vote on {key:?}, which this node does not hold: the cluster files may differ"
             );
             return Cast::Abstained;
         }

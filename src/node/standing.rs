@@ -81,7 +81,7 @@ pub fn run(node: &Arc<Node>) {
     for peer in node.peers.ids() {
         node.announce_storage(peer);
     }
-    info!("{}: votes", node.id);
+    info!("votes");
 }
 
 /// Makes sure that the storage holds every vote that this node ever gave. Returns none if the node ends before.
@@ -93,15 +93,11 @@ fn make_whole(node: &Arc<Node>) -> Option<()> {
         Standing::Lost | Standing::Outdated => {}
     }
     if node.store.identity().standing == Standing::Lost {
-        warn!(
-            "{}: an older data folder was lost: copying everything before voting",
-            node.id
-        );
+        warn!("an older data folder was lost: copying everything before voting");
         copy_everything(node)?;
         node.set_standing(Standing::Whole);
         info!(
-            "{}: copied from all other replicas, holds {} records",
-            node.id,
+            "copied from all other replicas, holds {} records",
             node.store.count()
         );
     }
@@ -121,9 +117,8 @@ fn check_folder(node: &Arc<Node>) -> Option<()> {
         let outdated = node.standing.take_outdated();
         if let Some(why) = outdated.filter(|_| rules::holds(Rule::OldFolderDiscarded)) {
             error!(
-                "{}: this data folder is a copy, or was put back from an older copy, and lacks votes: \
-                 {why}. Discarding what it holds",
-                node.id
+                "this data folder is a copy, or was put back from an older copy, and lacks votes: \
+                 {why}. Discarding what it holds"
             );
             assert!(!node.votes(), "peers have counted on these votes");
             node.or_stop(node.store.discard(node.ring.clone()));
@@ -135,7 +130,7 @@ fn check_folder(node: &Arc<Node>) -> Option<()> {
         }
         if Instant::now() >= log_at {
             log_at = Instant::now() + 10 * LOG_AFTER;
-            warn!("{}: does not vote yet: no other node answers", node.id);
+            warn!("does not vote yet: no other node answers");
         }
         node.pause(ASK_AGAIN);
     }
@@ -145,10 +140,7 @@ fn check_folder(node: &Arc<Node>) -> Option<()> {
 /// Asks all other nodes whether they know this node under another storage id than that of its empty folder. If
 /// none does, all of them note this one.
 fn introduce(node: &Arc<Node>) -> Option<()> {
-    info!(
-        "{}: a new data folder: votes once all other nodes have answered",
-        node.id
-    );
+    info!("a new data folder: votes once all other nodes have answered");
     let known = insist(node, || ask_all(node, false))?;
     let own = node.store.identity().storage.clone();
     let is_other = |storage: &StorageId| *storage != own;
@@ -301,9 +293,8 @@ impl Node {
         };
         self.change_identity(Identity::outdate);
         error!(
-            "{}: another process of this node was started after this one: {why}. This one ends. When it is \
-             started again, it discards its data folder and copies everything before it votes",
-            self.id
+            "another process of this node was started after this one: {why}. This one ends. When it is \
+             started again, it discards its data folder and copies everything before it votes"
         );
         logging::exit(1);
     }
@@ -316,10 +307,10 @@ impl Node {
             }
         });
         error!(
-            "{}: another process of node {} is running, and answers node {seen_by}: this one ends. Its \
+            "another process of node {} is running, and answers node {seen_by}: this one ends. Its \
              data folder may be a copy. Once the other process is ended and this one is started again, it \
              discards what is in the folder and copies everything before it votes",
-            self.id, self.id
+            self.id
         );
         logging::exit(1);
     }

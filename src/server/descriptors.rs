@@ -6,7 +6,6 @@ use log::warn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
-use crate::protocol::ring::NodeId;
 use crate::transport::inbound::MOST_STRANGERS;
 
 /// A client's socket, to receive and to send.
@@ -18,13 +17,13 @@ const OTHERS: u64 = 24;
 
 /// Raises the limit of open files, and returns how many clients there is room for: `max_clients`,
 /// unless that takes more than the system allows.
-pub fn allowed_clients(node: NodeId, config: &Config) -> usize {
+pub fn allowed_clients(config: &Config) -> usize {
     // Each peer has a connection to this node and one from it, and may be opening others anew.
     let peers = MOST_STRANGERS + 4 * config.nodes.len();
     let reserved = OTHERS + PER_PEER * peers as u64;
     let wanted = reserved + PER_CLIENT * config.max_clients as u64;
     let allowed = allow(wanted).unwrap_or_else(|error| {
-        warn!("{node}: the limit of open files cannot be raised: {error}");
+        warn!("the limit of open files cannot be raised: {error}");
         getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
     });
     if allowed >= wanted {
@@ -32,7 +31,7 @@ pub fn allowed_clients(node: NodeId, config: &Config) -> usize {
     }
     let most = (allowed.saturating_sub(reserved) / PER_CLIENT).max(1);
     warn!(
-        "{node}: serves {most} clients at a time at most: {} of them would take {wanted} open files, \
+        "serves {most} clients at a time at most: {} of them would take {wanted} open files, \
          and the limit is {allowed} (ulimit -n)",
         config.max_clients
     );

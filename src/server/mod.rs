@@ -59,7 +59,7 @@ pub struct Server {
 impl Server {
     pub fn new(node: Arc<Node>) -> Arc<Server> {
         let (idle, waiting) = bounded(0);
-        let most = descriptors::allowed_clients(node.id, &node.config);
+        let most = descriptors::allowed_clients(&node.config);
         let budget = Budget::new(node.config.client_memory_mib << 20);
         Arc::new(Server {
             node,
@@ -85,10 +85,7 @@ impl Server {
                 Ok(stream) => self.assign(stream),
                 Err(error) => {
                     if let Some(others) = failures.pass(began.elapsed()) {
-                        warn!(
-                            "{}: a client could not connect: {error}{others}",
-                            self.node.id
-                        );
+                        warn!("a client could not connect: {error}{others}");
                     }
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -130,10 +127,7 @@ impl Server {
             server.threads.fetch_sub(1, Ordering::Relaxed);
         });
         if let Err(error) = spawned {
-            warn!(
-                "{}: cannot start a thread for a client: {error}",
-                self.node.id
-            );
+            warn!("cannot start a thread for a client: {error}");
             let threads = self.threads.fetch_sub(1, Ordering::Relaxed) - 1;
             if let Ok(stream) = unserved {
                 turn_away(stream, &no_thread(threads));

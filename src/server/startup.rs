@@ -67,7 +67,7 @@ fn run(id: NodeId, clients: &TcpListener, progress: &Progress, over: &AtomicBool
     let mut tell = began + TELL;
     while !over.load(Ordering::Relaxed) {
         if Instant::now() >= tell {
-            info!("{id}: has read {progress} of its data");
+            info!("has read {progress} of its data");
             tell += TELL;
         }
         let client = (began.elapsed() >= SHORT).then(|| clients.accept());

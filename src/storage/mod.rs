@@ -60,7 +60,6 @@ pub const MOST_WAITING: usize = 20_000;
 
 /// The durable records of one node.
 pub struct Store {
-    node: NodeId,
     disk: Arc<dyn Disk>,
     records: Mutex<Records>,
     wal: WriteAheadLog,
@@ -104,8 +103,8 @@ impl Store {
             && records.get(key).0.contradicts(refused)
         {
             error!(
-                "{}: BROKEN INVARIANT: two states at ballot {} of {key:?}: refused the version {}",
-                self.node, refused.ballot, refused.state.clock
+                "BROKEN INVARIANT: two states at ballot {} of {key:?}: refused the version {}",
+                refused.ballot, refused.state.clock
             );
         }
         let lsn = match update {

@@ -49,7 +49,6 @@ impl Store {
         let log = disk.create(&name, log_zeros)?;
         disk.sync_folder()?;
         Ok(Store {
-            node,
             records: Mutex::new(recovered.records),
             wal: WriteAheadLog::start(log, generation, sync, hooks, recovered.log_bytes)?,
             recovered: recovered.position,

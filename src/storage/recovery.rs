@@ -162,10 +162,9 @@ impl Recovery<'_> {
         let end = self.replay(&name, &content)?;
         match end.error {
             // The frame was not synced, so nothing in it was acknowledged or seen by anybody.
-            Some(FrameError::Torn { offset }) if last => warn!(
-                "{}: {name} is cut off at byte {offset}, where a crash interrupted a write",
-                self.identity.node
-            ),
+            Some(FrameError::Torn { offset }) if last => {
+                warn!("{name} is cut off at byte {offset}, where a crash interrupted a write")
+            }
             Some(error) => return Err(OpenError::Damaged(name, error)),
             None => {}
         }
@@ -183,7 +182,7 @@ impl Recovery<'_> {
             return Err(OpenError::Damaged(name, FrameError::CutOff { offset }));
         }
         let bytes = end.offset;
-        info!("{}: read {bytes} bytes of {name}", self.identity.node);
+        info!("read {bytes} bytes of {name}");
         self.recovered.log_bytes += bytes;
         self.recovered.position = LogPosition { log, bytes };
         Ok(())

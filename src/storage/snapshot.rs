@@ -37,8 +37,7 @@ impl Store {
             // All promises are in the logs, and these go on as long as they have room.
             Err(error) if is_without_room(&error) => {
                 warn!(
-                    "{}: no room for a snapshot: {error}. Make room on the disk: the log keeps growing until then",
-                    self.node
+                    "no room for a snapshot: {error}. Make room on the disk: the log keeps growing until then"
                 );
                 lock(&self.snapshots).due = self.log_bytes() + least;
                 Ok(())
@@ -64,8 +63,8 @@ impl Store {
         faults::pass(Point::SnapshotLogSwitched);
         let bytes = self.write_snapshot(generation)?;
         snapshots.due = bytes;
-        let (node, count) = (self.node, self.count());
-        info!("{node}: took a snapshot of {count} records, {bytes} bytes");
+        let count = self.count();
+        info!("took a snapshot of {count} records, {bytes} bytes");
         Ok(())
     }
 

@@ -55,14 +55,11 @@ pub fn run(node: &Arc<Node>) {
             node.stats.compared.add(1);
             if pulled > 0 {
                 let owner = node.ring.replicas_of_range(range)[0];
-                info!(
-                    "{}: pulled {pulled} keys of {owner}'s range from {with}",
-                    node.id
-                );
+                info!("pulled {pulled} keys of {owner}'s range from {with}");
             }
             continue;
         }
-        debug!("{}: {comparison:?} was not finished", node.id);
+        debug!("{comparison:?} was not finished");
         // A silent peer is compared with once it is heard again. Any other, such as one that is still
         // starting, is tried again soon.
         if !node.peers[with].suspect() {

@@ -144,7 +144,7 @@ impl Inbound {
             let started = stream.and_then(|stream| self.start(stream));
             if let Err(error) = started {
                 if let Some(others) = failures.pass(self.began.elapsed()) {
-                    warn!("{}: a peer's connection failed: {error}{others}", self.node);
+                    warn!("a peer's connection failed: {error}{others}");
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -177,7 +177,7 @@ impl Inbound {
         let inbound = self.clone();
         let run = move || {
             if let Err(error) = inbound.converse(id, stream) {
-                debug!("{}: a peer's connection ended: {error}", inbound.node);
+                debug!("a peer's connection ended: {error}");
             }
             lock(&inbound.connections).remove(&id);
         };
@@ -220,12 +220,9 @@ impl Inbound {
         let why = why.replace(char::is_control, " ");
         let passed = lock(&self.refusals).pass(self.began.elapsed());
         let Some(others) = passed else {
-            return debug!("{}: refused another connection: {why}", self.node);
+            return debug!("refused another connection: {why}");
         };
-        warn!(
-            "{}: refused a connection on the port for peers: {why}{others}",
-            self.node
-        );
+        warn!("refused a connection on the port for peers: {why}{others}");
     }
 
     /// Closes the older connections of a process that has opened connection `id`: it uses only the last

@@ -91,11 +91,11 @@ impl Link {
 
     fn connected(&self, connection: Arc<Outgoing>, process: Start) {
         transport::batch(|| self.ask_again(connection, process));
-        let (node, peer) = (self.settings.node, self.settings.peer);
+        let peer = self.settings.peer;
         if std::mem::replace(&mut lock(&self.state).connection_logged, true) {
-            debug!("{node}: connected to {peer} again");
+            debug!("connected to {peer} again");
         } else {
-            info!("{node}: connected to {peer}");
+            info!("connected to {peer}");
         }
         self.heard();
         self.returned();
@@ -111,11 +111,8 @@ impl Link {
                 question.orphaned = true;
                 continue;
             }
-            let ask = Ask {
-                id,
-                ask: question.request.clone(),
-            };
-            question.sent |= message::send(&connection, &ask);
+            let ask = question.request.clone();
+            question.sent |= message::send(&connection, &Ask { id, ask });
         }
         state.connection = Some(connection);
         state.process = Some(process);
@@ -170,13 +167,13 @@ impl Link {
 
     pub(super) fn log_trouble(&self, trouble: &str) {
         let mut state = lock(&self.state);
-        let (node, peer) = (self.settings.node, self.settings.peer);
+        let peer = self.settings.peer;
         let passed = state.trouble.pass(self.now());
         let Some(others) = passed.filter(|_| !self.ending.load(Ordering::Relaxed)) else {
-            return debug!("{node}: connection to {peer}: {trouble}");
+            return debug!("connection to {peer}: {trouble}");
         };
         info!(
-            "{node}: connection to {peer} at {}: {trouble}{others}",
+            "connection to {peer} at {}: {trouble}{others}",
             self.settings.address
         );
         state.connection_logged = false;

@@ -209,11 +209,8 @@ impl Link {
     pub fn tell(&self, request: Request) {
         let connection = lock(&self.state).connection.clone();
         if let Some(connection) = connection {
-            let unanswered = Ask {
-                id: 0,
-                ask: request,
-            };
-            if !message::send(&connection, &unanswered) {
+            let (id, ask) = (0, request);
+            if !message::send(&connection, &Ask { id, ask }) {
                 lock(&self.state).dropped = true;
             }
         }

@@ -31,10 +31,7 @@ impl Link {
         drop(state);
         if cleared {
             self.suspect.store(false, Ordering::Relaxed);
-            info!(
-                "{}: {} answers again",
-                self.settings.node, self.settings.peer
-            );
+            info!("{} answers again", self.settings.peer);
         }
         cleared
     }
@@ -72,10 +69,7 @@ impl Link {
         drop(state);
         if suspect && !before {
             let millis = time_out.as_millis();
-            warn!(
-                "{}: {} is silent for {millis} ms: suspect",
-                self.settings.node, self.settings.peer
-            );
+            warn!("{} is silent for {millis} ms: suspect", self.settings.peer);
         }
         transport::batch(|| given_up.into_iter().for_each(Outstanding::give_up));
         match judgement {
@@ -167,13 +161,8 @@ impl LinkState {
         time_out: Duration,
     ) -> Vec<Outstanding> {
         let is_overdue = |question: &Outstanding| {
-            let orphan_limit = limit.min(time_out);
-            let limit = if question.orphaned {
-                orphan_limit
-            } else {
-                limit
-            };
-            question.asked + limit <= now
+            let most = if question.orphaned { time_out } else { limit };
+            question.asked + limit.min(most) <= now
         };
         let overdue = self.outstanding.iter().filter(|(_, it)| is_overdue(it));
         let ids: Vec<u64> = overdue.map(|(&id, _)| id).collect();
