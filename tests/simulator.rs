@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use simple_dynamo::protocol::Strategy;
 use simple_dynamo::testing::rules::{self, Rule};
 use support::history::{End, Operation};
 use support::linearizability::Verdict;
@@ -68,6 +69,40 @@ fn under_faults_every_history_is_linearizable_and_no_invariant_breaks() {
 }
 
 #[test]
+fn chain_dev() {
+    let seeds = number("DYNAMO_SEEDS").unwrap_or(1000);
+    let from = number("DYNAMO_FROM").unwrap_or(0);
+    let (mut epochs, mut returns, mut dropped, mut bad) = (0, 0, 0, 0);
+    let mut ends = [0u64; 3];
+    for seed in from..from + seeds {
+        let report = simulation::run_with(Strategy::Chain, seed, Sabotage::Nothing, false);
+        epochs += report.counts.epochs;
+        returns += report.counts.returns;
+        dropped += report.counts.dropped;
+        for Operation { end, .. } in &report.history {
+            let kind = match end {
+                End::Returned { .. } => 0,
+                End::Unknown => 1,
+                End::Failed => 2,
+            };
+            ends[kind] += 1;
+        }
+        if !report.is_sound() {
+            bad += 1;
+            if bad < 6 {
+                println!(
+                    "seed {seed}: {:?} {:#?}",
+                    matches!(report.verdict, Verdict::Violation(_)),
+                    report.breaches
+                );
+            }
+        }
+    }
+    println!("bad {bad} epochs {epochs} returns {returns} dropped {dropped} {ends:?}");
+    assert!(bad == 0);
+}
+
+#[test]
 fn a_seed_is_replayed_exactly() {
     for seed in 0..300 {
         let once = simulation::run(seed, Sabotage::Nothing, false);
@@ -81,7 +116,7 @@ fn a_seed_is_replayed_exactly() {
 #[test]
 fn replay() {
     if let Some(seed) = number("DYNAMO_SEED") {
-        let report = simulation::run(seed, Sabotage::Nothing, true);
+        let report = simulation::run_with(Strategy::Chain, seed, Sabotage::Nothing, true);
         println!("{}", report.describe());
         assert!(report.is_sound());
     }

@@ -33,6 +33,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{error, info};
 
 use crate::config::Config;
+use crate::protocol::Strategy;
 use crate::protocol::origin::Origin;
 use crate::protocol::quorum::coordinator::Coordinator;
 use crate::protocol::ring::{NodeId, Ring};
@@ -131,7 +132,13 @@ impl Node {
         let quorums = config.quorums();
         let coordinator = Coordinator::new(id, ring.clone(), quorums, MOST_COORDINATED);
         let first_sequence = store.sequences() + 1;
-        let origin = Origin::new(id, ring.clone(), config.request_deadline(), first_sequence);
+        let origin = Origin::new(
+            id,
+            ring.clone(),
+            Strategy::Quorum,
+            config.request_deadline(),
+            first_sequence,
+        );
         let period = Duration::from_millis(config.anti_entropy_ms);
         let (alive, ending) = bounded(0);
         Node {

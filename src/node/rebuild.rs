@@ -177,7 +177,7 @@ impl Source {
             if !node.store.disk_keeps_up() {
                 node.store.await_durable().ok()?;
             }
-            node.store.absorb_fence(&page.fence);
+            node.store.absorb_fence(self.scan.range, &page.fence);
             self.fence = page.fence;
             let entries = page.entries.into_iter();
             self.page = entries

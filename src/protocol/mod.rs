@@ -89,6 +89,7 @@
 //! A replica that lies is not covered, and the members of a key's preference list never change.
 
 pub mod ballot;
+pub mod chain;
 pub mod group;
 pub mod operation;
 pub mod origin;
@@ -98,6 +99,19 @@ pub mod state;
 pub mod takeover;
 pub mod tombstones;
 pub mod version;
+
+use serde::{Deserialize, Serialize};
+
+/// How the replicas of a key agree.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// By a quorum for each key.
+    #[default]
+    Quorum,
+    /// By a chain for each range.
+    Chain,
+}
 
 pub use ballot::Ballot;
 pub use operation::{Operation, Outcome, Why};

@@ -56,6 +56,8 @@ pub enum Why {
     Congested,
     /// This replica of the key holds as much data as it may.
     Full(NodeId),
+    /// No chain of the key's range serves here now, or a member of it does not answer.
+    NoChain,
     /// The coordinator does not vote, since its storage is in doubt.
     Recovering,
     /// The coordinator is no replica of the key. So the cluster files differ.
@@ -73,6 +75,7 @@ impl Why {
             Why::Contended => "was outrun by other writers again and again",
             Why::Overloaded => "is overloaded",
             Why::Congested => "has too many large replies waiting",
+            Why::NoChain => "serves no chain of the key's range now",
             Why::Full(_) => "says that a replica is full",
             Why::Recovering => {
                 "does not vote yet: it has just started and reaches no other node, is new and has not \

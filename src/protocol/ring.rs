@@ -16,7 +16,9 @@ use sha1::{Digest, Sha1};
 use crate::bytes::Key;
 
 /// A node's name: a number, as in the course (5554, 5556, ...).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize,
+)]
 pub struct NodeId(pub u32);
 
 impl fmt::Display for NodeId {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Key;
+use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::{Ballot, Fence, Record, Update};
 
 /// One entry, which is a line of JSON in a log or in a snapshot.
@@ -16,8 +17,16 @@ pub enum LogEntry {
     /// In a log: the record of a key was dropped. It held a tombstone that was accepted at this
     /// ballot and that every replica of the key holds or is past, or, at [`Ballot::ZERO`], a promise alone.
     Dropped { key: Key, ballot: Ballot },
-    /// In both: what replaces the records of dropped keys.
-    Fence(Fence),
+    /// In both: what replaces the records of the dropped keys of a range. A folder of an earlier release has one
+    /// for all ranges together.
+    Fence {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        range: Option<usize>,
+        #[serde(flatten)]
+        fence: Fence,
+    },
+    /// In both: this replica has adopted an epoch for a range.
+    Adopted { range: usize, adopted: Adopted },
     /// In both: this node may number its writes up to here.
     Sequences(u64),
     /// The last line of a snapshot, with the number of its records: a shorter one is not whole.

@@ -177,14 +177,17 @@ impl Store {
         }
     }
 
-    /// Adds the fence of another replica to what this node has copied.
+    /// Adds the fence of another replica of a range to what this node has copied.
     ///
     /// # Panics
     /// If this process has voted.
-    pub fn absorb_fence(&self, fence: &Fence) {
+    pub fn absorb_fence(&self, range: usize, fence: &Fence) {
         let mut records = self.lock_before_votes();
-        let lsn = self.append(&LogEntry::Fence(fence.clone()));
-        records.merge_fence(fence, lsn);
+        let lsn = self.append(&LogEntry::Fence {
+            range: Some(range),
+            fence: fence.clone(),
+        });
+        records.merge_fence(range, fence, lsn);
     }
 
     /// Discards all records, because the folder lacks votes that its node has given. The sequence

@@ -12,6 +12,7 @@ use super::records::{Records, Slot};
 use super::wal::Lsn;
 use crate::bytes::{Bytes, Key};
 use crate::lock;
+use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::{Accepted, Ballot, Fence, Record};
 
 /// Asks for a page of the records of one range, in the order of the keys.
@@ -36,9 +37,16 @@ pub struct Page {
     /// What replaces the records of dropped keys.
     #[serde(default)]
     pub fence: Fence,
+    /// The highest epoch that the replica has adopted for the range.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub adopted: Adopted,
     /// The next page begins after this key; `None` on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Key>,
+}
+
+fn is_default(adopted: &Adopted) -> bool {
+    *adopted == Adopted::default()
 }
 
 /// One key of a page.
@@ -68,10 +76,11 @@ impl Records {
     /// The page that a scan asks for, and the log entry that makes all of it durable.
     pub fn scan(&self, scan: &Scan) -> (Page, Lsn) {
         let mut page = Page {
-            fence: self.fence.clone(),
+            fence: self.fence(scan.range).clone(),
+            adopted: self.adopted(scan.range).clone(),
             ..Page::default()
         };
-        let (mut lsn, mut bytes) = (self.absent.1, 0);
+        let (mut lsn, mut bytes) = (self.fences[scan.range].lsn, 0);
         for (visits, (key, slot)) in self.after(scan.after.as_ref()).enumerate() {
             let Bucket { range, number } = slot.bucket;
             let buckets = scan.buckets.as_ref();

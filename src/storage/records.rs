@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::digests::{BUCKETS, Bucket, BucketDigests, digest};
+use super::entry::LogEntry;
 use super::wal::Lsn;
 use crate::bytes::Key;
+use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::version::VectorClock;
 use crate::protocol::{Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest};
@@ -20,14 +22,32 @@ pub struct Records {
     pub(super) tombstones: BTreeSet<Key>,
     /// About how much memory the records take, in bytes.
     bytes: usize,
-    /// What replaces the records of dropped keys.
-    pub(super) fence: Fence,
+    /// For each range what replaces the records of dropped keys.
+    pub(super) fences: Vec<RangeFence>,
+    /// For each range the highest epoch that this replica has adopted.
+    pub(super) adopted: Vec<Adopted>,
     /// For each origin the highest sequence number of a write that any state here has ever contained.
     numbers: VectorClock,
-    /// What the fence says of a key without a record, and the log entry that makes it durable.
-    pub(super) absent: (Record, Lsn),
     /// For each range the digests of its buckets.
     digests: Vec<BucketDigests>,
+}
+
+/// The fence of a range.
+#[derive(Clone, Default)]
+pub(super) struct RangeFence {
+    pub(super) fence: Fence,
+    /// What it says of a key without a record.
+    absent: Record,
+    /// The log entry that makes it durable.
+    pub(super) lsn: Lsn,
+}
+
+impl RangeFence {
+    fn change(&mut self, lsn: Lsn, change: impl FnOnce(&mut Fence)) {
+        change(&mut self.fence);
+        self.absent = self.fence.record();
+        self.lsn = lsn;
+    }
 }
 
 #[derive(Clone)]
@@ -42,15 +62,16 @@ pub(super) struct Slot {
 
 impl Records {
     pub fn new(ring: Arc<Ring>) -> Records {
+        let ranges = ring.members().len();
         Records {
-            digests: vec![[0; BUCKETS]; ring.members().len()],
+            digests: vec![[0; BUCKETS]; ranges],
+            fences: vec![RangeFence::default(); ranges],
+            adopted: vec![Adopted::default(); ranges],
             ring,
             slots: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             bytes: 0,
-            fence: Fence::default(),
             numbers: VectorClock::default(),
-            absent: (Record::default(), 0),
         }
     }
 
@@ -68,7 +89,38 @@ impl Records {
     pub fn get(&self, key: &Key) -> (&Record, Lsn) {
         match self.slots.get(key) {
             Some(slot) => (&slot.record, slot.lsn),
-            None => (&self.absent.0, self.absent.1),
+            None => {
+                let fence = self.fence_of(key);
+                (&fence.absent, fence.lsn)
+            }
+        }
+    }
+
+    /// The fence of the range of a key.
+    fn fence_of(&self, key: &Key) -> &RangeFence {
+        &self.fences[self.ring.range_at(Position::of_key(key))]
+    }
+
+    /// How many ranges the ring has.
+    pub fn ranges(&self) -> usize {
+        self.fences.len()
+    }
+
+    /// What replaces the records of the dropped keys of a range.
+    pub fn fence(&self, range: usize) -> &Fence {
+        &self.fences[range].fence
+    }
+
+    /// The highest epoch that this replica has adopted for a range.
+    pub fn adopted(&self, range: usize) -> &Adopted {
+        &self.adopted[range]
+    }
+
+    /// Adopts an epoch, unless a higher one is adopted already.
+    pub fn adopt(&mut self, range: usize, adopted: Adopted) {
+        let own = &mut self.adopted[range];
+        if adopted > *own {
+            *own = adopted;
         }
     }
 
@@ -76,7 +128,7 @@ impl Records {
     /// and the log entry that makes durable what the reply reveals if there is no change.
     pub fn vote(&self, key: &Key, request: &VoteRequest) -> (Option<Update>, VoteReply, Lsn) {
         let (record, lsn) = self.get(key);
-        let (update, reply) = record.vote(request, &self.fence);
+        let (update, reply) = record.vote(request, &self.fence_of(key).fence);
         (update, reply, lsn)
     }
 
@@ -86,9 +138,10 @@ impl Records {
             let range = self.ring.range_at(Position::of_key(key));
             // A group and its pages have one place on the ring, and must not all share a bucket.
             let bucket = Bucket::new(range, Position::of(key.as_slice()));
-            self.bytes += memory(key, &self.absent.0);
+            let absent = &self.fences[range].absent;
+            self.bytes += memory(key, absent);
             Slot {
-                record: self.absent.0.clone(),
+                record: absent.clone(),
                 lsn,
                 bucket,
                 digest: 0,
@@ -132,8 +185,8 @@ impl Records {
         if self.has_tombstone(key, ballot)
             && let Some(slot) = self.slots.remove(key)
         {
-            self.fence.raise(&slot.record);
-            self.absent = (self.fence.record(), lsn);
+            let fence = &mut self.fences[slot.bucket.range as usize];
+            fence.change(lsn, |fence| fence.raise(&slot.record));
             self.tombstones.remove(key);
             self.bytes -= memory(key, &slot.record);
             *slot.bucket.of(&mut self.digests) ^= slot.digest;
@@ -145,18 +198,36 @@ impl Records {
         &self.numbers
     }
 
-    /// Adds the fence of another replica to the own one. The log entry `lsn` makes it durable.
-    pub fn merge_fence(&mut self, fence: &Fence, lsn: Lsn) {
-        self.fence.merge(fence);
+    /// Adds the fence of another replica to the own one of a range. The log entry `lsn` makes it durable.
+    pub fn merge_fence(&mut self, range: usize, fence: &Fence, lsn: Lsn) {
         self.numbers.merge(&fence.floor);
-        self.absent = (self.fence.record(), lsn);
+        self.fences[range].change(lsn, |own| own.merge(fence));
+    }
+
+    /// What a snapshot says of the ranges beside their records.
+    pub(super) fn of_ranges(&self) -> Vec<LogEntry> {
+        let fences = self.fences.iter().enumerate();
+        let fences = fences.filter(|(_, own)| own.fence != Fence::default());
+        let fences = fences.map(|(range, own)| LogEntry::Fence {
+            range: Some(range),
+            fence: own.fence.clone(),
+        });
+        let adopted = self.adopted.iter().enumerate();
+        let adopted = adopted.filter(|(_, own)| **own != Adopted::default());
+        let adopted = adopted.map(|(range, own)| LogEntry::Adopted {
+            range,
+            adopted: own.clone(),
+        });
+        fences.chain(adopted).collect()
     }
 
     /// Whether this replica holds exactly this tombstone or is past it, and the log entry that makes
     /// that durable.
     pub fn holds_tombstone(&self, key: &Key, tombstone: &Accepted) -> (bool, Lsn) {
         let (record, lsn) = self.get(key);
-        (record.holds(tombstone, &self.fence), lsn.max(self.absent.1))
+        let fence = self.fence_of(key);
+        let held = record.holds(tombstone, &fence.fence);
+        (held, lsn.max(fence.lsn))
     }
 
     /// The digests of a range's buckets. They are equal on two replicas if all accepted ballots are.
@@ -280,7 +351,7 @@ mod tests {
         assert_eq!(all_digests(&records), before);
         assert_eq!(records.get(&key).0.promised, dead.ballot);
         assert_eq!(records.holds_tombstone(&key, &dead), (true, 3));
-        assert_eq!(records.fence.floor, "1:5".parse().unwrap());
+        assert_eq!(records.fence_of(&key).fence.floor, "1:5".parse().unwrap());
         let old = VoteRequest::Accept(tombstone(4));
         let (update, reply, _) = records.vote(&key, &old);
         assert_eq!(update, None);

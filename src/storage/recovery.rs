@@ -233,7 +233,11 @@ impl Recovery<'_> {
                     records.apply(&key, Update::Promise(record.promised), 0);
                 }
                 LogEntry::Dropped { key, ballot } => records.drop_tombstone(&key, ballot, 0),
-                LogEntry::Fence(fence) => records.merge_fence(&fence, 0),
+                LogEntry::Fence { range, fence } => {
+                    let ranges = range.map_or(0..records.ranges(), |range| range..range + 1);
+                    ranges.for_each(|range| records.merge_fence(range, &fence, 0));
+                }
+                LogEntry::Adopted { range, adopted } => records.adopt(range, adopted),
                 LogEntry::Sequences(upto) => recovered.sequences = recovered.sequences.max(upto),
                 LogEntry::End(count) => return Ok(count == records.count() as u64),
             }

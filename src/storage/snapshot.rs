@@ -103,9 +103,9 @@ impl Store {
                 .collect();
             bytes += append(file.as_mut(), &lines)?;
         }
-        // The fence is copied after the records, so that it covers all that were dropped meanwhile.
-        let fence = lock(&self.records).fence.clone();
-        let end = [LogEntry::Fence(fence), LogEntry::End(count)];
+        // The fences are copied after the records, so that they cover all that were dropped meanwhile.
+        let mut end = lock(&self.records).of_ranges();
+        end.push(LogEntry::End(count));
         bytes += append(file.as_mut(), &end)?;
         // If the log lost a drop that the snapshot shows, recovery would bring back an older state.
         self.await_durable()?;

@@ -75,6 +75,36 @@ pub enum Rule {
     DroppedBallotsFenced,
     /// The requests that a dropped tombstone contains stay refused.
     DroppedRequestsFenced,
+    /// The tail of a chain answers a read only after another member has said that it serves the same epoch.
+    ReadsConfirmed,
+    /// A confirmation serves no read that came after it was asked for.
+    LateReadsWait,
+    /// The tail answers with a value only once it is durable there.
+    DurableBeforeRead,
+    /// An epoch begins only after all its members have adopted it.
+    AdoptedByAll,
+    /// An epoch begins only after all its members hold what any of them held.
+    HeldByAll,
+    /// The proposer of an epoch takes over what other members hold.
+    StatesCollected,
+    /// An epoch has two members at least.
+    TwoCopies,
+    /// A state of another epoch is refused.
+    EpochChecked,
+    /// Epochs of different proposers differ.
+    EpochsNamed,
+    /// A node that has restarted serves no epoch that it has adopted before.
+    StepsNotReused,
+    /// A member of a chain that serves takes over states from nobody.
+    MembersPullNothing,
+    /// A node that has stopped serving an epoch never serves it again.
+    StoppedForGood,
+    /// A state that not all members of an epoch held gets a ballot of the epoch before that begins.
+    MovedStatesRenewed,
+    /// A replica that is left out pulls from no chain that is older than what it has adopted.
+    PulledFromNewer,
+    /// What an epoch begins with is taken below the fence of dropped tombstones, too.
+    GivenBelowTheFence,
 }
 
 thread_local! {

@@ -84,7 +84,7 @@ fn the_fence_of_another_replica_is_kept() {
         promised: ballot(7),
         floor: "5556:9".parse().unwrap(),
     };
-    node.store.absorb_fence(&fence);
+    node.store.absorb_fence(0, &fence);
     let refused = VoteReply::Rejected(ballot(7));
     assert_eq!(node.vote(&"k".into(), prepare(7)), refused);
     let again = after_a_loss_of_power(&disk, &node);
@@ -101,7 +101,7 @@ fn a_page_reveals_a_fence_only_once_it_is_durable() {
         ..Fence::default()
     };
     disk.hold(Call::Sync);
-    node.store.absorb_fence(&fence);
+    node.store.absorb_fence(0, &fence);
     let (sender, fences) = bounded(1);
     node.scan(0, move |page| sender.send(page.fence).unwrap());
     disk.until_held();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use simple_dynamo::protocol::origin::{self, Answer, Origin};
 use simple_dynamo::protocol::quorum::coordinator::Coordinator;
 use simple_dynamo::protocol::ring::{NodeId, Ring};
-use simple_dynamo::protocol::{Accepted, Ballot, Change, Quorums, Record, State};
+use simple_dynamo::protocol::{Accepted, Ballot, Change, Quorums, Record, State, Strategy};
 
 use crate::shell::{Message, Question};
 use crate::wording;
@@ -70,7 +70,7 @@ impl Cluster {
             ..State::default()
         });
         let node = |id: NodeId| {
-            let mut origin = Origin::new(id, ring.clone(), DEADLINE, 1);
+            let mut origin = Origin::new(id, ring.clone(), Strategy::Quorum, DEADLINE, 1);
             origin.reserved(0, 100);
             let accepted = [A, B, C].contains(&id).then(|| Accepted {
                 ballot,

@@ -2,8 +2,8 @@
 
 use super::failure::Trouble;
 use super::{Effect, Origin, Ticket};
-use crate::protocol::Operation;
 use crate::protocol::ring::NodeId;
+use crate::protocol::{Operation, Strategy};
 
 impl<H> Origin<H> {
     /// Sends the request to the next replica, or lets it wait: for numbers if it is a write and there
@@ -17,13 +17,17 @@ impl<H> Origin<H> {
                 return wait;
             }
         }
-        // In the order of the preference list, but suspects and slow coordinators last.
-        let replicas = self.ring.replicas_of_range(request.range);
-        let mut untried = replicas.iter().filter(|node| !request.tried.contains(node));
-        let first_untried = untried.clone().next();
+        // In the order of the preference list, but suspects and slow coordinators last. Reads of a chain begin
+        // at its tail.
+        let mut untried = self.ring.replicas_of_range(request.range).to_vec();
+        if self.strategy == Strategy::Chain && request.change.is_none() {
+            untried.reverse();
+        }
+        untried.retain(|node| !request.tried.contains(node));
         let mut skipped =
             |node: NodeId| suspects.contains(&node) || self.slow.skips(node, self.now);
-        let Some(&to) = untried.find(|node| !skipped(**node)).or(first_untried) else {
+        let first = untried.iter().find(|node| !skipped(**node));
+        let Some(&to) = first.or(untried.first()) else {
             return wait;
         };
         request.attempt += 1;

@@ -25,7 +25,7 @@ use write_queues::WriteQueues;
 use crate::bytes::Key;
 use crate::error::Failure;
 use crate::protocol::ring::{NodeId, Position, Ring};
-use crate::protocol::{Change, Operation, Outcome};
+use crate::protocol::{Change, Operation, Outcome, Strategy};
 
 /// A request waits for one coordinator for the deadline divided by this. The next one has what is left.
 const PATIENCE: u32 = 2;
@@ -81,6 +81,7 @@ pub enum Effect<H> {
 pub struct Origin<H> {
     node: NodeId,
     ring: Arc<Ring>,
+    strategy: Strategy,
     /// How long a request may take in all.
     deadline: Duration,
     /// Ordered by age. A simulation replays only if loops over it have a fixed order.
@@ -96,10 +97,17 @@ pub struct Origin<H> {
 impl<H> Origin<H> {
     /// An origin whose requests end after `deadline`, and whose writes are numbered from
     /// `first_sequence` on.
-    pub fn new(node: NodeId, ring: Arc<Ring>, deadline: Duration, first_sequence: u64) -> Self {
+    pub fn new(
+        node: NodeId,
+        ring: Arc<Ring>,
+        strategy: Strategy,
+        deadline: Duration,
+        first_sequence: u64,
+    ) -> Self {
         Origin {
             node,
             ring,
+            strategy,
             deadline,
             requests: BTreeMap::new(),
             last_request: 0,
@@ -236,7 +244,13 @@ mod tests {
 
     fn origin() -> Origin<&'static str> {
         let ring = Arc::new(Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3));
-        let mut origin = Origin::new(NodeId(5554), ring, Duration::from_secs(2), 1);
+        let mut origin = Origin::new(
+            NodeId(5554),
+            ring,
+            Strategy::Quorum,
+            Duration::from_secs(2),
+            1,
+        );
         origin.reserved(0, 100);
         origin
     }
@@ -542,7 +556,7 @@ mod tests {
     #[test]
     fn without_reserved_numbers_a_write_waits() {
         let ring = Arc::new(Ring::new([1, 2, 3].map(NodeId), 3));
-        let mut origin = Origin::new(NodeId(1), ring, Duration::from_secs(2), 7);
+        let mut origin = Origin::new(NodeId(1), ring, Strategy::Quorum, Duration::from_secs(2), 7);
         let waits = submit(&mut origin, "x", put("1"));
         let [Effect::WakeLater { request }] = waits[..] else {
             panic!("{waits:?}");

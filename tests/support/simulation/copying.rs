@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::protocol::{Operation, Record, takeover};
+use simple_dynamo::protocol::{Operation, Record, Strategy, takeover};
 use simple_dynamo::storage::{Page, Scan};
 
 use super::machine::{Caller, Condition};
@@ -45,7 +45,7 @@ impl World {
         }
         self.crash(node, Fault::LostFolder);
         let machine = &mut self.machines[node];
-        machine.lose_folder(&self.ring);
+        machine.lose_folder(&self.ring, &self.plan);
         self.invariants.forget_promises(machine.id);
     }
 
@@ -68,6 +68,7 @@ impl World {
             let machine = &mut self.machines[node];
             if machine.store.synced() == machine.store.written() {
                 machine.copying = None;
+                self.start_chain(node);
             }
             return self.start_sync(node);
         };
@@ -188,7 +189,13 @@ impl World {
         if copying.left.first() != Some(&range) || !awaited {
             return;
         }
-        machine.store.merge_fence(&page.fence);
+        machine.store.merge_fence(range, &page.fence);
+        let is_chain = self.plan.strategy == Strategy::Chain;
+        if is_chain {
+            machine
+                .store
+                .copy_adopted(range, page.adopted.clone(), machine.folder);
+        }
         copying.pages.insert(from, page);
         if copying.pages.len() == wanted {
             let pages = std::mem::take(&mut copying.pages);
@@ -198,7 +205,7 @@ impl World {
                 if again && !refreshed.contains_key(&key) {
                     continue;
                 }
-                let found = if again || self.sabotage == Sabotage::CopiedUnchosen {
+                let found = if again || is_chain || self.sabotage == Sabotage::CopiedUnchosen {
                     Some(takeover::highest(&records))
                 } else {
                     takeover::agreed(&records)
@@ -234,7 +241,7 @@ impl World {
     }
 }
 
-fn all_of(range: usize) -> Scan {
+pub(super) fn all_of(range: usize) -> Scan {
     Scan {
         range,
         buckets: None,

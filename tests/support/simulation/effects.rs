@@ -4,7 +4,7 @@ use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::origin;
 use simple_dynamo::protocol::quorum::coordinator;
 use simple_dynamo::protocol::ring::NodeId;
-use simple_dynamo::protocol::{Operation, Outcome, VoteRequest};
+use simple_dynamo::protocol::{Operation, Outcome, Strategy, VoteRequest};
 
 use super::machine::{Caller, Condition};
 use super::network::{Body, Envelope};
@@ -36,7 +36,9 @@ impl World {
                     self.at(node, patience, silent);
                 }
                 let seen = match operation {
-                    Operation::Get if peer != node => self.seen(node, &key),
+                    Operation::Get if peer != node && self.plan.strategy == Strategy::Quorum => {
+                        self.seen(node, &key)
+                    }
                     _ => None,
                 };
                 let body = Body::Forward {
@@ -145,6 +147,9 @@ impl World {
     }
 
     pub(super) fn answer(&mut self, node: usize, caller: Caller, outcome: Outcome) {
+        if let Caller::Member { .. } = caller {
+            return self.answer_after(node, caller, outcome, 0);
+        }
         let (to, life, body) = match caller {
             Caller::Origin {
                 node: to,
@@ -159,6 +164,7 @@ impl World {
                     ask,
                     ticket,
                     outcome,
+                    about: None,
                 };
                 (to, life, body)
             }
@@ -170,6 +176,7 @@ impl World {
                 (to, life, Body::Refreshed { key })
             }
             Caller::Copying { .. } | Caller::Background => return,
+            Caller::Member { .. } => return,
         };
         self.send(Envelope {
             from: node,
@@ -189,7 +196,7 @@ impl World {
         }
     }
 
-    fn place(&self, id: NodeId) -> usize {
+    pub(super) fn place(&self, id: NodeId) -> usize {
         let place = self.machines.iter().position(|machine| machine.id == id);
         place.expect("a node of the ring")
     }

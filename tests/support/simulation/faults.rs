@@ -71,6 +71,7 @@ impl World {
         let id = machine.id;
         let store = &machine.store;
         self.invariants.restarted(id, |key| store.durable(key));
+        self.invariants.serves_nothing(id);
         for client in self.clients.cut_off(node) {
             self.think_later(client);
         }
@@ -88,6 +89,7 @@ impl World {
             self.machines[node].reserving = self.machines[node].copying.is_some();
             self.reserve_numbers(node);
             self.copy_on(node);
+            self.start_chain(node);
         }
     }
 

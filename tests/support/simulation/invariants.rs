@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::chain;
+use simple_dynamo::protocol::chain::epoch::{Adopted, Epoch};
+use simple_dynamo::protocol::ring::{NodeId, Position, Ring};
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{
     Accepted, Answer, Ballot, Outcome, Record, State, Verdict, VoteReply, VoteRequest,
@@ -32,6 +34,11 @@ pub struct Invariants {
     acceptors: HashMap<(Key, Ballot), HashSet<NodeId>>,
     /// The states of each key that were chosen, in the order of the ballots.
     chosen: HashMap<Key, BTreeMap<Ballot, Arc<State>>>,
+    /// The members of each epoch of a range.
+    epochs: HashMap<(usize, Epoch), Vec<NodeId>>,
+    /// The epoch that each node serves of a range, and all that any node has ever served.
+    serving: HashMap<(NodeId, usize), Epoch>,
+    served: HashSet<(NodeId, usize, Epoch)>,
 }
 
 impl Invariants {
@@ -45,7 +52,49 @@ impl Invariants {
             granted: HashSet::new(),
             acceptors: HashMap::new(),
             chosen: HashMap::new(),
+            epochs: HashMap::new(),
+            serving: HashMap::new(),
+            served: HashSet::new(),
         }
+    }
+
+    /// 2 of a chain: an epoch has one list of members, of two at least.
+    pub fn proposed(&mut self, range: usize, adopted: &Adopted) {
+        let (epoch, members) = (adopted.epoch, &adopted.members);
+        let before = self.epochs.entry((range, epoch));
+        let before = before.or_insert_with(|| members.clone());
+        let same = before == members && members.len() >= QUORUMS.write;
+        self.must(same, || {
+            format!("2: epoch {epoch} of range {range} has the members {members:?}")
+        });
+    }
+
+    /// 1 of a chain: what a replica says that it has adopted is on its disk.
+    pub fn told(&mut self, node: NodeId, answer: &chain::Answer, disk: Epoch) {
+        if let chain::Answer::Status(status) = answer {
+            let epoch = status.adopted.epoch;
+            self.must(epoch <= disk, || {
+                format!("1: {node} has told of epoch {epoch}, and its disk has {disk}")
+            });
+        }
+    }
+
+    /// 10 of a chain: no replica serves an epoch twice.
+    pub fn serves(&mut self, node: NodeId, range: usize, epoch: Option<Epoch>) {
+        let Some(epoch) = epoch else {
+            self.serving.remove(&(node, range));
+            return;
+        };
+        let began = self.serving.insert((node, range), epoch) != Some(epoch);
+        let again = began && !self.served.insert((node, range, epoch));
+        self.must(!again, || {
+            format!("10: {node} serves epoch {epoch} of range {range} again")
+        });
+    }
+
+    /// A node has crashed.
+    pub fn serves_nothing(&mut self, node: NodeId) {
+        self.serving.retain(|place, _| place.0 != node);
     }
 
     pub fn must(&mut self, holds: bool, text: impl FnOnce() -> String) {
@@ -125,6 +174,7 @@ impl Invariants {
             before,
             after,
             dropped,
+            epoch,
         } = change;
         if let Some(dropped) = dropped {
             let place = (node, key.clone());
@@ -138,7 +188,7 @@ impl Invariants {
             format!("1: {key}: {node} went from {before:?} to {after:?}")
         });
         if let Some(accepted) = &after.accepted {
-            self.accepted(node, key, accepted);
+            self.accepted(node, key, accepted, *epoch);
         }
     }
 
@@ -167,19 +217,73 @@ impl Invariants {
     }
 
     /// The other nodes know of the loss, so nobody counts what the node had accepted before.
+    ///
+    /// In a chain a state may have passed the node before the loss. The other members hold it, and two disks were
+    /// not lost together.
     pub fn forget_accepts(&mut self, node: NodeId) {
+        if !self.epochs.is_empty() {
+            return;
+        }
         for acceptors in self.acceptors.values_mut() {
             acceptors.remove(&node);
         }
     }
 
-    fn accepted(&mut self, node: NodeId, key: &Key, accepted: &Accepted) {
+    fn accepted(&mut self, node: NodeId, key: &Key, accepted: &Accepted, epoch: Epoch) {
+        if epoch != Epoch::default() && epoch != epoch_of(accepted.ballot) {
+            return; // It was moved or pulled, and counts once an epoch begins with it.
+        }
         let place = (key.clone(), accepted.ballot);
         let acceptors = self.acceptors.entry(place).or_default();
         acceptors.insert(node);
-        if acceptors.len() != QUORUMS.write {
+        let range = self.ring.range_at(Position::of_key(key));
+        let Some(members) = self.epochs.get(&(range, epoch_of(accepted.ballot))) else {
+            if acceptors.len() >= QUORUMS.write {
+                self.choose(key, accepted);
+            }
             return;
+        };
+        // In a chain a state is chosen once every member holds it or a later one of its epoch.
+        let first = Ballot {
+            step: 0,
+            ..accepted.ballot
+        };
+        let steps = first..=accepted.ballot;
+        let place = (key.clone(), steps);
+        let held = |ballot: Ballot| {
+            members.iter().all(|member| {
+                let later = (
+                    ballot,
+                    Ballot {
+                        step: u64::MAX,
+                        ..ballot
+                    },
+                );
+                self.acceptors.iter().any(|((own, accepted), nodes)| {
+                    own == key
+                        && later.0 <= *accepted
+                        && *accepted <= later.1
+                        && nodes.contains(member)
+                })
+            })
+        };
+        let chosen: Vec<Accepted> = self
+            .proposed
+            .iter()
+            .filter(|((own, ballot), _)| *own == place.0 && place.1.contains(ballot))
+            .filter(|((_, ballot), _)| held(*ballot))
+            .map(|((_, ballot), state)| Accepted {
+                ballot: *ballot,
+                state: state.clone(),
+            })
+            .collect();
+        for accepted in chosen {
+            self.choose(key, &accepted);
         }
+    }
+
+    /// A state is chosen: from now on it is part of whatever the key holds.
+    pub fn choose(&mut self, key: &Key, accepted: &Accepted) {
         let chosen = self.chosen.entry(key.clone()).or_default();
         if chosen
             .insert(accepted.ballot, accepted.state.clone())
@@ -274,4 +378,12 @@ fn compare_neighbours(
     let runs = writers.len();
     let distinct: HashSet<Dot> = writers.into_iter().collect();
     (distinct.len() != runs).then(|| format!("5: a dot is absorbed twice, at {}", own.0))
+}
+
+/// The epoch that a ballot of a chain belongs to.
+fn epoch_of(ballot: Ballot) -> Epoch {
+    Epoch {
+        round: ballot.round,
+        node: ballot.node,
+    }
 }

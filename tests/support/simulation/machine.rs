@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::chain::{self, Chain, Times};
 use simple_dynamo::protocol::origin;
 use simple_dynamo::protocol::quorum::coordinator;
 use simple_dynamo::protocol::ring::{NodeId, Ring};
 use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{Quorums, Seen};
 
+use super::chain::Comparisons;
 use super::copying::Copying;
 use super::network::Envelope;
 use super::plan::{Micros, Plan, pick};
@@ -27,6 +29,8 @@ pub const QUORUMS: Quorums = Quorums {
 };
 /// How long the origin keeps trying.
 pub const DEADLINE: Duration = Duration::from_secs(2);
+/// How many requests a range takes at a time, with its own questions.
+const MOST_IN_CHAIN: usize = 64;
 /// How many numbers for writes a node reserves at a time. They are few, so that they run out.
 const BLOCK: u64 = 12;
 
@@ -38,6 +42,15 @@ pub enum Caller {
         life: u32,
         ask: u64,
         ticket: origin::Ticket,
+        key: Key,
+        dot: Option<Dot>,
+    },
+    /// Another member of a chain asks, or passes a request on.
+    Member {
+        node: usize,
+        life: u32,
+        ask: u64,
+        ticket: chain::Ticket,
         key: Key,
         dot: Option<Dot>,
     },
@@ -69,6 +82,10 @@ pub struct Machine {
     pub inquiries: Inquiries,
     /// The number of its present folder. The first is 0.
     pub folder: u64,
+    pub chain: Chain<Caller>,
+    pub comparisons: Comparisons,
+    /// When each peer was heard last.
+    pub heard: HashMap<usize, Micros>,
     /// Present while the node copies after it lost its folder. It does not vote then.
     pub copying: Option<Copying>,
     /// The folders that other nodes have reported.
@@ -91,13 +108,24 @@ pub struct Machine {
     offset: Duration,
 }
 
+fn new_chain(id: NodeId, ring: &Arc<Ring>) -> Chain<Caller> {
+    let times = Times {
+        time_out: Duration::from_millis(100),
+        deadline: DEADLINE,
+    };
+    Chain::new(id, ring.clone(), QUORUMS, times, MOST_IN_CHAIN)
+}
+
 impl Machine {
     pub fn new(id: NodeId, ring: &Arc<Ring>, plan: &Plan, rng: &mut Rng) -> Machine {
         Machine {
             id,
             life: 0,
             condition: Condition::Up,
-            origin: origin::Origin::new(id, ring.clone(), DEADLINE, 1),
+            origin: origin::Origin::new(id, ring.clone(), plan.strategy, DEADLINE, 1),
+            chain: new_chain(id, ring),
+            comparisons: Comparisons::default(),
+            heard: HashMap::new(),
             coordinator: coordinator::Coordinator::new(id, ring.clone(), QUORUMS, plan.capacity),
             store: Store::new(ring),
             syncing: false,
@@ -121,7 +149,16 @@ impl Machine {
     pub fn crash(&mut self, ring: &Arc<Ring>, plan: &Plan, first_sequence: u64) {
         self.life += 1;
         self.condition = Condition::Down;
-        self.origin = origin::Origin::new(self.id, ring.clone(), DEADLINE, first_sequence);
+        self.origin = origin::Origin::new(
+            self.id,
+            ring.clone(),
+            plan.strategy,
+            DEADLINE,
+            first_sequence,
+        );
+        self.chain = new_chain(self.id, ring);
+        self.comparisons = Comparisons::default();
+        self.heard.clear();
         self.coordinator =
             coordinator::Coordinator::new(self.id, ring.clone(), QUORUMS, plan.capacity);
         self.store.crash();
@@ -138,12 +175,12 @@ impl Machine {
     }
 
     /// Loses the disk, too. The caller has crashed the machine before.
-    pub fn lose_folder(&mut self, ring: &Arc<Ring>) {
+    pub fn lose_folder(&mut self, ring: &Arc<Ring>, plan: &Plan) {
         self.folder += 1;
         self.copying = Some(Copying::default());
         self.store = Store::new(ring);
         self.reserved = 0;
-        self.origin = origin::Origin::new(self.id, ring.clone(), DEADLINE, 1);
+        self.origin = origin::Origin::new(self.id, ring.clone(), plan.strategy, DEADLINE, 1);
     }
 
     /// Numbers writes above this one.
@@ -151,6 +188,11 @@ impl Machine {
         self.reserved = self.reserved.max(used) + BLOCK;
         self.origin.reserved(used, self.reserved);
         self.reserving = false;
+    }
+
+    /// How long it has run, as it measures that. Nobody can set that clock.
+    pub fn uptime(&self, now: Micros) -> Duration {
+        Duration::from_micros(now * self.rate / 1_000)
     }
 
     /// What its clock shows.

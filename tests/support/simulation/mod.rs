@@ -4,6 +4,7 @@
 //! All chance comes from one seed, so every run can be repeated. At the end of a run all faults are healed,
 //! and then every node must answer for every key.
 
+mod chain;
 mod clients;
 mod copying;
 mod effects;
@@ -19,6 +20,9 @@ mod voting;
 mod world;
 
 use std::panic::{self, AssertUnwindSafe};
+
+use fastrand::Rng;
+use simple_dynamo::protocol::Strategy;
 
 use super::history::{self, Operation};
 use super::linearizability::{self, Verdict};
@@ -60,7 +64,14 @@ impl Report {
 
 /// Runs one seed and judges what the clients saw.
 pub fn run(seed: u64, sabotage: Sabotage, trace: bool) -> Report {
-    let mut world = world::World::new(seed, sabotage, trace);
+    let strategies = [Strategy::Quorum, Strategy::Chain];
+    let strategy = strategies[Rng::with_seed(!seed).usize(..2)];
+    run_with(strategy, seed, sabotage, trace)
+}
+
+/// Runs one seed with this strategy.
+pub fn run_with(strategy: Strategy, seed: u64, sabotage: Sabotage, trace: bool) -> Report {
+    let mut world = world::World::new(strategy, seed, sabotage, trace);
     // A failed assertion of the code under test is a finding like any other.
     let panicked = panic::catch_unwind(AssertUnwindSafe(|| world.run())).err();
     let (history, mut breaches, counts) = world.end();

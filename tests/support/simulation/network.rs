@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::chain::{self, epoch::Epoch};
 use simple_dynamo::protocol::origin;
 use simple_dynamo::protocol::quorum::coordinator;
 use simple_dynamo::protocol::ring::NodeId;
+use simple_dynamo::protocol::version::Dot;
 use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
 use simple_dynamo::storage::Page;
 
@@ -52,6 +54,8 @@ pub enum Body {
         life: u32,
         key: Key,
         tombstone: Accepted,
+        /// The epoch of a chain that the asker serves.
+        epoch: Option<Epoch>,
     },
     Held {
         ask: u64,
@@ -99,7 +103,51 @@ pub enum Body {
         ask: u64,
         ticket: origin::Ticket,
         outcome: Outcome,
+        /// The key and the dot of the request, for the invariants of a chain.
+        about: Option<(Key, Option<Dot>)>,
     },
+    /// From one member of a chain to another.
+    Question {
+        ask: u64,
+        life: u32,
+        ticket: chain::Ticket,
+        range: usize,
+        question: chain::Question,
+    },
+    Told {
+        ask: u64,
+        ticket: chain::Ticket,
+        answer: chain::Answer,
+    },
+    PassOn {
+        ask: u64,
+        life: u32,
+        ticket: chain::Ticket,
+        key: Key,
+        operation: Operation,
+        epoch: Epoch,
+    },
+    Outcome {
+        ask: u64,
+        ticket: chain::Ticket,
+        key: Key,
+        dot: Option<Dot>,
+        outcome: Outcome,
+    },
+    /// Asks for all records of a range: to begin this epoch, or to catch up.
+    Range {
+        ask: u64,
+        life: u32,
+        range: usize,
+        epoch: Option<Epoch>,
+        slow: bool,
+    },
+    RangePage {
+        ask: u64,
+        page: Option<Page>,
+    },
+    Ping,
+    Pong,
 }
 
 /// The links between the nodes.
@@ -165,7 +213,8 @@ impl Network {
         // Within a connection nothing comes twice. After a reset a node asks again only where the answer to
         // one copy holds for all of them. A coordinator's answer does not: "nothing was done" holds for one
         // copy alone.
-        let repeatable = self.forwards_twice || !matches!(envelope.body, Body::Forward { .. });
+        let is_request = matches!(envelope.body, Body::Forward { .. } | Body::PassOn { .. });
+        let repeatable = self.forwards_twice || !is_request;
         let twice = repeatable && befalls(Fault::Duplicate, plan.duplicate);
         for copy in 0..=u8::from(twice) {
             // The copy of a message may be as late as any other.

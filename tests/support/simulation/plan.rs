@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::Strategy;
 use simple_dynamo::protocol::ring::NodeId;
 
 /// A microsecond, the unit of virtual time.
@@ -71,6 +72,7 @@ pub enum Sabotage {
 
 /// The circumstances of one run.
 pub struct Plan {
+    pub strategy: Strategy,
     pub nodes: Vec<NodeId>,
     pub keys: Vec<Key>,
     pub clients: u32,
@@ -101,11 +103,14 @@ pub struct Plan {
     pub hurry: bool,
     /// The share of reads.
     pub reads: f64,
+    /// Whether comparisons for a chain take long.
+    pub slow_comparisons: bool,
 }
 
 impl Plan {
-    pub fn of(rng: &mut Rng, sabotage: Sabotage) -> Plan {
+    pub fn of(strategy: Strategy, rng: &mut Rng, sabotage: Sabotage) -> Plan {
         let mut plan = Plan::by_chance(rng);
+        plan.strategy = strategy;
         if sabotage == Sabotage::ForwardedTwice {
             // The harm needs a request that certainly failed, which is rare. So coordinators are full, and
             // origins soon give up.
@@ -142,6 +147,7 @@ impl Plan {
         rng.shuffle(&mut keys);
         let clients = rng.u32(3..=6);
         Plan {
+            strategy: Strategy::Quorum,
             nodes: nodes.iter().map(|&id| NodeId(id)).collect(),
             keys: keys[..*pick(rng, &[1, 1, 2, 3])]
                 .iter()
@@ -163,6 +169,7 @@ impl Plan {
             looking: *pick(rng, &[2, 20, 200]) * MILLISECOND,
             hurry: rng.bool(),
             reads: *pick(rng, &[0.2, 0.4, 0.6]),
+            slow_comparisons: rng.bool(),
         }
     }
 

@@ -7,7 +7,7 @@ use simple_dynamo::protocol::origin;
 use simple_dynamo::protocol::quorum::coordinator;
 use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::version::Dot;
-use simple_dynamo::protocol::{Operation, Outcome, Seen, VoteRequest, Why};
+use simple_dynamo::protocol::{Operation, Outcome, Seen, Strategy, VoteRequest, Why};
 
 use super::machine::{Caller, Condition, DEADLINE, Machine};
 use super::network::{Body, Envelope};
@@ -83,6 +83,14 @@ impl World {
                 machine.coordinator.abandon(effects);
             }),
             Local::CopyOn => self.copy_on(node),
+            Local::Tick => self.tick_chain(node),
+            Local::Watch(ask, peer, since, awaited) => {
+                self.watch(node, (ask, peer), since, awaited);
+            }
+            Local::Unreached(ask, peer, awaited) => {
+                self.silent(node, ask, peer, awaited, origin::Answer::Unreached);
+            }
+            Local::NoPage(ask) => self.no_page(node, ask),
         }
     }
 
@@ -152,6 +160,12 @@ impl World {
         if self.machines[node].copying.is_some() {
             return self.answer(node, caller, Outcome::not_done(Why::Recovering));
         }
+        if self.plan.strategy == Strategy::Chain {
+            if operation != Operation::Refresh {
+                self.request_of_chain(node, caller, key, operation);
+            }
+            return;
+        }
         self.coordinate(node, |machine, effects| {
             let promised = machine.store.promised(&key);
             machine
@@ -165,6 +179,8 @@ impl World {
         let (node, sender) = (envelope.to, envelope.from);
         let from = self.machines[sender].id;
         self.machines[node].trust(from);
+        let now = self.now;
+        self.machines[node].heard.insert(sender, now);
         let votes = self.machines[node].copying.is_none();
         match envelope.body {
             Body::Ask { .. }
@@ -172,7 +188,23 @@ impl World {
             | Body::Tombstone { .. }
             | Body::Drop { .. }
             | Body::Scan { .. }
+            | Body::Question { .. }
+            | Body::PassOn { .. }
+            | Body::Range { .. }
                 if !votes => {}
+            Body::Question { .. }
+            | Body::Told { .. }
+            | Body::PassOn { .. }
+            | Body::Outcome { .. }
+            | Body::Range { .. }
+            | Body::RangePage { .. } => self.arrive_at_member(envelope),
+            Body::Ping => self.send(Envelope {
+                from: node,
+                to: sender,
+                to_life: None,
+                body: Body::Pong,
+            }),
+            Body::Pong => {}
             Body::Join { folder } => self.joined(node, sender, folder),
             Body::Known { folder, number } => self.known(node, sender, folder, number),
             Body::Scan { .. } => self.scanned(envelope),
@@ -226,6 +258,7 @@ impl World {
                 ask,
                 ticket,
                 outcome,
+                ..
             } => {
                 self.machines[node].waiting.remove(&ask);
                 self.answer_origin(node, ticket, from, origin::Answer::Outcome(outcome));
@@ -234,7 +267,7 @@ impl World {
     }
 }
 
-fn dot_of(operation: &Operation) -> Option<Dot> {
+pub(super) fn dot_of(operation: &Operation) -> Option<Dot> {
     match operation {
         Operation::Write { dot, .. } => Some(*dot),
         Operation::Get | Operation::Refresh => None,

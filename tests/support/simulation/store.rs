@@ -4,15 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::protocol::ring::{NodeId, Ring};
+use simple_dynamo::protocol::chain::epoch::{Adopted, Epoch};
+use simple_dynamo::protocol::chain::{LogPlace, Replica};
+use simple_dynamo::protocol::ring::{NodeId, Position, Ring};
 use simple_dynamo::protocol::{
     Accepted, Ballot, Fence, Record, Update, VoteReply, VoteRequest, takeover,
 };
 use simple_dynamo::storage::records::Records;
 use simple_dynamo::storage::{Page, Scan};
 
+use super::copying::all_of;
+
 /// The records of one node. `T` is a reply on its way.
 pub struct Store<T> {
+    ring: Arc<Ring>,
     durable: Records,
     /// The durable records with every vote in the log applied.
     live: Records,
@@ -28,7 +33,8 @@ pub struct Store<T> {
 enum Entry {
     Vote(Update),
     Drop(Ballot),
-    Fence(Fence),
+    Fence(usize, Fence),
+    Adopted(usize, Adopted),
 }
 
 /// How an entry that became durable changed a record on the disk.
@@ -38,11 +44,14 @@ pub struct Change {
     pub after: Record,
     /// The ballot of the tombstone that was dropped, if that was it.
     pub dropped: Option<Ballot>,
+    /// The epoch of the key's range that the disk had adopted by then.
+    pub epoch: Epoch,
 }
 
 impl<T> Store<T> {
     pub fn new(ring: &Arc<Ring>) -> Store<T> {
         Store {
+            ring: ring.clone(),
             durable: Records::new(ring.clone()),
             live: Records::new(ring.clone()),
             log: VecDeque::new(),
@@ -122,9 +131,29 @@ impl<T> Store<T> {
         }
     }
 
-    pub fn merge_fence(&mut self, fence: &Fence) {
-        self.append(&Key::from(""), Entry::Fence(fence.clone()));
-        self.live.merge_fence(fence, self.written);
+    pub fn merge_fence(&mut self, range: usize, fence: &Fence) {
+        self.append(&Key::from(""), Entry::Fence(range, fence.clone()));
+        self.live.merge_fence(range, fence, self.written);
+    }
+
+    /// The keys of a range, with the states that are accepted.
+    pub fn of_range(&self, range: usize) -> Vec<(Key, Accepted)> {
+        let (page, _) = self.live.scan(&all_of(range));
+        let entries = page.entries.into_iter();
+        entries
+            .filter_map(|entry| Some((entry.key, entry.record?.accepted?)))
+            .collect()
+    }
+
+    pub fn durable_epoch(&self, range: usize) -> Epoch {
+        self.durable.adopted(range).epoch
+    }
+
+    /// Adopts the highest epoch that other replicas have adopted, and proposes none below this floor.
+    pub fn copy_adopted(&mut self, range: usize, adopted: Adopted, start: u64) {
+        let adopted = adopted.copied(start);
+        self.append(&Key::from(""), Entry::Adopted(range, adopted.clone()));
+        self.live.adopt(range, adopted);
     }
 
     pub fn written(&self) -> u64 {
@@ -154,17 +183,23 @@ impl<T> Store<T> {
                     self.durable.drop_tombstone(&key, ballot, 0);
                     Some(ballot)
                 }
-                Entry::Fence(fence) => {
-                    self.durable.merge_fence(&fence, 0);
+                Entry::Fence(range, fence) => {
+                    self.durable.merge_fence(range, &fence, 0);
+                    continue;
+                }
+                Entry::Adopted(range, adopted) => {
+                    self.durable.adopt(range, adopted);
                     continue;
                 }
             };
             let after = self.durable(&key);
+            let range = self.ring.range_at(Position::of_key(&key));
             changes.push(Change {
                 key,
                 before,
                 after,
                 dropped,
+                epoch: self.durable_epoch(range),
             });
         }
         let (free, held) = std::mem::take(&mut self.held)
@@ -181,5 +216,37 @@ impl<T> Store<T> {
         self.held.clear();
         self.written = self.synced;
         self.live = self.durable.clone();
+    }
+}
+
+impl<T> Replica for Store<T> {
+    fn adopted(&self, range: usize) -> Adopted {
+        self.live.adopted(range).clone()
+    }
+
+    fn adopt(&mut self, range: usize, adopted: &Adopted) -> LogPlace {
+        self.append(&Key::from(""), Entry::Adopted(range, adopted.clone()));
+        self.live.adopt(range, adopted.clone());
+        self.written
+    }
+
+    fn record(&self, key: &Key) -> (Record, LogPlace) {
+        let (record, place) = self.live.get(key);
+        (record.clone(), place)
+    }
+
+    fn fence(&self, range: usize) -> Fence {
+        self.live.fence(range).clone()
+    }
+
+    fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace {
+        let update = Update::Accept(accepted.clone());
+        self.append(key, Entry::Vote(update.clone()));
+        self.live.apply(key, update, self.written);
+        self.written
+    }
+
+    fn written(&self) -> LogPlace {
+        self.written
     }
 }

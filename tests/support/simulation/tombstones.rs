@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use simple_dynamo::bytes::Key;
-use simple_dynamo::protocol::{Accepted, Ballot, tombstones};
+use simple_dynamo::protocol::ring::Position;
+use simple_dynamo::protocol::{Accepted, Ballot, Strategy, tombstones};
 
 use super::machine::Condition;
 use super::network::{Body, Envelope};
@@ -57,7 +58,11 @@ impl World {
             && self.machines[node].copying.is_none()
             && let Some(record) = self.machines[node].store.without_value(&key)
         {
+            let is_chain = self.plan.strategy == Strategy::Chain;
+            let range = self.ring.range_at(Position::of_key(&key));
+            let epoch = self.machines[node].chain.whole_epoch(range);
             match record.accepted {
+                Some(_) if is_chain && epoch.is_none() => {}
                 Some(tombstone) => self.inquire(node, others, &key, &tombstone),
                 None => self.drop_tombstone(node, &key, Ballot::ZERO),
             }
@@ -66,6 +71,8 @@ impl World {
 
     fn inquire(&mut self, node: usize, others: Vec<usize>, key: &Key, tombstone: &Accepted) {
         let number = self.number();
+        let range = self.ring.range_at(Position::of_key(key));
+        let epoch = self.machines[node].chain.whole_epoch(range);
         for &other in &others {
             let ask = self.number();
             let machine = &mut self.machines[node];
@@ -75,6 +82,7 @@ impl World {
                 life: machine.life,
                 key: key.clone(),
                 tombstone: tombstone.clone(),
+                epoch,
             };
             self.send(Envelope {
                 from: node,
@@ -99,11 +107,15 @@ impl World {
             life,
             key,
             tombstone,
+            epoch,
         } = envelope.body
         else {
             return;
         };
-        let held = self.machines[node].store.holds_tombstone(&key, &tombstone);
+        let range = self.ring.range_at(Position::of_key(&key));
+        let chain = &self.machines[node].chain;
+        let serves = epoch.is_none_or(|epoch| chain.whole_epoch(range) == Some(epoch));
+        let held = serves && self.machines[node].store.holds_tombstone(&key, &tombstone);
         let answer = Envelope {
             from: node,
             to: from,
@@ -125,22 +137,25 @@ impl World {
             return;
         }
         self.drop_tombstone(node, &inquiry.key, inquiry.ballot);
+        // In a chain the others drop only what is dropped durably here.
+        let after = match self.plan.strategy {
+            Strategy::Quorum => 0,
+            Strategy::Chain => self.machines[node].store.written(),
+        };
         for other in inquiry.others {
             let body = Body::Drop {
                 key: inquiry.key.clone(),
                 ballot: inquiry.ballot,
             };
-            self.send(Envelope {
-                from: node,
-                to: other,
-                to_life: None,
-                body,
-            });
+            self.send_after(node, other, None, after, body);
         }
     }
 
     pub(super) fn drop_tombstone(&mut self, node: usize, key: &Key, ballot: Ballot) {
-        self.machines[node].store.drop_tombstone(key, ballot);
+        let range = self.ring.range_at(Position::of_key(key));
+        if self.machines[node].chain.may_drop(range) {
+            self.machines[node].store.drop_tombstone(key, ballot);
+        }
         self.start_sync(node);
     }
 }

@@ -1,6 +1,7 @@
 //! The replica's side of the shell: its votes, the disk that they wait for, and which node votes.
 
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::chain::Question;
 use simple_dynamo::protocol::{Seen, VoteReply, VoteRequest};
 
 use super::machine::{Condition, Machine};
@@ -69,18 +70,42 @@ impl World {
     }
 
     /// A vote leaves its node.
-    fn release(&mut self, envelope: Envelope) {
-        if let Body::Vote {
-            key,
-            request,
-            reply,
-            ..
-        } = &envelope.body
-        {
-            let machine = &self.machines[envelope.from];
-            let disk = machine.store.durable(key);
-            self.invariants
-                .replied(machine.id, key, (request, reply), &disk);
+    pub(super) fn release(&mut self, envelope: Envelope) {
+        let machine = &self.machines[envelope.from];
+        match &envelope.body {
+            Body::Vote {
+                key,
+                request,
+                reply,
+                ..
+            } => {
+                let disk = machine.store.durable(key);
+                self.invariants
+                    .replied(machine.id, key, (request, reply), &disk);
+            }
+            Body::Answer {
+                about: Some((key, dot)),
+                outcome,
+                ..
+            } => self.invariants.answered(key, *dot, outcome),
+            Body::Outcome {
+                key, dot, outcome, ..
+            } => self.invariants.answered(key, *dot, outcome),
+            Body::Question {
+                range, question, ..
+            } => match question {
+                Question::Pass { key, accepted, .. } => {
+                    let request = VoteRequest::Accept(accepted.clone());
+                    self.invariants.asked(key, &request);
+                }
+                Question::Adopt(adopted) => self.invariants.proposed(*range, adopted),
+                _ => {}
+            },
+            Body::Told { ticket, answer, .. } => {
+                let disk = machine.store.durable_epoch(ticket.range);
+                self.invariants.told(machine.id, answer, disk);
+            }
+            _ => {}
         }
         self.send(envelope);
     }

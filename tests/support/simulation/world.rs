@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use fastrand::Rng;
+use simple_dynamo::protocol::Strategy;
 use simple_dynamo::protocol::origin;
 use simple_dynamo::protocol::quorum::coordinator;
 use simple_dynamo::protocol::ring::{NodeId, Ring};
 
 use super::super::history::{End, Operation, Request};
+use super::chain::Awaited;
 use super::clients::Clients;
 use super::invariants::Invariants;
 use super::machine::{Condition, Machine, QUORUMS};
@@ -28,6 +30,9 @@ pub struct Counts {
     pub events: u64,
     /// Tombstones that were dropped, each by each replica.
     pub dropped: u64,
+    /// Epochs that began, and those of them with all replicas.
+    pub epochs: u64,
+    pub returns: u64,
 }
 
 /// What happens at some moment. Most events happen to a node, in one of its lives.
@@ -64,6 +69,13 @@ pub enum Local {
     Abandon,
     /// A node that has lost its folder goes on with its copy.
     CopyOn,
+    /// A node looks after its chains.
+    Tick,
+    /// Looks whether a peer that was asked since this moment is silent.
+    Watch(u64, usize, Micros, Awaited),
+    Unreached(u64, usize, Awaited),
+    /// A page of a comparison has not come.
+    NoPage(u64),
 }
 
 struct Scheduled {
@@ -110,9 +122,9 @@ impl Ord for Scheduled {
 }
 
 impl World {
-    pub fn new(seed: u64, sabotage: Sabotage, trace: bool) -> World {
+    pub fn new(strategy: Strategy, seed: u64, sabotage: Sabotage, trace: bool) -> World {
         let mut rng = Rng::with_seed(seed);
-        let plan = Plan::of(&mut rng, sabotage);
+        let plan = Plan::of(strategy, &mut rng, sabotage);
         let ring = Arc::new(Ring::new(plan.nodes.iter().copied(), QUORUMS.replicas));
         let machines = plan
             .nodes
@@ -140,6 +152,7 @@ impl World {
     pub fn run(&mut self) {
         for node in 0..self.machines.len() {
             self.reserve_numbers(node);
+            self.start_chain(node);
         }
         for client in 0..self.plan.clients {
             let moment = self.rng.u64(..=self.plan.thinking);

@@ -1,0 +1,565 @@
+//! One replica's part in the chain of one range.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::change::{Look, Proposal, Return};
+use super::epoch::{Adopted, Epoch};
+use super::reads::Read;
+use super::{Answer, Context, Effect, LogPlace, Question, Replica, Status, Ticket, Times};
+use crate::bytes::Key;
+use crate::protocol::ring::NodeId;
+use crate::protocol::state::Absorbed;
+use crate::protocol::{Accepted, Operation, Outcome, Quorums, Record, State, Verdict, Why, origin};
+use crate::testing::rules::{self, Rule};
+
+/// A question of a chain without an answer for so many read time-outs counts as silence, though the peer is
+/// there: a disk that hangs answers pings.
+const PATIENCE: u32 = 4;
+
+/// A client's request at the member whose part it is.
+#[derive(Debug)]
+pub struct Request<H> {
+    pub handle: H,
+    pub key: Key,
+    pub operation: Operation,
+    pub ends: Duration,
+    /// Whether a state has absorbed it. Then it may take effect, whatever becomes of this chain.
+    pub absorbed: bool,
+}
+
+/// How far this replica is with the epoch that it has adopted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// It takes no part: it has started since it adopted the epoch, or has stopped serving it.
+    None,
+    /// It has adopted the epoch, which has not begun.
+    Adopted,
+    /// It serves.
+    Serves,
+}
+
+/// What this replica waits for after a question.
+#[derive(Debug)]
+pub(super) enum Waits<H> {
+    /// The head has a state that all members behind it shall hold.
+    Passed {
+        request: Request<H>,
+        verdict: Verdict,
+    },
+    /// Another member has passed a state on, and answers the one before it.
+    Relayed(H),
+    /// A request is at the member whose part it is.
+    PassedOn(H),
+    /// The tail has the values of these reads.
+    Confirmed {
+        reads: Vec<Read<H>>,
+        tried: Vec<NodeId>,
+    },
+    Status,
+    /// The proposer.
+    Adopted,
+    Given,
+    Begun,
+}
+
+#[derive(Debug)]
+pub(super) struct Asked<H> {
+    pub to: NodeId,
+    at: Duration,
+    pub waits: Waits<H>,
+}
+
+/// One replica's part in the chain of one range.
+pub struct Member<H> {
+    pub(super) node: NodeId,
+    pub(super) range: usize,
+    /// The preference list.
+    pub(super) replicas: Vec<NodeId>,
+    pub(super) quorums: Quorums,
+    pub(super) times: Times,
+    pub(super) adopted: Adopted,
+    pub(super) part: Part,
+    /// How many writes it has given ballots of this epoch, as the head.
+    steps: u64,
+    /// Somebody whom a request needs is silent.
+    pub(super) broken: bool,
+    /// Requests to be driven again once it serves.
+    pub(super) waiting: Vec<Request<H>>,
+    pub(super) reads: Vec<Read<H>>,
+    /// Whether the tail waits for a confirmation.
+    pub(super) confirming: bool,
+    pub(super) asked: BTreeMap<u64, Asked<H>>,
+    last_number: u64,
+    pub(super) look: Look,
+    pub(super) proposal: Option<Proposal>,
+    pub(super) ret: Return,
+    /// Whom to answer once this replica holds all that the proposer holds.
+    pub(super) gives: Vec<H>,
+}
+
+impl<H> Member<H> {
+    pub(super) fn new(
+        node: NodeId,
+        range: usize,
+        replicas: Vec<NodeId>,
+        quorums: Quorums,
+        times: Times,
+    ) -> Member<H> {
+        Member {
+            node,
+            range,
+            replicas,
+            quorums,
+            times,
+            adopted: Adopted::default(),
+            part: Part::None,
+            steps: 0,
+            broken: false,
+            waiting: Vec::new(),
+            reads: Vec::new(),
+            confirming: false,
+            asked: BTreeMap::new(),
+            last_number: 0,
+            look: Look::default(),
+            proposal: None,
+            ret: Return::default(),
+            gives: Vec::new(),
+        }
+    }
+
+    /// Goes on from what the disk says. It serves nothing: a process serves only epochs that it has adopted
+    /// itself, since nobody remembers which steps were used before.
+    pub(super) fn start(&mut self, replica: &dyn Replica) {
+        self.adopted = replica.adopted(self.range);
+        if !rules::holds(Rule::StepsNotReused) && self.adopted.has(self.node) {
+            self.part = Part::Serves;
+        }
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.part == Part::Serves
+    }
+
+    /// Whether it has adopted this epoch in this life, and has not stopped it.
+    pub(super) fn takes_part(&self, epoch: Epoch) -> bool {
+        self.adopted.epoch == epoch && self.part != Part::None
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status {
+            adopted: self.adopted.clone(),
+            serves: self.serves(),
+            at_work: self.proposal.is_some(),
+        }
+    }
+
+    /// How much it has to do.
+    pub(super) fn load(&self) -> usize {
+        self.waiting.len() + self.reads.len() + self.asked.len()
+    }
+
+    /// The other replicas of the range.
+    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.replicas.iter().copied();
+        others.filter(|replica| *replica != self.node)
+    }
+
+    /// The other members of the epoch.
+    pub(super) fn other_members(&self) -> Vec<NodeId> {
+        let others = self.adopted.members.iter().copied();
+        others.filter(|member| *member != self.node).collect()
+    }
+
+    /// Carries a request out, or passes it on to the member whose part that is: the head decides writes, the
+    /// tail answers reads. What was passed on already is not passed on again.
+    pub(super) fn request(
+        &mut self,
+        request: Request<H>,
+        vouched: Option<Epoch>,
+        context: &mut Context<'_, H>,
+    ) {
+        let writes = matches!(request.operation, Operation::Write { .. });
+        let role = if writes {
+            self.adopted.head()
+        } else {
+            self.adopted.tail()
+        };
+        match role.filter(|_| self.serves()) {
+            Some(role) if role == self.node && writes => self.write(request, context),
+            Some(role) if role == self.node => self.read(request, vouched, context),
+            Some(role) if vouched.is_none() => self.pass_on(role, request, context),
+            _ => Self::fail(request, context.effects),
+        }
+    }
+
+    /// Ends a request that this replica could not carry out.
+    pub(super) fn fail(request: Request<H>, effects: &mut Vec<Effect<H>>) {
+        let outcome = Outcome::Failed {
+            accept_sent: request.absorbed,
+            why: Why::NoChain,
+        };
+        effects.push(Effect::Answer {
+            handle: request.handle,
+            outcome,
+            after: 0,
+        });
+    }
+
+    fn pass_on(&mut self, to: NodeId, request: Request<H>, context: &mut Context<'_, H>) {
+        let Request {
+            handle,
+            key,
+            operation,
+            ..
+        } = request;
+        let ticket = self.ticket(to, Waits::PassedOn(handle), context);
+        context.effects.push(Effect::PassOn {
+            to,
+            ticket,
+            key,
+            operation,
+            epoch: self.adopted.epoch,
+        });
+    }
+
+    /// The head decides a write, and has all members hold the result before it answers.
+    fn write(&mut self, mut request: Request<H>, context: &mut Context<'_, H>) {
+        let Operation::Write { dot, change } = &request.operation else {
+            unreachable!("only a write is written")
+        };
+        let (record, place) = context.replica.record(&request.key);
+        let state = match &record.accepted {
+            Some(own) => own.state.clone(),
+            None => Arc::new(State {
+                floor: context.replica.fence(self.range).floor,
+                ..State::default()
+            }),
+        };
+        let (next, verdict) = match state.absorb(*dot, change) {
+            Absorbed::Into(next, verdict) => (next, verdict),
+            Absorbed::Superseded => {
+                return context.answer(request.handle, Outcome::Superseded, 0);
+            }
+        };
+        request.absorbed = true;
+        // What an earlier attempt has left here may be nowhere else: it is passed on once more.
+        let (accepted, place) = match record.accepted {
+            Some(own) if *own.state == next => (own, place),
+            _ => self.take_next(&request.key, &record.accepted, next, context),
+        };
+        let key = request.key.clone();
+        let waits = Waits::Passed { request, verdict };
+        self.pass(key, accepted, place, waits, context);
+    }
+
+    /// Takes a new state at the next ballot of the epoch.
+    fn take_next(
+        &mut self,
+        key: &Key,
+        before: &Option<Accepted>,
+        state: State,
+        context: &mut Context<'_, H>,
+    ) -> (Accepted, LogPlace) {
+        self.steps += 1;
+        let ballot = self.adopted.epoch.ballot(self.steps);
+        let is_higher = before.as_ref().is_none_or(|before| ballot > before.ballot);
+        assert!(is_higher, "invariant 5: the head's ballots grow");
+        let state = Arc::new(state);
+        let accepted = Accepted { ballot, state };
+        let place = context.replica.take(key, &accepted);
+        (accepted, place)
+    }
+
+    /// Passes a state on to the next member once it is durable here. The tail has nobody behind it.
+    fn pass(
+        &mut self,
+        key: Key,
+        accepted: Accepted,
+        place: LogPlace,
+        waits: Waits<H>,
+        context: &mut Context<'_, H>,
+    ) {
+        let epoch = self.adopted.epoch;
+        match self.adopted.after(self.node) {
+            Some(next) => {
+                let question = Question::Pass {
+                    epoch,
+                    key,
+                    accepted,
+                };
+                self.ask(next, question, place, waits, context);
+            }
+            None => self.held_by_all(waits, place, context),
+        }
+    }
+
+    /// This member and all behind it hold a state, once the own log is durable up to `place`.
+    fn held_by_all(&mut self, waits: Waits<H>, place: LogPlace, context: &mut Context<'_, H>) {
+        match waits {
+            Waits::Passed { request, verdict } => {
+                context.answer(request.handle, Outcome::Decided(verdict), place);
+            }
+            Waits::Relayed(handle) => context.tell(handle, Answer::Done, place),
+            other => unreachable!("nothing was passed: {}", std::any::type_name_of_val(&other)),
+        }
+    }
+
+    /// Another replica asks.
+    pub(super) fn asked(
+        &mut self,
+        handle: H,
+        from: NodeId,
+        question: Question,
+        context: &mut Context<'_, H>,
+    ) {
+        let epoch = match question {
+            Question::Status => {
+                // A replica whose disk hangs must not be in a chain, so that it does not answer.
+                let written = context.replica.written();
+                return context.tell(handle, Answer::Status(self.status()), written);
+            }
+            Question::Adopt(adopted) => return self.asked_to_adopt(handle, adopted, context),
+            Question::Pass { epoch, .. } => epoch,
+            Question::Confirm(epoch) | Question::Give(epoch) | Question::Begin(epoch) => epoch,
+        };
+        let passes = matches!(question, Question::Pass { .. });
+        let checked = !passes || rules::holds(Rule::EpochChecked);
+        if checked && !self.takes_part(epoch) {
+            return context.tell(handle, Answer::Refused, 0);
+        }
+        if let Question::Give(_) = question {
+            return self.asked_to_take(handle, from, context);
+        }
+        // Whoever says so serves: the epoch has begun.
+        if self.part == Part::Adopted {
+            self.begin(context);
+        }
+        match question {
+            Question::Pass { key, accepted, .. } => self.passed(handle, key, accepted, context),
+            _ => context.tell(handle, Answer::Done, 0),
+        }
+    }
+
+    /// The member before this one has passed a state on.
+    fn passed(&mut self, handle: H, key: Key, accepted: Accepted, context: &mut Context<'_, H>) {
+        let (record, mut place) = context.replica.record(&key);
+        if is_fenced(&record, &accepted) {
+            // The next epoch will have the state here, since its proposer moves it.
+            return context.tell(handle, Answer::Refused, 0);
+        }
+        if accepted.ballot > record.accepted_ballot() {
+            place = context.replica.take(&key, &accepted);
+        }
+        self.pass(key, accepted, place, Waits::Relayed(handle), context);
+    }
+
+    /// An answer, or none.
+    pub(super) fn heard(
+        &mut self,
+        number: u64,
+        answer: Option<Answer>,
+        context: &mut Context<'_, H>,
+    ) {
+        let Some(asked) = self.asked.remove(&number) else {
+            return; // It was given up, or belongs to an epoch that has ended here.
+        };
+        let done = answer == Some(Answer::Done);
+        match asked.waits {
+            waits @ (Waits::Passed { .. } | Waits::Relayed(_)) if done => {
+                self.held_by_all(waits, 0, context);
+            }
+            waits @ (Waits::Passed { .. } | Waits::Relayed(_)) => {
+                self.trouble(answer.is_some(), context);
+                self.undo(waits, context);
+            }
+            Waits::Confirmed { reads, tried } => self.confirmed(reads, tried, answer, context),
+            Waits::Status => self.heard_status(asked.to, answer, context),
+            Waits::Adopted => self.heard_adopted(asked.to, done, context),
+            Waits::Given => self.heard_given(asked.to, answer, context),
+            Waits::Begun | Waits::PassedOn(_) => {}
+        }
+    }
+
+    /// What came of a request that was passed on.
+    pub(super) fn outcome(
+        &mut self,
+        number: u64,
+        answer: origin::Answer,
+        effects: &mut Vec<Effect<H>>,
+    ) {
+        let Some(asked) = self.asked.remove(&number) else {
+            return;
+        };
+        let Waits::PassedOn(handle) = asked.waits else {
+            unreachable!("only a request has an outcome")
+        };
+        self.broken |= self.serves() && !matches!(answer, origin::Answer::Outcome(_));
+        let outcome = match answer {
+            origin::Answer::Outcome(outcome) => outcome,
+            origin::Answer::Unreached => Outcome::not_done(Why::NoChain),
+            origin::Answer::Silent => undecided(),
+        };
+        effects.push(Effect::Answer {
+            handle,
+            outcome,
+            after: 0,
+        });
+    }
+
+    /// A member does not do what the chain needs. If it refuses, this replica stops: there is another epoch.
+    pub(super) fn trouble(&mut self, refused: bool, context: &mut Context<'_, H>) {
+        if refused {
+            self.stop(context);
+        } else {
+            self.broken |= self.serves();
+        }
+    }
+
+    /// Stops serving, for good: whoever serves an epoch again may do so with what other epochs have left.
+    pub(super) fn stop(&mut self, context: &mut Context<'_, H>) {
+        self.part = if rules::holds(Rule::StoppedForGood) || self.part == Part::None {
+            Part::None
+        } else {
+            Part::Adopted
+        };
+        (self.broken, self.confirming) = (false, false);
+        let of_chain = |asked: &Asked<H>| {
+            matches!(
+                asked.waits,
+                Waits::Passed { .. }
+                    | Waits::Relayed(_)
+                    | Waits::PassedOn(_)
+                    | Waits::Confirmed { .. }
+            )
+        };
+        let ended: Vec<_> = self
+            .asked
+            .extract_if(.., |_, asked| of_chain(asked))
+            .collect();
+        for (_, asked) in ended {
+            self.undo(asked.waits, context);
+        }
+        for handle in std::mem::take(&mut self.gives) {
+            context.tell(handle, Answer::Refused, 0);
+        }
+        let reads = std::mem::take(&mut self.reads);
+        self.waiting
+            .extend(reads.into_iter().map(|read| read.request));
+    }
+
+    /// Takes back what waits for an answer that will not come, or not in this epoch. What clients asked of this
+    /// replica waits for the next one; what was done for others ends.
+    pub(super) fn undo(&mut self, waits: Waits<H>, context: &mut Context<'_, H>) {
+        match waits {
+            Waits::Passed { request, .. } => self.waiting.push(request),
+            Waits::Confirmed { reads, .. } => {
+                self.waiting
+                    .extend(reads.into_iter().map(|read| read.request));
+            }
+            Waits::Relayed(handle) => context.tell(handle, Answer::Refused, 0),
+            Waits::PassedOn(handle) => context.answer(handle, undecided(), 0),
+            Waits::Status | Waits::Adopted | Waits::Given | Waits::Begun => {}
+        }
+    }
+
+    /// Serves the epoch that it has adopted from now on.
+    pub(super) fn begin(&mut self, context: &mut Context<'_, H>) {
+        self.part = Part::Serves;
+        self.broken = false;
+        self.proposal = None;
+        self.ret.begun();
+        for handle in std::mem::take(&mut self.gives) {
+            context.tell(handle, Answer::Done, context.replica.written());
+        }
+        self.drive_again(context);
+    }
+
+    /// Carries out what had to wait.
+    pub(super) fn drive_again(&mut self, context: &mut Context<'_, H>) {
+        for request in std::mem::take(&mut self.waiting) {
+            self.request(request, None, context);
+        }
+    }
+
+    /// Adopts an epoch, and takes part in no other from now on.
+    pub(super) fn adopt(&mut self, adopted: Adopted, context: &mut Context<'_, H>) {
+        assert!(
+            adopted.epoch > self.adopted.epoch,
+            "invariant 1: an adopted epoch never decreases"
+        );
+        self.stop(context);
+        let floor = self.adopted.floor;
+        self.adopted = Adopted { floor, ..adopted };
+        self.part = Part::Adopted;
+        self.steps = 0;
+        self.drop_proposal();
+        context.replica.adopt(self.range, &self.adopted);
+        self.back_off(context);
+    }
+
+    /// Asks another replica, and notes what for.
+    pub(super) fn ask(
+        &mut self,
+        to: NodeId,
+        question: Question,
+        after: LogPlace,
+        waits: Waits<H>,
+        context: &mut Context<'_, H>,
+    ) {
+        let ticket = self.ticket(to, waits, context);
+        context.effects.push(Effect::Ask {
+            to,
+            ticket,
+            question,
+            after,
+        });
+    }
+
+    fn ticket(&mut self, to: NodeId, waits: Waits<H>, context: &Context<'_, H>) -> Ticket {
+        self.last_number += 1;
+        let (at, number) = (context.now, self.last_number);
+        self.asked.insert(number, Asked { to, at, waits });
+        Ticket {
+            range: self.range,
+            number,
+        }
+    }
+
+    /// Gives up what was asked too long ago, and what has waited too long.
+    pub(super) fn give_up_overdue(&mut self, context: &mut Context<'_, H>) {
+        let (now, time_out) = (context.now, self.times.time_out);
+        let is_overdue = |asked: &Asked<H>| match asked.waits {
+            Waits::Status => asked.at + time_out < now,
+            _ => asked.at + PATIENCE * time_out < now,
+        };
+        let overdue = self.asked.iter().filter(|(_, asked)| is_overdue(asked));
+        let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
+        for number in overdue {
+            match self.asked.get(&number).map(|asked| &asked.waits) {
+                Some(Waits::PassedOn(_)) => {
+                    self.outcome(number, origin::Answer::Silent, context.effects);
+                }
+                _ => self.heard(number, None, context),
+            }
+        }
+        let late: Vec<_> = self.waiting.extract_if(.., |it| it.ends <= now).collect();
+        for request in late {
+            Self::fail(request, context.effects);
+        }
+    }
+}
+
+/// What was passed on, and nobody has said what became of it.
+fn undecided() -> Outcome {
+    Outcome::Failed {
+        accept_sent: true,
+        why: Why::NoChain,
+    }
+}
+
+/// Whether a tombstone that was dropped here forbids a state of a key without a record.
+pub(super) fn is_fenced(record: &Record, accepted: &Accepted) -> bool {
+    record.accepted.is_none() && accepted.ballot <= record.promised
+}
