@@ -188,6 +188,65 @@ fn every_rule_left_out_is_noticed() {
     }
 }
 
+#[test]
+fn chain_controls() {
+    use Sign::{History, Invariant};
+    let only = std::env::var("ONLY").ok();
+    let within = number("DYNAMO_SEEDS").unwrap_or(2000);
+    for rule in [
+        Rule::ReadsConfirmed,
+        Rule::LateReadsWait,
+        Rule::DurableBeforeRead,
+        Rule::AdoptedByAll,
+        Rule::HeldByAll,
+        Rule::StatesCollected,
+        Rule::TwoCopies,
+        Rule::EpochChecked,
+        Rule::EpochsNamed,
+        Rule::StepsNotReused,
+        Rule::MembersPullNothing,
+        Rule::StoppedForGood,
+        Rule::MovedStatesRenewed,
+        Rule::PulledFromNewer,
+        Rule::GivenBelowTheFence,
+        Rule::DotLookup,
+        Rule::RefusalsRecorded,
+        Rule::AnswersKept,
+        Rule::LostFolderCopied,
+        Rule::TombstoneEverywhere,
+        Rule::DroppedBallotsFenced,
+        Rule::DroppedRequestsFenced,
+    ] {
+        if only
+            .as_ref()
+            .is_some_and(|only| *only != format!("{rule:?}"))
+        {
+            continue;
+        }
+        rules::leave_out(Some(rule));
+        let (mut history, mut invariant) = (None, None);
+        for seed in 0..within {
+            let report = simulation::run_with(Strategy::Chain, seed, Sabotage::Nothing, false);
+            if Sign::History.shows(&report) {
+                history.get_or_insert(seed);
+            }
+            if Sign::Invariant.shows(&report) && invariant.is_none() {
+                invariant = Some(seed);
+                println!(
+                    "   {}",
+                    report.breaches[0].chars().take(100).collect::<String>()
+                );
+            }
+            if history.is_some() && invariant.is_some() {
+                break;
+            }
+        }
+        rules::leave_out(None);
+        println!("without {rule:?}: history {history:?} invariant {invariant:?}");
+        let _ = (History, Invariant);
+    }
+}
+
 /// These are the rules that the shell around the register must keep.
 #[test]
 fn every_rule_that_the_shell_breaks_is_noticed() {

@@ -6,7 +6,7 @@ use simple_dynamo::bytes::Key;
 use simple_dynamo::protocol::chain::epoch::Epoch;
 use simple_dynamo::protocol::chain::{Chain, Context, Effect, Replica, Ticket};
 use simple_dynamo::protocol::ring::NodeId;
-use simple_dynamo::protocol::{Accepted, Operation, Outcome, Strategy, origin};
+use simple_dynamo::protocol::{Accepted, Ballot, Operation, Outcome, Strategy, origin};
 use simple_dynamo::storage::Page;
 
 use super::copying::all_of;
@@ -174,9 +174,16 @@ impl World {
     /// 3: all members hold what any of them held.
     fn check_beginning(&mut self, node: usize, range: usize, members: &[NodeId]) {
         let epoch = self.machines[node].store.adopted(range).epoch;
-        let mut own = self.machines[node].store.of_range(range);
-        // What had waited was written at once.
-        own.retain(|(_, own)| own.ballot <= epoch.ballot(0));
+        let mut own: BTreeMap<Key, Accepted> = BTreeMap::new();
+        for &member in members {
+            for (key, held) in self.machines[self.place(member)].store.of_range(range) {
+                // What had waited was written at once, and is above.
+                let highest = own.get(&key).map_or(Ballot::ZERO, |own| own.ballot);
+                if held.ballot > highest && held.ballot <= epoch.ballot(0) {
+                    own.insert(key, held);
+                }
+            }
+        }
         for (key, accepted) in &own {
             self.invariants.choose(key, accepted);
         }
