@@ -19,8 +19,26 @@ QUIET=()
 # that one still has to send then goes out in larger batches.
 SCHEDULE=()
 ! chrt --batch 0 true 2>/dev/null || SCHEDULE=(chrt --batch 0)
+# Any command takes --strategy WORD, which is the same as DYNAMO_STRATEGY=WORD.
+REST=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --strategy) DYNAMO_STRATEGY=${2:-} && shift ;;
+    --strategy=*) DYNAMO_STRATEGY=${1#*=} ;;
+    *) REST+=("$1") ;;
+    esac
+    shift || true
+done
+set -- ${REST[@]+"${REST[@]}"}
 CLUSTER=()
 STATE=target/cluster
+if [ -z "${DYNAMO_CLUSTER:-}" ]; then
+    case ${DYNAMO_STRATEGY-quorum} in
+    quorum) unset DYNAMO_STRATEGY ;;
+    chain) STATE+=-chain && RUN="DYNAMO_STRATEGY=chain $RUN" && export DYNAMO_STRATEGY ;;
+    *) echo "run.sh: the strategy is quorum or chain, not ${DYNAMO_STRATEGY@Q}" >&2 && exit 1 ;;
+    esac
+fi
 if [ -n "${DYNAMO_CLUSTER:-}" ]; then
     CLUSTER=(--cluster "$DYNAMO_CLUSTER")
     STATE+=-$(basename "$DYNAMO_CLUSTER" .json)
@@ -59,6 +77,10 @@ usage: ./run.sh [COMMAND]
 
 The nodes are the course's five, 5554 5556 5558 5560 5562, or those of the file that
 DYNAMO_CLUSTER names. Their data and logs are in target/cluster, or target/cluster-NAME of a NAME.json.
+
+With DYNAMO_STRATEGY=chain, or with --strategy chain after any command, the five nodes replicate each
+key along a chain and not by a quorum. That is another cluster, in target/cluster-chain. A cluster
+file names its strategy itself.
 END
 }
 

@@ -88,6 +88,7 @@ fn forward(link: &Link, key: &str) -> mpsc::Receiver<Answer> {
         key: key.into(),
         operation: Operation::Get,
         seen: None,
+        vouched: None,
     };
     // The test may have dropped the receiver.
     link.ask(request, move |answer| drop(sender.send(answer)));
@@ -178,6 +179,7 @@ fn a_peer_that_was_sent_a_large_value_has_more_time_to_answer() {
         key: "k".into(),
         operation,
         seen: None,
+        vouched: None,
     };
     let (sender, answer) = mpsc::channel();
     let began = Instant::now();
@@ -214,6 +216,7 @@ fn values_that_were_not_sent_give_a_peer_no_more_time() {
                 change: change.clone(),
             },
             seen: None,
+            vouched: None,
         };
         let sender = sender.clone();
         link.ask(request, move |answer| sender.send(answer).unwrap());

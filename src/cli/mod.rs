@@ -25,7 +25,8 @@ use crate::config::Config;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// The cluster file (JSON); without it, the course's five nodes on 127.0.0.1.
+    /// The cluster file (JSON); without it, the course's five nodes on 127.0.0.1, with the strategy that
+    /// DYNAMO_STRATEGY names (quorum or chain).
     #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     #[arg(value_parser = PathBufValueParser::new().try_map(arguments::read_config))]
     cluster: Option<Config>,
@@ -49,7 +50,14 @@ pub enum Command {
 /// # Errors
 /// What the subcommand failed in. It is a [`clap::Error`] if the command line is wrong.
 pub fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    let config = cli.cluster.unwrap_or_else(Config::course);
+    let config = match (cli.cluster, std::env::var("DYNAMO_STRATEGY")) {
+        (Some(config), _) => config,
+        (None, Ok(strategy)) => {
+            let wrong = |error| arguments::wrong(&format!("DYNAMO_STRATEGY: {error}"));
+            Config::course_with(strategy.parse().map_err(wrong)?)
+        }
+        (None, Err(_)) => Config::course(),
+    };
     match cli.command {
         Command::Node(options) => node::run(options, config),
         Command::Shell(options) => shell::run(&options, &config),

@@ -133,3 +133,16 @@ fn is_host(host: &str) -> bool {
         None => !host.is_empty() && host.bytes().all(is_plain),
     }
 }
+
+/// A chain has no quorums, and words without a meaning are an error.
+pub(super) fn has_no_quorums(text: &str) -> Result<(), String> {
+    let file: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let named = ["read_quorum", "write_quorum"];
+    match named.into_iter().find(|name| file.get(name).is_some()) {
+        Some(name) => Err(format!(
+            "{name} has no meaning with the strategy chain, where all members of a chain hold each write, two or \
+             more of the replicas, and one more member confirms each read: leave it out"
+        )),
+        None => Ok(()),
+    }
+}

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
-use crate::protocol::Quorums;
 use crate::protocol::ring::{NodeId, Ring};
+use crate::protocol::{Quorums, Strategy};
 
 /// The five nodes of the course.
 const COURSE: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
@@ -28,6 +28,8 @@ pub struct Config {
     /// dots, hyphens and underscores.
     pub name: String,
     pub nodes: Vec<Member>,
+    /// How the replicas of a key agree: `quorum`, or `chain`.
+    pub strategy: Strategy,
     /// N: how many nodes hold a key.
     pub replicas: usize,
     /// R: promises needed before proposing; less than N. For reads see [`Quorums::agreeing`].
@@ -65,6 +67,7 @@ impl Default for Config {
         Config {
             name: "dynamo".to_owned(),
             nodes: Vec::new(),
+            strategy: Strategy::Quorum,
             replicas: 3,
             read_quorum: 2,
             write_quorum: 2,
@@ -101,6 +104,14 @@ fn localhost() -> String {
 }
 
 impl Config {
+    /// The course's five nodes on this machine, with this strategy.
+    pub fn course_with(strategy: Strategy) -> Config {
+        Config {
+            strategy,
+            ..Config::course()
+        }
+    }
+
     /// The course's five nodes on this machine.
     pub fn course() -> Config {
         let nodes = COURSE.map(|id| format!("{{\"id\": {id}}}"));
@@ -139,6 +150,9 @@ impl Config {
             config.tombstone_age_ms = config.request_deadline_ms.saturating_mul(5);
         }
         config.check()?;
+        if config.strategy == Strategy::Chain {
+            check::has_no_quorums(text)?;
+        }
         Ok(config)
     }
 
@@ -182,14 +196,14 @@ impl Config {
         self.data_memory_mib << 20
     }
 
-    /// The cluster's name, and a hash of what all nodes must agree on: the ids, which determine the placement
-    /// of keys, and the quorums.
+    /// The cluster's name, a hash of what all nodes must agree on, and the strategy. Hashed are the ids, which
+    /// determine the placement of keys, and the quorums.
     pub fn fingerprint(&self) -> String {
         let ids: BTreeSet<_> = self.nodes.iter().map(|member| member.id).collect();
         let text = format!("{ids:?} {:?}", self.quorums());
         let hash = Sha1::digest(text.as_bytes());
         let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        format!("{}-{start:08x}", self.name)
+        self.strategy.mark(format!("{}-{start:08x}", self.name))
     }
 }
 

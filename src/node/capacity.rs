@@ -143,6 +143,14 @@ impl Node {
         }
     }
 
+    /// Whether a range may hold more elsewhere than here.
+    fn is_in_doubt(&self, range: usize) -> bool {
+        match self.chain_status(range) {
+            Some(status) => !status.serves,
+            None => self.anti_entropy.doubts(range),
+        }
+    }
+
     /// A replica that has no capacity for what an operation may add, if there is one. A replica without a
     /// connection does not count: it is away and does not grow.
     pub(super) fn full_replica(&self, key: &Key, operation: &Operation) -> Option<NodeId> {
@@ -167,7 +175,7 @@ impl Node {
             None => {
                 let range = self.ring.range_at(Position::of_key(key));
                 *change == Change::Delete
-                    && self.anti_entropy.doubts(range)
+                    && self.is_in_doubt(range)
                     && self.capacity.take_exception()
             }
         };

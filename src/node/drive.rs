@@ -16,9 +16,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Node;
+use super::chaining::ChainEvent;
+use super::strategy::Strategy;
 use crate::bytes::Key;
 use crate::error::Failure;
 use crate::lock;
+use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::origin::{self, Origin};
 use crate::protocol::quorum::coordinator::{self, Coordinator};
 use crate::protocol::ring::NodeId;
@@ -67,6 +70,7 @@ pub(super) enum Event {
         key: Key,
         operation: Operation,
         seen: Option<(NodeId, Seen)>,
+        vouched: Option<Epoch>,
     },
     /// A replica has answered this node's coordinator. There is no vote if it abstained or did not answer in
     /// time.
@@ -79,6 +83,10 @@ pub(super) enum Event {
     CoordinatorWoken { request: u64 },
     /// A replica has lost its votes, and none of them may be counted any more.
     VotesLost,
+    /// This node has the outcome of a request that it carried out for somebody.
+    Outcome { reply_to: ReplyTo, outcome: Outcome },
+    /// Something happens to a chain.
+    Chain(ChainEvent),
 }
 
 impl Node {
@@ -153,7 +161,10 @@ impl Node {
                 key,
                 operation,
                 seen,
-            } => self.coordinate(reply_to, key, operation, seen, events),
+                vouched,
+            } => self.coordinate(reply_to, key, operation, (seen, vouched), events),
+            Event::Outcome { reply_to, outcome } => self.answer(reply_to, outcome, events),
+            Event::Chain(event) => self.step_chain(event, events),
             Event::Voted { ticket, from, vote } => {
                 match vote {
                     Some(VoteReply::Promised(_)) => faults::pass(Point::PromiseHeard),
@@ -190,8 +201,11 @@ impl Node {
         events: &mut Events,
         step: impl FnOnce(&mut Coordinator<ReplyTo>, &mut Vec<coordinator::Effect<ReplyTo>>),
     ) {
+        let Strategy::Quorum(coordinator) = &self.strategy else {
+            return;
+        };
         let mut effects = Vec::new();
-        step(&mut lock(&self.coordinator), &mut effects);
+        step(&mut lock(coordinator), &mut effects);
         for effect in effects {
             self.carry_out_for_coordinator(effect, events);
         }
@@ -204,7 +218,7 @@ impl Node {
         reply_to: ReplyTo,
         key: Key,
         operation: Operation,
-        seen: Option<(NodeId, Seen)>,
+        (seen, vouched): (Option<(NodeId, Seen)>, Option<Epoch>),
         events: &mut Events,
     ) {
         let why_not = if self.votes() {
@@ -214,6 +228,15 @@ impl Node {
         };
         if let Some(why) = why_not {
             return self.answer(reply_to, Outcome::not_done(why), events);
+        }
+        if self.strategy.chain().is_some() {
+            let requested = ChainEvent::Requested {
+                reply_to,
+                key,
+                operation,
+                vouched,
+            };
+            return self.step_chain(requested, events);
         }
         let promised = match operation {
             Operation::Get => Ballot::ZERO,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
+use super::chaining::outcome_of;
 use super::drive::{Event, Events, OnResult, ReplyTo};
 use super::replica::Cast;
 use crate::bytes::Key;
 use crate::protocol::quorum::coordinator;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Operation, Outcome, VoteReply, VoteRequest, Why, origin};
+use crate::protocol::{Operation, Outcome, VoteReply, VoteRequest, origin};
 use crate::testing::faults::{self, Point};
 use crate::testing::messages::{self, Kind, Passage};
 use crate::transport::link::Answer;
@@ -44,6 +45,7 @@ impl Node {
                     key,
                     operation,
                     seen: None,
+                    vouched: None,
                 });
             }
             origin::Effect::Answer { handle, result } => handle(result),
@@ -125,24 +127,18 @@ impl Node {
         operation: Operation,
     ) {
         let seen = match operation {
-            Operation::Get => self.seen(&key),
-            Operation::Write { .. } | Operation::Refresh => None,
+            Operation::Get if self.strategy.chain().is_none() => self.seen(&key),
+            _ => None,
         };
         let request = Request::Coordinate {
             key,
             operation,
             seen,
+            vouched: None,
         };
         let node = self.clone();
         self.peers[to].ask(request, move |answer| {
-            let answer = match answer {
-                Answer::Reply(Reply::Outcome(outcome)) => origin::Answer::Outcome(outcome),
-                Answer::Reply(Reply::Abstain) => {
-                    origin::Answer::Outcome(Outcome::not_done(Why::Recovering))
-                }
-                Answer::Reply(_) | Answer::Silent => origin::Answer::Silent,
-                Answer::Unreached => origin::Answer::Unreached,
-            };
+            let answer = outcome_of(answer);
             node.run(Event::Answered {
                 ticket,
                 from: to,

@@ -53,8 +53,12 @@ impl Node {
             )));
         }
         let deadline = self.config.request_deadline();
-        let suspects = || self.peers.suspects();
-        let missing = self.anti_entropy.compare_all_within(deadline, suspects);
+        let missing = if self.strategy.chain().is_some() {
+            self.ranges_not_current(deadline)
+        } else {
+            let suspects = || self.peers.suspects();
+            self.anti_entropy.compare_all_within(deadline, suspects)
+        };
         if !missing.is_empty() {
             return Err(Failure::Unavailable(format!(
                 "node {} may lack writes: it could not compare {} of its {} ranges with other \
@@ -96,9 +100,14 @@ impl Node {
         for range in 0..self.ring.members().len() {
             let mut after = None;
             loop {
-                let pages = self.scan_replicas(range, after.as_ref())?;
+                let (pages, needed) = if self.strategy.chain().is_some() {
+                    (vec![self.page_of_tail(range, after.as_ref())?], 1)
+                } else {
+                    let needed = self.config.quorums().agreeing();
+                    (self.scan_replicas(range, after.as_ref())?, needed)
+                };
                 let next = pages.iter().filter_map(|page| page.next.clone()).min();
-                self.merge(&pages, next.as_ref(), emit)?;
+                self.merge(&pages, needed, next.as_ref(), emit)?;
                 match next {
                     Some(next) => after = Some(next),
                     None => break,
@@ -148,6 +157,7 @@ impl Node {
             buckets: None,
             after: after.cloned(),
             states: true,
+            within: None,
         };
         let (sender, answers) = bounded(replicas.len());
         transport::batch(|| {
@@ -188,6 +198,7 @@ impl Node {
     fn merge(
         self: &Arc<Node>,
         pages: &[Page],
+        needed: usize,
         last: Option<&Key>,
         emit: Emit,
     ) -> Result<(), Failure> {
@@ -199,7 +210,6 @@ impl Node {
                 vote.or_insert((0, entry.record.as_ref())).0 += 1;
             }
         }
-        let needed = self.config.quorums().agreeing();
         for (key, votes) in keys {
             let agreed = votes.into_values().find(|(count, _)| *count >= needed);
             let found = match agreed {

@@ -7,6 +7,9 @@
 pub mod admission;
 pub mod anti_entropy;
 pub mod capacity;
+mod chain_comparison;
+mod chain_listing;
+mod chaining;
 pub mod deletion;
 pub mod drive;
 mod effects;
@@ -19,6 +22,7 @@ mod recognition;
 pub mod replica;
 pub mod standing;
 pub mod stats;
+mod strategy;
 pub mod timer;
 pub mod tombstones;
 
@@ -33,9 +37,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{error, info};
 
 use crate::config::Config;
-use crate::protocol::Strategy;
 use crate::protocol::origin::Origin;
-use crate::protocol::quorum::coordinator::Coordinator;
 use crate::protocol::ring::{NodeId, Ring};
 use crate::storage::disk::Disk;
 use crate::storage::{Hooks, Identity, OpenError, Progress, Store, SyncMode};
@@ -44,17 +46,17 @@ use crate::{lock, logging, transport};
 use admission::Admission;
 use anti_entropy::AntiEntropy;
 use capacity::Capacity;
-use drive::{Event, OnResult, ReplyTo};
+use chaining::ChainEvent;
+use drive::{Event, OnResult};
 use groups::Groups;
 use numbers::Numbers;
 use peers::Peers;
 use recognition::Introductions;
 use standing::OwnStanding;
 use stats::Stats;
+use strategy::Strategy;
 use timer::Timer;
 
-/// How many requests a node coordinates at a time. One more is turned away.
-const MOST_COORDINATED: usize = 8192;
 /// How long all threads together may take to end.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are checked.
@@ -70,7 +72,7 @@ pub struct Node {
     me: Weak<Node>,
     store: Store,
     peers: Peers,
-    coordinator: Mutex<Coordinator<ReplyTo>>,
+    strategy: Strategy,
     origin: Mutex<Origin<OnResult>>,
     /// Bounds the large values that clients of this node write.
     admission: Arc<Admission>,
@@ -130,12 +132,11 @@ impl Node {
         me: Weak<Node>,
     ) -> Node {
         let quorums = config.quorums();
-        let coordinator = Coordinator::new(id, ring.clone(), quorums, MOST_COORDINATED);
         let first_sequence = store.sequences() + 1;
         let origin = Origin::new(
             id,
             ring.clone(),
-            Strategy::Quorum,
+            config.strategy,
             config.request_deadline(),
             first_sequence,
         );
@@ -146,7 +147,7 @@ impl Node {
             stats: Stats::default(),
             peers: Peers::new(id, &config, &me),
             me,
-            coordinator: Mutex::new(coordinator),
+            strategy: Strategy::new(id, &config, &ring),
             origin: Mutex::new(origin),
             admission: Admission::new(admission::AT_A_TIME),
             numbers: Numbers::default(),
@@ -231,6 +232,9 @@ impl Node {
             info!("this process did not run for {millis} ms");
         }
         self.run(Event::Ticked);
+        if self.votes() {
+            self.run(Event::Chain(ChainEvent::Ticked));
+        }
         self.tick_groups();
         self.check_capacity();
     }

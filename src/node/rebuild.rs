@@ -14,6 +14,7 @@ use super::Node;
 use super::peers::KeyBatch;
 use crate::bytes::Key;
 use crate::logging;
+use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Fence, Operation, Outcome, Record, Seen, VoteReply, takeover};
 use crate::storage::{Scan, Standing};
@@ -51,9 +52,17 @@ pub(super) fn insist<T>(node: &Arc<Node>, mut ask: impl FnMut() -> Result<T, Nod
 
 /// Copies a range. Returns none if the node ends before.
 ///
+/// A chain shows no state before an epoch has begun with it, so that the highest one is taken over as it is. The
+/// number of this start sets the epochs apart that were proposed from lost folders.
+///
 /// If other replicas are given up, the highest state of the rest counts as chosen, since nobody is left who
 /// could choose it.
-pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) -> Option<()> {
+pub(super) fn copy_range(
+    node: &Arc<Node>,
+    range: usize,
+    given_up: &[NodeId],
+    start: u64,
+) -> Option<()> {
     let others = node.ring.other_replicas(range, node.id);
     let (lost, others): (Vec<_>, Vec<_>) = others.partition(|other| given_up.contains(other));
     if !lost.is_empty() {
@@ -61,16 +70,21 @@ pub(super) fn copy_range(node: &Arc<Node>, range: usize, given_up: &[NodeId]) ->
     }
     let mut sources: Vec<Source> = others.iter().map(|&it| Source::new(it, range)).collect();
     let mut differing = KeyBatch::default();
+    let is_chain = node.strategy.chain().is_some();
     loop {
         for source in &mut sources {
             source.fill(node)?;
         }
         let Some(key) = sources.iter().filter_map(Source::first).min().cloned() else {
+            let adopted = sources.iter().map(|source| source.adopted.clone()).max();
+            if let Some(adopted) = adopted.filter(|_| is_chain) {
+                node.store.absorb_adopted(range, adopted.copied(start));
+            }
             return refresh(node, &others, &differing.take());
         };
         let records: Vec<Record> = sources.iter_mut().map(|source| source.take(&key)).collect();
         node.stats.copied.add(1);
-        let agreed = if lost.is_empty() {
+        let agreed = if lost.is_empty() && !is_chain {
             takeover::agreed(&records)
         } else {
             Some(takeover::highest(&records))
@@ -146,6 +160,8 @@ struct Source {
     page: VecDeque<(Key, Record)>,
     is_last: bool,
     fence: Fence,
+    /// The epoch that the replica had adopted when it sent its last page.
+    adopted: Adopted,
 }
 
 impl Source {
@@ -160,6 +176,7 @@ impl Source {
             page: VecDeque::new(),
             is_last: false,
             fence: Fence::default(),
+            adopted: Adopted::default(),
         }
     }
 
@@ -179,6 +196,7 @@ impl Source {
             }
             node.store.absorb_fence(self.scan.range, &page.fence);
             self.fence = page.fence;
+            self.adopted = page.adopted;
             let entries = page.entries.into_iter();
             self.page = entries
                 .filter_map(|entry| Some((entry.key, entry.record?)))
@@ -214,6 +232,7 @@ fn refresh(node: &Arc<Node>, others: &[NodeId], keys: &[Key]) -> Option<()> {
         key: key.clone(),
         operation: Operation::Refresh,
         seen: None,
+        vouched: None,
     };
     let chosen = |reply| match reply {
         Reply::Outcome(Outcome::Found { .. } | Outcome::Missing) => Some(()),

@@ -121,6 +121,9 @@ impl LocalNode for Node {
     fn returned(&self, peer: NodeId) {
         // Writes may have been missed on either side.
         self.anti_entropy.doubt_peer(peer);
+        if let Some(chain) = self.strategy.chain() {
+            lock(chain).look_soon();
+        }
         self.announce_storage(peer);
         self.capacity.returned(peer);
     }

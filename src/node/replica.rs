@@ -7,10 +7,14 @@ use std::time::Duration;
 use log::error;
 
 use super::Node;
+use super::chaining::ChainEvent;
 use super::drive::{Event, ReplyTo};
 use crate::bytes::Key;
+use crate::lock;
+use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::ring::{NodeId, Position};
-use crate::protocol::{Ballot, Seen, VoteReply, VoteRequest};
+use crate::protocol::{Accepted, Ballot, Seen, VoteReply, VoteRequest};
+use crate::storage::Within;
 use crate::testing::messages::Kind;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request, Respond, Service};
@@ -46,25 +50,42 @@ impl Service for Node {
                 key,
                 operation,
                 seen,
+                vouched,
             } => self.run(Event::Coordinate {
                 reply_to: ReplyTo::Peer(respond),
                 key,
                 operation,
                 seen: seen.map(|seen| (from, seen)),
+                vouched,
             }),
-            Request::Digests { range } if range < self.ring.members().len() => {
+            Request::Chain { range, question } => {
+                self.run(Event::Chain(ChainEvent::Asked {
+                    from,
+                    range,
+                    question,
+                    respond,
+                }));
+            }
+            Request::Digests { range, within } if self.is_within(range, within) => {
                 respond.reply(Reply::Digests(self.store.digests(range)));
             }
             Request::Digests { .. } => respond.reply(Reply::Abstain),
-            // The peer asks again later.
-            Request::Tombstones(_) | Request::Scan(_) if !self.store.pages_may_wait() => {
+            Request::Scan(scan) if !self.is_within(scan.range, scan.within) => {
                 respond.reply(Reply::Abstain);
             }
-            Request::Tombstones(tombstones) => {
-                let reply = move |held| respond.reply(Reply::Held(held));
+            // The peer asks again later.
+            Request::Tombstones { .. } | Request::Scan(_) if !self.store.pages_may_wait() => {
+                respond.reply(Reply::Abstain);
+            }
+            Request::Tombstones { tombstones, epoch } => {
+                let serves = epoch.is_none_or(|epoch| self.serves_whole(&tombstones, epoch));
+                let reply = move |held: Vec<bool>| {
+                    let held = held.into_iter().map(|held| held && serves).collect();
+                    respond.reply(Reply::Held(held));
+                };
                 self.store.hold_tombstones(&tombstones, reply);
             }
-            Request::Drop(dropped) => self.store.drop_tombstones(dropped),
+            Request::Drop(dropped) => self.drop_tombstones(dropped),
             Request::Scan(scan) => {
                 self.store
                     .scan(&scan, move |page| respond.reply(Reply::Page(page)));
@@ -95,6 +116,39 @@ impl Node {
     pub(super) fn seen(&self, key: &Key) -> Option<Seen> {
         let votes = self.votes() && self.ring.preference_list(key).contains(&self.id);
         votes.then(|| self.store.seen(key))?
+    }
+
+    /// Whether this node may be compared with: the range is one of the ring, and in a chain it is what the
+    /// other one needs.
+    fn is_within(&self, range: usize, within: Option<Within>) -> bool {
+        let takes_part = |within| {
+            let chain = self.strategy.chain().map(lock);
+            chain.is_some_and(|chain| match within {
+                Within::Epoch(epoch) => chain.takes_part(range, epoch),
+                Within::Serving => chain.status(range).is_some_and(|status| status.serves),
+            })
+        };
+        range < self.ring.members().len() && within.is_none_or(takes_part)
+    }
+
+    /// Whether this node serves this epoch of all replicas, of the range of these tombstones.
+    fn serves_whole(&self, tombstones: &[(Key, Accepted)], epoch: Epoch) -> bool {
+        let Some(chain) = self.strategy.chain().map(lock) else {
+            return false;
+        };
+        tombstones.iter().all(|(key, _)| {
+            let range = self.ring.range_at(Position::of_key(key));
+            chain.whole_epoch(range) == Some(epoch)
+        })
+    }
+
+    /// Drops tombstones, but for those of a chain that is just beginning.
+    pub(super) fn drop_tombstones(&self, mut dropped: Vec<(Key, Ballot)>) {
+        let chain = self.strategy.chain().map(lock);
+        if let Some(chain) = &chain {
+            dropped.retain(|(key, _)| chain.may_drop(self.ring.range_at(Position::of_key(key))));
+        }
+        self.store.drop_tombstones(dropped);
     }
 
     /// Whether the disk can take one more vote. If it is slower than the disks of the other replicas, nothing

@@ -75,6 +75,9 @@ pub fn run(node: &Arc<Node>) {
     if rules::holds(Rule::LostFolderCopied) && make_whole(node).is_none() {
         return;
     }
+    if let Some(chain) = node.strategy.chain() {
+        lock(chain).start(&&node.store);
+    }
     node.standing.votes.store(true, Ordering::SeqCst);
     node.end_if_outdated();
     node.number_writes(0);
@@ -174,7 +177,7 @@ fn copy_everything(node: &Arc<Node>) -> Option<()> {
     node.number_writes(last_used_number(highest.unwrap_or(0), start));
     let given_up = node.check_given_up(&known);
     for range in node.ring.ranges_of(node.id) {
-        copy_range(node, range, given_up)?;
+        copy_range(node, range, given_up, start)?;
     }
     node.store.await_durable().ok()
 }

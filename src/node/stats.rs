@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Node;
+use crate::bytes::Key;
 use crate::config::Member;
+use crate::protocol::chain;
 use crate::protocol::ring::{NodeId, Position};
 use crate::storage::{ClusterId, Standing};
 
@@ -43,6 +45,8 @@ pub struct Stats {
     pub dropped: Counter,
     /// Ranges that anti-entropy compared with another replica.
     pub compared: Counter,
+    /// Epochs of chains that this node proposed and that began.
+    pub epochs: Counter,
     /// Messages that this node appended to groups for its clients.
     pub group_messages: Counter,
     /// How often a message had to wait because a page was to be stored first.
@@ -81,16 +85,20 @@ impl Node {
         let cluster_id = identity.cluster_id.as_ref();
         let cluster_id = cluster_id.map_or("none".to_owned(), ClusterId::to_string);
         let ranges = self.ring.ranges_of(self.id).len();
-        let up_to_date = if self.votes() {
-            ranges - self.anti_entropy.doubted()
-        } else {
-            0
+        let up_to_date = match (self.votes(), self.strategy.chain()) {
+            (false, _) => 0,
+            (true, Some(_)) => self
+                .chains()
+                .iter()
+                .filter(|(_, chain)| chain.serves)
+                .count(),
+            (true, None) => ranges - self.anti_entropy.doubted(),
         };
         let yes = |it| if it { "yes" } else { "no" };
         let (records, tombstones) = self.store.counts();
         let (groups, members) = self.groups.counts();
         let stats = &self.stats;
-        let lines: [(&str, &dyn Display); 31] = [
+        let lines: [(&str, &dyn Display); 32] = [
             ("node", &self.id),
             ("cluster", &self.config.fingerprint()),
             ("cluster_id", &cluster_id),
@@ -108,6 +116,7 @@ impl Node {
             ("ranges", &ranges),
             ("ranges_up_to_date", &up_to_date),
             ("ranges_compared", &stats.compared.get()),
+            ("epochs_begun", &stats.epochs.get()),
             ("keys_pulled", &stats.pulled.get()),
             ("keys_restored", &stats.refreshed.get()),
             ("tombstone_looks", &stats.tombstone_looks.get()),
@@ -123,9 +132,53 @@ impl Node {
             ("requests_forwarded", &stats.forwarded.get()),
             ("requests_in_flight", &self.in_flight()),
         ];
-        lines
-            .iter()
-            .map(|(name, value)| format!("{name} {value}"))
+        let lines = lines.iter().map(|(name, value)| format!("{name} {value}"));
+        let chains = self.chains();
+        let chains = chains.iter().map(|(range, chain)| {
+            let owner = self.ring.replicas_of_range(*range)[0];
+            format!("chain_{owner} {}", self.describe_chain(*range, chain))
+        });
+        lines.chain(chains).collect()
+    }
+
+    /// The chains of this node's ranges.
+    fn chains(&self) -> Vec<(usize, chain::Status)> {
+        let ranges = self.ring.ranges_of(self.id).into_iter();
+        ranges
+            .filter_map(|range| Some((range, self.chain_status(range)?)))
             .collect()
+    }
+
+    /// The chain of a range in words: its epoch, its members from head to tail, and who is left out.
+    pub fn describe_chain(&self, range: usize, chain: &chain::Status) -> String {
+        let names = |nodes: &[NodeId], between: &str| {
+            let names: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+            names.join(between)
+        };
+        let (epoch, members) = (chain.adopted.epoch, &chain.adopted.members);
+        let mut text = format!("epoch {epoch}: {}", names(members, " -> "));
+        let suspects = self.peers.suspects();
+        let mut out = self.ring.replicas_of_range(range).to_vec();
+        out.retain(|replica| !members.contains(replica));
+        for replica in out {
+            let why = if suspects.contains(&replica) {
+                "silent"
+            } else {
+                "catching up"
+            };
+            text += &format!(", without {replica} ({why})");
+        }
+        text + match (chain.serves, chain.at_work) {
+            (true, _) => "",
+            (false, true) => ", which this node is beginning",
+            (false, false) => ", which this node does not serve",
+        }
+    }
+
+    /// The chain of the range of a key, if this node holds the key and runs chains.
+    pub fn chain_of(&self, key: &Key) -> Option<String> {
+        let range = self.ring.range_at(Position::of_key(key));
+        let chain = self.chain_status(range)?;
+        Some(self.describe_chain(range, &chain))
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::bytes::Key;
+use crate::lock;
+use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Accepted, Ballot, tombstones};
 use crate::transport;
@@ -75,7 +77,7 @@ fn look(node: &Arc<Node>, before: &FirstSeen, age: Duration) -> FirstSeen {
         }
     }
     // These are promises whose proposals never came. The fence promises the same, so nobody is asked.
-    node.store.drop_tombstones(promises);
+    node.drop_tombstones(promises);
     for (range, batch) in due {
         settle(node, range, batch);
     }
@@ -97,7 +99,15 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
         return;
     }
     let lost_folders = node.introductions.lost_folders();
-    let Some(answers) = ask(node, others(), &tombstones) else {
+    // A chain drops only out of an epoch of all replicas.
+    let epoch = match node.strategy.chain() {
+        Some(chain) => match lock(chain).whole_epoch(range) {
+            None => return,
+            epoch => epoch,
+        },
+        None => None,
+    };
+    let Some(answers) = ask(node, others(), &tombstones, epoch) else {
         return;
     };
     // A replica that has lost its folder may copy from another one what that one held before it accepted
@@ -115,12 +125,16 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
         return;
     }
     node.stats.dropped.add(dropped.len() as u64);
+    node.drop_tombstones(dropped.clone());
+    // In a chain the others drop only what is dropped durably here: the next epoch could bring it back.
+    if epoch.is_some() && node.store.await_durable().is_err() {
+        return;
+    }
     transport::batch(|| {
         for other in others() {
             node.peers[other].tell(Request::Drop(dropped.clone()));
         }
     });
-    node.store.drop_tombstones(dropped);
 }
 
 /// Whether each of the others holds each tombstone. Returns none unless all of them answer.
@@ -128,10 +142,14 @@ fn ask(
     node: &Arc<Node>,
     others: impl Iterator<Item = NodeId>,
     tombstones: &[(Key, Accepted)],
+    epoch: Option<Epoch>,
 ) -> Option<Vec<Vec<bool>>> {
     others
         .map(|other| {
-            let request = Request::Tombstones(tombstones.to_vec());
+            let request = Request::Tombstones {
+                tombstones: tombstones.to_vec(),
+                epoch,
+            };
             match node.peers.ask_and_wait(other, request) {
                 Some(Reply::Held(held)) if held.len() == tombstones.len() => Some(held),
                 _ => None,

@@ -100,6 +100,9 @@ pub mod takeover;
 pub mod tombstones;
 pub mod version;
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// How the replicas of a key agree.
@@ -111,6 +114,49 @@ pub enum Strategy {
     Quorum,
     /// By a chain for each range.
     Chain,
+}
+
+/// The end of the fingerprint of a cluster that runs chains.
+const OF_CHAIN: &str = "-chain";
+
+impl Strategy {
+    /// The name of a cluster together with its strategy.
+    pub fn mark(self, cluster: String) -> String {
+        match self {
+            Strategy::Quorum => cluster,
+            Strategy::Chain => cluster + OF_CHAIN,
+        }
+    }
+
+    /// The strategy of a cluster with this fingerprint.
+    pub fn of(fingerprint: &str) -> Strategy {
+        if fingerprint.ends_with(OF_CHAIN) {
+            Strategy::Chain
+        } else {
+            Strategy::Quorum
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Strategy::Quorum => "quorum",
+            Strategy::Chain => "chain",
+        })
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Strategy, String> {
+        match text {
+            "quorum" => Ok(Strategy::Quorum),
+            "chain" => Ok(Strategy::Chain),
+            _ => Err(format!("{text:?} is no strategy: quorum or chain")),
+        }
+    }
 }
 
 pub use ballot::Ballot;

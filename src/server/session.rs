@@ -336,6 +336,8 @@ impl Session<'_> {
     fn place(&self, key: &Key) -> String {
         let replicas = self.node.ring.preference_list(key);
         let ids: Vec<_> = replicas.iter().map(|node| node.to_string()).collect();
-        format!("WHERE {} {}\n", Position::of_key(key), ids.join(" "))
+        let chain = self.node.chain_of(key);
+        let chain = chain.map_or(String::new(), |chain| format!(" {chain}"));
+        format!("WHERE {} {}{chain}\n", Position::of_key(key), ids.join(" "))
     }
 }

@@ -33,13 +33,15 @@ use crossbeam_channel::bounded;
 use log::error;
 
 pub use identity::{ClusterId, Identity, Standing, Start, StorageId};
-pub use pages::{Page, PageEntry, Scan};
+pub use pages::{Page, PageEntry, Scan, Within};
 pub use progress::Progress;
 pub use recovery::OpenError;
 pub use wal::{Hooks, LogPosition, SyncMode};
 
 use crate::bytes::Key;
 use crate::lock;
+use crate::protocol::chain::epoch::Adopted;
+use crate::protocol::chain::{LogPlace, Replica};
 use crate::protocol::ring::{NodeId, Ring};
 use crate::protocol::{
     Accepted, Ballot, Fence, Record, Seen, State, Update, VoteReply, VoteRequest, takeover,
@@ -190,6 +192,19 @@ impl Store {
         records.merge_fence(range, fence, lsn);
     }
 
+    /// Adopts what other replicas of a range have adopted, as a part of what this node has copied.
+    ///
+    /// # Panics
+    /// If this process has voted.
+    pub fn absorb_adopted(&self, range: usize, adopted: Adopted) {
+        let mut records = self.lock_before_votes();
+        self.append(&LogEntry::Adopted {
+            range,
+            adopted: adopted.clone(),
+        });
+        records.adopt(range, adopted);
+    }
+
     /// Discards all records, because the folder lacks votes that its node has given. The sequence
     /// numbers stay used. The identity is written first, so that the next start discards what a crash
     /// has left.
@@ -283,6 +298,16 @@ impl Store {
         self.run_when_durable(self.wal.appended(), then);
     }
 
+    /// Whether the log is durable up to a place.
+    pub fn is_durable(&self, place: LogPlace) -> bool {
+        place <= self.wal.durable()
+    }
+
+    /// Runs `then` once the log is durable up to a place.
+    pub fn when_durable_to(&self, place: LogPlace, then: impl FnOnce() + Send + 'static) {
+        self.run_when_durable(place, then);
+    }
+
     fn run_when_durable(&self, lsn: Lsn, callback: impl FnOnce() + Send + 'static) {
         if let Some(now) = self.wal.when_durable(lsn, callback, |later| later()) {
             now();
@@ -337,5 +362,42 @@ impl Store {
     /// Makes all entries durable and stops the commit thread.
     pub fn close(&self) {
         self.wal.end();
+    }
+}
+
+/// A chain changes records under its own lock, which it holds meanwhile.
+impl Replica for &Store {
+    fn adopted(&self, range: usize) -> Adopted {
+        lock(&self.records).adopted(range).clone()
+    }
+
+    fn adopt(&mut self, range: usize, adopted: &Adopted) -> LogPlace {
+        let mut records = lock(&self.records);
+        let lsn = self.append(&LogEntry::Adopted {
+            range,
+            adopted: adopted.clone(),
+        });
+        records.adopt(range, adopted.clone());
+        lsn
+    }
+
+    fn record(&self, key: &Key) -> (Record, LogPlace) {
+        let records = lock(&self.records);
+        let (record, lsn) = records.get(key);
+        (record.clone(), lsn)
+    }
+
+    fn fence(&self, range: usize) -> Fence {
+        lock(&self.records).fence(range).clone()
+    }
+
+    fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace {
+        self.has_voted.store(true, Ordering::Relaxed);
+        let update = Update::Accept(accepted.clone());
+        self.apply(&mut lock(&self.records), key, update)
+    }
+
+    fn written(&self) -> LogPlace {
+        self.wal.appended()
     }
 }

@@ -11,6 +11,7 @@ use super::progress::Progress;
 use super::recovery::{self, OpenError};
 use super::wal::{Hooks, SyncMode, WriteAheadLog};
 use super::{LOG_ZEROS, SnapshotState, Store};
+use crate::protocol::Strategy;
 use crate::protocol::ring::{NodeId, Ring};
 
 impl Store {
@@ -71,6 +72,13 @@ fn own_identity(disk: &dyn Disk, node: NodeId, cluster: &str) -> Result<Identity
         return Err(OpenError::Foreign(format!(
             "this folder is node {}'s, not {node}'s: name its own with --data",
             identity.node
+        )));
+    }
+    let (made, now) = (Strategy::of(&identity.cluster), Strategy::of(cluster));
+    if made != now {
+        return Err(OpenError::Foreign(format!(
+            "this folder was made with the strategy {made}, and the cluster file says {now}: each strategy needs \
+             folders of its own"
         )));
     }
     if identity.cluster != cluster {

@@ -12,7 +12,7 @@ use super::records::{Records, Slot};
 use super::wal::Lsn;
 use crate::bytes::{Bytes, Key};
 use crate::lock;
-use crate::protocol::chain::epoch::Adopted;
+use crate::protocol::chain::epoch::{Adopted, Epoch};
 use crate::protocol::{Accepted, Ballot, Fence, Record};
 
 /// Asks for a page of the records of one range, in the order of the keys.
@@ -27,6 +27,19 @@ pub struct Scan {
     pub after: Option<Key>,
     /// Whether the page shall hold whole records, and not only ballots.
     pub states: bool,
+    /// In a chain, what the replica must be for its page to mean anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
+}
+
+/// What a replica must be of the chain of a range, to be compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Within {
+    /// It takes part in this epoch.
+    Epoch(Epoch),
+    /// It serves.
+    Serving,
 }
 
 /// The answer to a [`Scan`].
@@ -146,6 +159,11 @@ impl Store {
     pub fn scan(&self, scan: &Scan, reply: impl FnOnce(Page) + Send + 'static) {
         let (page, lsn) = lock(&self.records).scan(scan);
         self.deliver_page(lsn, move || reply(page));
+    }
+
+    /// The page that a scan asks for, durable or not.
+    pub fn look(&self, scan: &Scan) -> Page {
+        lock(&self.records).scan(scan).0
     }
 
     /// Whether one more page may wait for the disk.

@@ -306,6 +306,7 @@ mod tests {
                 buckets: None,
                 after: None,
                 states: true,
+                within: None,
             };
             loop {
                 let (page, _) = records.scan(&scan);

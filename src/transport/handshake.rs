@@ -9,7 +9,7 @@ use crate::storage::{ClusterId, Start};
 
 /// The version of the protocol between nodes, raised whenever two versions would misunderstand each
 /// other.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// What a process says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -12,9 +12,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Bytes, Key};
+use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::group::{GroupName, Message};
-use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest};
-use crate::storage::{ClusterId, LogPosition, Page, Scan, Standing, Start, StorageId};
+use crate::protocol::{Accepted, Ballot, Operation, Outcome, Seen, VoteReply, VoteRequest, chain};
+use crate::storage::{ClusterId, LogPosition, Page, Scan, Standing, Start, StorageId, Within};
 use crate::transport::{Lines, Outgoing};
 
 /// The longest line, in bytes. A page of 1 MiB and one more record with the largest key and value take
@@ -56,16 +57,34 @@ pub enum Request {
         /// need not ask it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<Seen>,
+        /// From a member of a chain that passes the request on, the epoch that it serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vouched: Option<Epoch>,
     },
-    /// From anti-entropy to another replica of the range: which buckets differ? Answered by
+    /// From one replica of a range to another: about the chain of the range. Answered by [`Reply::Chain`] once
+    /// what it reveals is durable.
+    Chain {
+        range: usize,
+        question: chain::Question,
+    },
+    /// From anti-entropy, or a chain, to another replica of the range: which buckets differ? Answered by
     /// [`Reply::Digests`].
-    Digests { range: usize },
+    Digests {
+        range: usize,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<Within>,
+    },
     /// From anti-entropy, a listing of all pairs or a node that copies what it lost, to a replica: a page
     /// of records. Answered by [`Reply::Page`] once the page is durable.
     Scan(Scan),
     /// From a node that wants to drop tombstones, to each other replica of their keys: do you hold them,
     /// or are you past them? Answered by [`Reply::Held`].
-    Tombstones(Vec<(Key, Accepted)>),
+    Tombstones {
+        tombstones: Vec<(Key, Accepted)>,
+        /// In a chain, the epoch of all replicas that the sender serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<Epoch>,
+    },
     /// From the same node to the same replicas once all of them hold the tombstones or are past them:
     /// drop them. Not answered.
     Drop(Vec<(Key, Ballot)>),
@@ -96,6 +115,8 @@ pub enum Reply {
     Vote(VoteReply),
     /// From a coordinator to [`Request::Coordinate`]: how the operation ended.
     Outcome(Outcome),
+    /// From a replica to [`Request::Chain`].
+    Chain(chain::Answer),
     /// From a replica to [`Request::Digests`]: one digest for each bucket of the range.
     Digests(Vec<u64>),
     /// From a replica to [`Request::Scan`]: the page.
@@ -185,6 +206,10 @@ impl Request {
                 operation: Operation::Write { change, .. },
                 ..
             } => change.value(),
+            Request::Chain {
+                question: chain::Question::Pass { accepted, .. },
+                ..
+            } => accepted.state.value.as_ref(),
             _ => None,
         };
         value.map_or(0, Bytes::len)
@@ -283,6 +308,7 @@ mod tests {
             key: "k".into(),
             operation,
             seen,
+            vouched: None,
         };
         let seen = Seen {
             ballot: Ballot::first(3, node),
@@ -314,8 +340,12 @@ mod tests {
                  \"seen\":{\"ballot\":[3,5554,0]}}}",
             ),
             (
-                Request::Tombstones(vec![(key.clone(), tombstone)]),
-                "{\"tombstones\":[[\"k\",{\"ballot\":[3,5554,0],\"state\":{\"clock\":[]}}]]}",
+                Request::Tombstones {
+                    tombstones: vec![(key.clone(), tombstone)],
+                    epoch: None,
+                },
+                "{\"tombstones\":{\"tombstones\":[[\"k\",{\"ballot\":[3,5554,0],\
+                 \"state\":{\"clock\":[]}}]]}}",
             ),
             (
                 Request::Drop(vec![(key, Ballot::first(3, node))]),
@@ -374,6 +404,7 @@ mod tests {
                     buckets: None,
                     after: None,
                     states: true,
+                    within: None,
                 };
                 loop {
                     let (page, _) = records.scan(&scan);

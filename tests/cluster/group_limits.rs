@@ -105,6 +105,7 @@ fn a_name_whose_key_holds_something_else_is_refused_with_a_clear_error() {
         key: "#x".into(),
         operation: Operation::Write { dot, change },
         seen: None,
+        vouched: None,
     });
     eventually("the value is there", || cluster.get(5554, "#x"));
     for request in ["SAY x a", "SEND x s/0/1 a", "JOIN x", "HISTORY x", "TRIM x"] {

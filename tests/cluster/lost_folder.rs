@@ -345,6 +345,7 @@ fn a_coordinator_that_hears_of_a_lost_folder_ends_what_it_counts_votes_for() {
         key: "k".into(),
         operation: Operation::Get,
         seen: None,
+        vouched: None,
     });
     assert!(client.replies().is_empty(), "it is under way");
     loser.join("another", false);

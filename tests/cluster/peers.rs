@@ -145,6 +145,7 @@ fn a_forwarded_request_that_the_network_doubles_is_answered_once() {
         key: key.as_str().into(),
         operation: Operation::Get,
         seen: None,
+        vouched: None,
     };
     let doubled = asking.ask_times(2, get.clone());
     let last = asking.ask(get);

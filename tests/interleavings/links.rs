@@ -109,18 +109,22 @@ fn may_be_repeated(number: usize) -> bool {
 
 fn question(number: usize) -> Request {
     if may_be_repeated(number) {
-        return Request::Digests { range: number };
+        return Request::Digests {
+            range: number,
+            within: None,
+        };
     }
     Request::Coordinate {
         key: number.to_string().as_str().into(),
         operation: simple_dynamo::protocol::Operation::Get,
         seen: None,
+        vouched: None,
     }
 }
 
 fn number_of(request: &Request) -> Option<usize> {
     match request {
-        Request::Digests { range } => Some(*range),
+        Request::Digests { range, .. } => Some(*range),
         Request::Coordinate { key, .. } => Some(key.to_string().parse().unwrap()),
         _ => None,
     }

@@ -77,6 +77,9 @@ impl Plan {
                 json!({"id": id, "client_port": ports[id], "peer_port": proxy.unwrap_or(peer_ports[id])})
             };
             let mut file = self.settings.clone();
+            if let Ok(strategy) = std::env::var("DYNAMO_STRATEGY") {
+                file.entry("strategy").or_insert(strategy.into());
+            }
             file.insert("nodes".into(), self.ids.iter().map(member).collect());
             fs::write(
                 folder.join(format!("{own}.json")),

@@ -94,6 +94,7 @@ impl Opened {
             buckets: None,
             after: None,
             states: true,
+            within: None,
         };
         self.store.scan(&scan, reply);
     }

@@ -25,8 +25,11 @@ const NOTHING_DUE: Duration = Duration::from_millis(100);
 
 /// Runs the thread until the node ends. It makes the comparisons that are due, and one more after each period.
 ///
-/// It waits until this node votes, since accepting a pulled state is a vote.
+/// It waits until this node votes, since accepting a pulled state is a vote. Chains make comparisons of their own.
 pub fn run(node: &Arc<Node>) {
+    if node.strategy.chain().is_some() {
+        return;
+    }
     while !node.votes() && !node.ending() {
         node.pause(TRY_AGAIN);
     }
@@ -81,8 +84,13 @@ fn all_comparisons(node: &Node) -> Vec<Comparison> {
 /// Pulls the states that are newer at the other replica. Returns how many, or none if that replica did not answer
 /// to the end.
 fn compare(node: &Arc<Node>, Comparison { range, with }: Comparison) -> Option<u64> {
-    let Some(Reply::Digests(theirs)) = node.peers.ask_and_wait(with, Request::Digests { range })
-    else {
+    let Some(Reply::Digests(theirs)) = node.peers.ask_and_wait(
+        with,
+        Request::Digests {
+            range,
+            within: None,
+        },
+    ) else {
         return None;
     };
     let own = node.store.digests(range);
@@ -182,6 +190,7 @@ fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
             key: (*key).clone(),
             operation: Operation::Refresh,
             seen: None,
+            vouched: None,
         });
     }
     drop(sender);

@@ -342,9 +342,9 @@ impl<H> Chain<H> {
     }
 
     /// Time has passed: gives up what was asked too long ago, and looks after each chain.
-    pub fn tick(&mut self, mut context: Context<'_, H>) {
+    pub fn tick(&mut self, context: &mut Context<'_, H>) {
         for member in self.members.values_mut() {
-            member.tick(&mut context);
+            member.tick(context);
             context.chance = context.chance.rotate_left(7).wrapping_mul(0x9E37_79B9);
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::Inbound;
+use crate::protocol::Strategy;
 use crate::protocol::ring::NodeId;
 use crate::storage::Start;
 use crate::transport::handshake::{Hello, PROTOCOL, Welcome};
@@ -68,6 +69,12 @@ impl Inbound {
             ));
         }
         let hello: Hello = serde_json::from_slice(line).map_err(unknown)?;
+        let (theirs, ours) = (Strategy::of(&hello.cluster), Strategy::of(&self.cluster));
+        if theirs != ours {
+            return Err(format!(
+                "node {from} runs the strategy {theirs}, and node {node} {ours}: give all nodes the same cluster file"
+            ));
+        }
         if hello.cluster != self.cluster {
             return Err(format!(
                 "node {from} belongs to cluster {}, node {node} to {}: give all nodes the same \

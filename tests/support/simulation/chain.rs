@@ -350,7 +350,7 @@ impl World {
     pub(super) fn tick_chain(&mut self, node: usize) {
         let next = self.rng.u64(1..=2 * TICK);
         self.at(node, next, Local::Tick);
-        self.chain(node, |chain, context| chain.tick(context));
+        self.chain(node, |chain, mut context| chain.tick(&mut context));
     }
 
     fn compare(&mut self, node: usize, range: usize, epoch: Option<Epoch>, from: Vec<usize>) {

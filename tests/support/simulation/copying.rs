@@ -247,6 +247,7 @@ pub(super) fn all_of(range: usize) -> Scan {
         buckets: None,
         after: None,
         states: true,
+        within: None,
     }
 }
 

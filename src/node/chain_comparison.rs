@@ -1,0 +1,204 @@
+//! Compares a range with other members of a chain: before an epoch begins, and while this replica is left out.
+//!
+//! The digests say which buckets differ. Of these the ballots are compared, key by key, and the states are read
+//! that are higher. The rules decide under their own lock whether a state may still be taken.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use log::warn;
+
+use super::Node;
+use super::chaining::ChainEvent;
+use super::drive::Event;
+use super::peers::KeyBatch;
+use crate::bytes::Key;
+use crate::lock;
+use crate::protocol::chain::epoch::Epoch;
+use crate::protocol::ring::NodeId;
+use crate::protocol::{Accepted, Ballot, VoteReply};
+use crate::storage::{Page, Scan, Within};
+use crate::transport::{Reply, Request};
+
+/// A range that is compared, and what for.
+pub(super) struct Comparison {
+    range: usize,
+    /// The epoch that begins with it, or what this replica had adopted before it began to catch up.
+    epoch: Epoch,
+    within: Within,
+    from: Vec<NodeId>,
+}
+
+impl Comparison {
+    pub(super) fn of_epoch(range: usize, epoch: Epoch, from: Vec<NodeId>) -> Comparison {
+        Comparison {
+            range,
+            epoch,
+            within: Within::Epoch(epoch),
+            from,
+        }
+    }
+
+    pub(super) fn to_catch_up(range: usize, since: Epoch, from: NodeId) -> Comparison {
+        Comparison {
+            range,
+            epoch: since,
+            within: Within::Serving,
+            from: vec![from],
+        }
+    }
+
+    fn begins_an_epoch(&self) -> bool {
+        self.within != Within::Serving
+    }
+}
+
+impl Node {
+    /// Makes a comparison on a thread of its own, since it waits for other nodes.
+    pub(super) fn compare(self: &Arc<Node>, comparison: Comparison) {
+        let node = self.clone();
+        let work = move || {
+            let whole = comparison.from.iter().all(|&with| {
+                let compared = node.compare_with(&comparison, with);
+                compared.is_some() && node.store.await_durable().is_ok()
+            });
+            node.compared(&comparison, whole);
+        };
+        let thread = std::thread::Builder::new().name("comparison".into());
+        if let Err(error) = thread.spawn(work) {
+            // The rules look around again, and then there may be a thread.
+            warn!("cannot start a thread for a comparison: {error}");
+        }
+    }
+
+    fn compared(self: &Arc<Node>, comparison: &Comparison, whole: bool) {
+        let (range, epoch) = (comparison.range, comparison.epoch);
+        if comparison.begins_an_epoch() {
+            self.run(Event::Chain(ChainEvent::Collected {
+                range,
+                epoch,
+                whole,
+            }));
+        } else if let Some(chain) = self.strategy.chain() {
+            self.stats.compared.add(1);
+            lock(chain).caught_up(range, whole, self.began.elapsed());
+        }
+    }
+
+    /// Compares with one member. Returns none if it did not answer to the end, or if nothing may be taken any
+    /// more.
+    pub(super) fn compare_with(&self, comparison: &Comparison, with: NodeId) -> Option<()> {
+        let (range, within) = (comparison.range, comparison.within);
+        let digests = Request::Digests {
+            range,
+            within: Some(within),
+        };
+        let Some(Reply::Digests(theirs)) = self.peers.ask_and_wait(with, digests) else {
+            return None;
+        };
+        let own = self.store.digests(range);
+        let buckets = (0..).zip(own.iter().zip(&theirs));
+        let differing = buckets.filter(|(_, (own, theirs))| own != theirs);
+        let differing: Vec<u16> = differing.map(|(bucket, _)| bucket).collect();
+        if differing.is_empty() {
+            return Some(());
+        }
+        let mut scan = Scan {
+            range,
+            buckets: Some(differing),
+            within: Some(within),
+            ..Scan::default()
+        };
+        // What the member does not hold at all.
+        let mut own = self.ballots(&scan);
+        loop {
+            let request = Request::Scan(scan.clone());
+            let Some(Reply::Page(page)) = self.peers.ask_and_wait(with, request) else {
+                return None;
+            };
+            self.take_page(comparison, with, &page, &mut own)?;
+            if page.next.is_none() {
+                break;
+            }
+            scan.after = page.next;
+        }
+        if comparison.begins_an_epoch() {
+            for key in own.keys() {
+                self.take_state(comparison, key, None)?;
+            }
+        }
+        Some(())
+    }
+
+    /// The ballots that this replica holds of the keys of a scan.
+    fn ballots(&self, scan: &Scan) -> BTreeMap<Key, Ballot> {
+        let (mut scan, mut ballots) = (scan.clone(), BTreeMap::new());
+        loop {
+            let page = self.store.look(&scan);
+            let entries = page.entries.into_iter();
+            ballots.extend(entries.map(|entry| (entry.key, entry.accepted)));
+            if page.next.is_none() {
+                return ballots;
+            }
+            scan.after = page.next;
+        }
+    }
+
+    fn take_page(
+        &self,
+        comparison: &Comparison,
+        with: NodeId,
+        page: &Page,
+        own: &mut BTreeMap<Key, Ballot>,
+    ) -> Option<()> {
+        let mut higher = KeyBatch::default();
+        for entry in &page.entries {
+            let key = &entry.key;
+            let held = own.remove(key).unwrap_or_default();
+            let held = held.max(self.store.accepted(key));
+            if held > entry.accepted && comparison.begins_an_epoch() {
+                self.take_state(comparison, key, None)?;
+            }
+            if entry.accepted > held && higher.add(key.clone(), entry.size) {
+                self.take_states(comparison, with, &higher.take())?;
+            }
+        }
+        self.take_states(comparison, with, &higher.take())
+    }
+
+    /// Reads the states of these keys, and takes them.
+    fn take_states(&self, comparison: &Comparison, with: NodeId, keys: &[Key]) -> Option<()> {
+        let questions = keys.iter().map(|key| (with, Request::read(key)));
+        let replies = self.peers.ask_together(questions);
+        for (key, reply) in keys.iter().zip(replies) {
+            let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
+                return None;
+            };
+            if let Some(accepted) = seen.accepted() {
+                self.take_state(comparison, key, Some(&accepted))?;
+                self.stats.pulled.add(1);
+            }
+        }
+        Some(())
+    }
+
+    /// Another member holds this of a key.
+    fn take_state(
+        &self,
+        comparison: &Comparison,
+        key: &Key,
+        theirs: Option<&Accepted>,
+    ) -> Option<()> {
+        let (range, epoch) = (comparison.range, comparison.epoch);
+        let mut chain = lock(self.strategy.chain()?);
+        let replica = &mut &self.store;
+        let taken = match theirs {
+            theirs if comparison.begins_an_epoch() => {
+                chain.move_in(range, epoch, key, theirs, replica)
+            }
+            Some(theirs) => chain.pull_in(range, epoch, key, theirs, replica),
+            None => true,
+        };
+        taken.then_some(())
+    }
+}
