@@ -11,6 +11,7 @@ use super::Node;
 use super::chain_comparison::Comparison;
 use crate::bytes::Key;
 use crate::error::Failure;
+use crate::lock;
 use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::chain::{Answer, Question};
 use crate::protocol::ring::NodeId;
@@ -40,7 +41,11 @@ impl Node {
             return false;
         };
         if own.serves {
-            return self.is_confirmed(range, &own.adopted, self.id);
+            let confirmed = self.is_confirmed(range, &own.adopted, self.id);
+            if let Some(chain) = self.strategy.chain().filter(|_| !confirmed) {
+                lock(chain).missed(range);
+            }
+            return confirmed;
         }
         self.ring.other_replicas(range, self.id).any(|other| {
             let question = Question::Status;
@@ -107,6 +112,7 @@ impl Node {
                     return Ok(page);
                 }
             }
+            self.miss_tail(range);
             if Instant::now() >= until || self.ending() {
                 let ids: Vec<_> = replicas.iter().map(NodeId::to_string).collect();
                 return Err(Failure::Unavailable(format!(
@@ -116,6 +122,22 @@ impl Node {
                 )));
             }
             self.pause(TRY_AGAIN);
+        }
+    }
+
+    /// Has the members of a chain look whether its tail is still there.
+    fn miss_tail(&self, range: usize) {
+        let replicas = self.ring.replicas_of_range(range);
+        if let Some(chain) = self
+            .strategy
+            .chain()
+            .filter(|_| replicas.contains(&self.id))
+        {
+            lock(chain).missed(range);
+        }
+        for other in self.ring.other_replicas(range, self.id) {
+            let question = Question::Missed;
+            self.peers[other].tell(Request::Chain { range, question });
         }
     }
 

@@ -320,6 +320,10 @@ impl<H> Member<H> {
                 let written = context.replica.written();
                 return context.tell(handle, Answer::Status(self.status()), written);
             }
+            Question::Missed => {
+                self.trouble_with_silence();
+                return context.tell(handle, Answer::Done, 0);
+            }
             Question::Adopt(adopted) => return self.asked_to_adopt(handle, adopted, context),
             Question::Pass { epoch, .. } => epoch,
             Question::Confirm(epoch) | Question::Give(epoch) | Question::Begin(epoch) => epoch,
@@ -413,8 +417,13 @@ impl<H> Member<H> {
         if refused {
             self.stop(context);
         } else {
-            self.broken |= self.serves();
+            self.trouble_with_silence();
         }
+    }
+
+    /// Somebody is silent whom a request needs: if this replica serves, it looks around.
+    pub(super) fn trouble_with_silence(&mut self) {
+        self.broken |= self.serves();
     }
 
     /// Stops serving, for good: whoever serves an epoch again may do so with what other epochs have left.

@@ -120,6 +120,8 @@ pub enum Question {
     Give(Epoch),
     /// From a proposer: the epoch has begun.
     Begin(Epoch),
+    /// From a node that lists the range: a member of the chain does not answer, and is needed.
+    Missed,
 }
 
 /// The answer to a [`Question`].
@@ -388,6 +390,11 @@ impl<H> Chain<H> {
     /// A comparison with a member has come to its end.
     pub fn caught_up(&mut self, range: usize, whole: bool, now: Duration) {
         self.member(range).caught_up(whole, now);
+    }
+
+    /// A member of the chain of a range does not answer, and is needed.
+    pub fn missed(&mut self, range: usize) {
+        self.member(range).trouble_with_silence();
     }
 
     /// Whether this replica takes part in this epoch: it has adopted it in this life, and not stopped it.
