@@ -213,8 +213,7 @@ impl<H> Member<H> {
     fn may_return(&mut self, from: NodeId, all_there: bool, context: &mut Context<'_, H>) -> bool {
         let waited = context.now >= self.ret.moment(context.now);
         // What it has adopted may still begin: that is no time to take anything over.
-        let pulls = self.part == Part::None || !rules::holds(Rule::MembersPullNothing);
-        if pulls && !(waited && self.ret.caught_up) {
+        if self.is_out() && !(waited && self.ret.caught_up) {
             self.ret.catching_up = true;
             context.effects.push(Effect::CatchUp {
                 range: self.range,
@@ -233,6 +232,12 @@ impl<H> Member<H> {
         self.look.not_before = now + self.times.time_out;
     }
 
+    /// Whether it serves nothing, and has adopted nothing that may still begin.
+    fn is_out(&self) -> bool {
+        let stopped = self.part == Part::Adopted && !rules::holds(Rule::StoppedForGood);
+        self.part == Part::None || stopped
+    }
+
     /// Pulls a state. Members pull from nobody: a state that comes by another way than by writes and the
     /// beginning of an epoch may be one that the head does not know.
     pub(super) fn pull_in(
@@ -242,9 +247,7 @@ impl<H> Member<H> {
         accepted: &Accepted,
         replica: &mut dyn Replica,
     ) -> bool {
-        let is_out = self.part == Part::None
-            || self.part == Part::Adopted && !rules::holds(Rule::StoppedForGood);
-        let allowed = is_out && self.adopted.epoch == since;
+        let allowed = self.is_out() && self.adopted.epoch == since;
         if !allowed && rules::holds(Rule::MembersPullNothing) {
             return false;
         }

@@ -169,7 +169,7 @@ impl Plan {
             looking: *pick(rng, &[2, 20, 200]) * MILLISECOND,
             hurry: rng.bool(),
             reads: *pick(rng, &[0.2, 0.4, 0.6]),
-            slow_comparisons: rng.bool(),
+            slow_comparisons: rng.clone().bool(),
         }
     }
 
