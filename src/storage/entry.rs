@@ -41,3 +41,20 @@ impl LogEntry {
         out.push(b'\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_of_an_earlier_release_is_that_of_every_range() {
+        let line = r#"{"fence":{"promised":[4,5554,0],"floor":[[5554,7]]}}"#;
+        let Ok(LogEntry::Fence { range: None, fence }) = serde_json::from_str(line) else {
+            panic!("not understood: {line}")
+        };
+        let (range, mut written) = (Some(3), Vec::new());
+        LogEntry::Fence { range, fence }.encode(&mut written);
+        let expected = r#"{"fence":{"range":3,"promised":[4,5554,0],"floor":[[5554,7]]}}"#;
+        assert_eq!(String::from_utf8(written).unwrap().trim_end(), expected);
+    }
+}

@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn a_promise_is_dropped_into_the_fence() {
         let mut records = records();
-        let (key, other): (Key, Key) = ("gone".into(), "never written".into());
+        let (key, other): (Key, Key) = ("gone".into(), "other".into());
         let promised = |round| Ballot::first(round, NodeId(2));
         records.apply(&key, Update::Accept(tombstone(5)), 1);
         records.apply(&key, Update::Promise(promised(6)), 2);
