@@ -32,7 +32,10 @@ done
 set -- ${REST[@]+"${REST[@]}"}
 CLUSTER=()
 STATE=target/cluster
-if [ -z "${DYNAMO_CLUSTER:-}" ]; then
+if [ -n "${DYNAMO_CLUSTER:-}" ] && [ -n "${DYNAMO_STRATEGY:-}" ]; then
+    echo "run.sh: the file that DYNAMO_CLUSTER names says itself which strategy it has" >&2
+    exit 1
+elif [ -z "${DYNAMO_CLUSTER:-}" ]; then
     case ${DYNAMO_STRATEGY-quorum} in
     quorum) unset DYNAMO_STRATEGY ;;
     chain) STATE+=-chain && RUN="DYNAMO_STRATEGY=chain $RUN" && export DYNAMO_STRATEGY ;;

@@ -149,10 +149,10 @@ impl Config {
         if config.tombstone_age_ms == 0 {
             config.tombstone_age_ms = config.request_deadline_ms.saturating_mul(5);
         }
-        config.check()?;
         if config.strategy == Strategy::Chain {
-            check::has_no_quorums(text)?;
+            check::fits_a_chain(text, config.replicas)?;
         }
+        config.check()?;
         Ok(config)
     }
 

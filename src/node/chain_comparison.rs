@@ -16,7 +16,7 @@ use crate::bytes::Key;
 use crate::lock;
 use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Accepted, Ballot, VoteReply};
+use crate::protocol::{Accepted, Ballot};
 use crate::storage::{Page, Scan, Within};
 use crate::transport::{Reply, Request};
 
@@ -27,15 +27,23 @@ pub(super) struct Comparison {
     epoch: Epoch,
     within: Within,
     from: Vec<NodeId>,
+    /// Whether keys count that seem to be the same, too.
+    every_key: bool,
 }
 
 impl Comparison {
-    pub(super) fn of_epoch(range: usize, epoch: Epoch, from: Vec<NodeId>) -> Comparison {
+    pub(super) fn of_epoch(
+        range: usize,
+        epoch: Epoch,
+        from: Vec<NodeId>,
+        every_key: bool,
+    ) -> Comparison {
         Comparison {
             range,
             epoch,
             within: Within::Epoch(epoch),
             from,
+            every_key,
         }
     }
 
@@ -45,6 +53,7 @@ impl Comparison {
             epoch: since,
             within: Within::Serving,
             from: vec![from],
+            every_key: false,
         }
     }
 
@@ -56,18 +65,17 @@ impl Comparison {
 impl Node {
     /// Makes a comparison on a thread of its own, since it waits for other nodes.
     pub(super) fn compare(self: &Arc<Node>, comparison: Comparison) {
-        let node = self.clone();
+        let (node, comparison) = (self.clone(), Arc::new(comparison));
+        let wanted = comparison.clone();
         let work = move || {
-            let whole = comparison.from.iter().all(|&with| {
-                let compared = node.compare_with(&comparison, with);
-                compared.is_some() && node.store.await_durable().is_ok()
-            });
-            node.compared(&comparison, whole);
+            let compares = |with: &NodeId| node.compare_with(&wanted, *with).is_some();
+            let whole = wanted.from.iter().all(compares);
+            node.compared(&wanted, whole);
         };
         let thread = std::thread::Builder::new().name("comparison".into());
         if let Err(error) = thread.spawn(work) {
-            // The rules look around again, and then there may be a thread.
             warn!("cannot start a thread for a comparison: {error}");
+            self.compared(&comparison, false);
         }
     }
 
@@ -98,7 +106,7 @@ impl Node {
         };
         let own = self.store.digests(range);
         let buckets = (0..).zip(own.iter().zip(&theirs));
-        let differing = buckets.filter(|(_, (own, theirs))| own != theirs);
+        let differing = buckets.filter(|(_, (own, theirs))| own != theirs || comparison.every_key);
         let differing: Vec<u16> = differing.map(|(bucket, _)| bucket).collect();
         if differing.is_empty() {
             return Some(());
@@ -156,7 +164,8 @@ impl Node {
             let key = &entry.key;
             let held = own.remove(key).unwrap_or_default();
             let held = held.max(self.store.accepted(key));
-            if held > entry.accepted && comparison.begins_an_epoch() {
+            let is_same = held == entry.accepted && comparison.every_key;
+            if (held > entry.accepted || is_same) && comparison.begins_an_epoch() {
                 self.take_state(comparison, key, None)?;
             }
             if entry.accepted > held && higher.add(key.clone(), entry.size) {
@@ -168,16 +177,21 @@ impl Node {
 
     /// Reads the states of these keys, and takes them.
     fn take_states(&self, comparison: &Comparison, with: NodeId, keys: &[Key]) -> Option<()> {
-        let questions = keys.iter().map(|key| (with, Request::read(key)));
-        let replies = self.peers.ask_together(questions);
-        for (key, reply) in keys.iter().zip(replies) {
-            let Some(Reply::Vote(VoteReply::Seen(seen))) = reply else {
-                return None;
-            };
-            if let Some(accepted) = seen.accepted() {
-                self.take_state(comparison, key, Some(&accepted))?;
-                self.stats.pulled.add(1);
-            }
+        if keys.is_empty() {
+            return Some(());
+        }
+        let request = Request::States {
+            range: comparison.range,
+            keys: keys.to_vec(),
+            within: comparison.within,
+        };
+        let Some(Reply::Page(page)) = self.peers.ask_and_wait(with, request) else {
+            return None;
+        };
+        for entry in page.entries {
+            let accepted = entry.record.and_then(|record| record.accepted);
+            self.take_state(comparison, &entry.key, accepted.as_ref())?;
+            self.stats.pulled.add(1);
         }
         Some(())
     }

@@ -116,9 +116,12 @@ impl Node {
                     });
                 });
             }
-            Effect::Collect { range, epoch, from } => {
-                self.compare(Comparison::of_epoch(range, epoch, from));
-            }
+            Effect::Collect {
+                range,
+                epoch,
+                from,
+                every_key,
+            } => self.compare(Comparison::of_epoch(range, epoch, from, every_key)),
             Effect::CatchUp { range, since, from } => {
                 self.compare(Comparison::to_catch_up(range, since, from));
             }
@@ -157,7 +160,11 @@ impl Node {
             vouched: Some(epoch),
         };
         self.peers[to].ask(request, move |answer| {
-            let answer = outcome_of(answer);
+            let answer = match answer {
+                // It is there and does nothing, so that the chain must go on without it.
+                link::Answer::Reply(Reply::Abstain) => origin::Answer::Unreached,
+                answer => outcome_of(answer),
+            };
             node.run(Event::Chain(ChainEvent::Ended { ticket, answer }));
         });
     }

@@ -11,10 +11,11 @@ use super::chaining::ChainEvent;
 use super::drive::{Event, ReplyTo};
 use crate::bytes::Key;
 use crate::lock;
+use crate::protocol::chain::Chain;
 use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::ring::{NodeId, Position};
 use crate::protocol::{Accepted, Ballot, Seen, VoteReply, VoteRequest};
-use crate::storage::Within;
+use crate::storage::{Page, Within};
 use crate::testing::messages::Kind;
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request, Respond, Service};
@@ -66,15 +67,20 @@ impl Service for Node {
                     respond,
                 }));
             }
-            Request::Digests { range, within } if self.is_within(range, within) => {
-                respond.reply(Reply::Digests(self.store.digests(range)));
-            }
-            Request::Digests { .. } => respond.reply(Reply::Abstain),
-            Request::Scan(scan) if !self.is_within(scan.range, scan.within) => {
-                respond.reply(Reply::Abstain);
+            Request::Digests { range, within } => {
+                let chain = self.strategy.chain().map(lock);
+                let reply = if self.is_within(chain.as_deref(), range, within) {
+                    Reply::Digests(self.store.digests(range))
+                } else {
+                    Reply::Abstain
+                };
+                drop(chain);
+                respond.reply(reply);
             }
             // The peer asks again later.
-            Request::Tombstones { .. } | Request::Scan(_) if !self.store.pages_may_wait() => {
+            Request::Tombstones { .. } | Request::Scan(_) | Request::States { .. }
+                if !self.store.pages_may_wait() =>
+            {
                 respond.reply(Reply::Abstain);
             }
             Request::Tombstones { tombstones, epoch } => {
@@ -87,9 +93,17 @@ impl Service for Node {
             }
             Request::Drop(dropped) => self.drop_tombstones(dropped),
             Request::Scan(scan) => {
-                self.store
-                    .scan(&scan, move |page| respond.reply(Reply::Page(page)));
+                self.answer_with_page(scan.range, scan.within, respond, |reply| {
+                    self.store.scan(&scan, reply);
+                })
             }
+            Request::States {
+                range,
+                keys,
+                within,
+            } => self.answer_with_page(range, Some(within), respond, |reply| {
+                self.store.states(&keys, reply);
+            }),
         }
     }
 }
@@ -118,11 +132,30 @@ impl Node {
         votes.then(|| self.store.seen(key))?
     }
 
-    /// Whether this node may be compared with: the range is one of the ring, and in a chain it is what the
+    /// Answers with a page, if this node may be compared with. The chain cannot change while the page is read.
+    fn answer_with_page(
+        &self,
+        range: usize,
+        within: Option<Within>,
+        respond: Respond,
+        read: impl FnOnce(Box<dyn FnOnce(Page) + Send>),
+    ) {
+        let chain = self.strategy.chain().map(lock);
+        if !self.is_within(chain.as_deref(), range, within) {
+            return respond.reply(Reply::Abstain);
+        }
+        read(Box::new(move |page| respond.reply(Reply::Page(page))));
+    }
+
+    /// Whether this node may be compared with: the range is one of the ring, and in a chain this node is what the
     /// other one needs.
-    fn is_within(&self, range: usize, within: Option<Within>) -> bool {
+    fn is_within(
+        &self,
+        chain: Option<&Chain<ReplyTo>>,
+        range: usize,
+        within: Option<Within>,
+    ) -> bool {
         let takes_part = |within| {
-            let chain = self.strategy.chain().map(lock);
             chain.is_some_and(|chain| match within {
                 Within::Epoch(epoch) => chain.takes_part(range, epoch),
                 Within::Serving => chain.status(range).is_some_and(|status| status.serves),

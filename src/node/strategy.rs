@@ -14,8 +14,8 @@ const MOST_AT_A_TIME: usize = 8192;
 
 /// What decides requests at this node.
 pub(super) enum Strategy {
-    Quorum(Mutex<Coordinator<ReplyTo>>),
-    Chain(Mutex<Chain<ReplyTo>>),
+    Quorum(Box<Mutex<Coordinator<ReplyTo>>>),
+    Chain(Box<Mutex<Chain<ReplyTo>>>),
 }
 
 impl Strategy {
@@ -32,11 +32,11 @@ impl Strategy {
         match config.strategy {
             protocol::Strategy::Quorum => {
                 let coordinator = Coordinator::new(id, ring, quorums, MOST_AT_A_TIME);
-                Strategy::Quorum(Mutex::new(coordinator))
+                Strategy::Quorum(Box::new(Mutex::new(coordinator)))
             }
             protocol::Strategy::Chain => {
                 let chain = Chain::new(id, ring, quorums, times, MOST_AT_A_TIME);
-                Strategy::Chain(Mutex::new(chain))
+                Strategy::Chain(Box::new(Mutex::new(chain)))
             }
         }
     }

@@ -166,6 +166,24 @@ impl Store {
         lock(&self.records).scan(scan).0
     }
 
+    /// Gives `reply` the records of these keys, once they are durable.
+    pub fn states(&self, keys: &[Key], reply: impl FnOnce(Page) + Send + 'static) {
+        let records = lock(&self.records);
+        let (mut page, mut last) = (Page::default(), 0);
+        for key in keys {
+            let (record, lsn) = records.get(key);
+            last = last.max(lsn);
+            page.entries.push(PageEntry {
+                key: key.clone(),
+                accepted: record.accepted_ballot(),
+                size: record.value_size(),
+                record: Some(record.clone()),
+            });
+        }
+        drop(records);
+        self.deliver_page(last, move || reply(page));
+    }
+
     /// Whether one more page may wait for the disk.
     pub fn pages_may_wait(&self) -> bool {
         self.pages.load(Ordering::Relaxed) < MOST_PAGES

@@ -101,6 +101,8 @@ pub enum Rule {
     StoppedForGood,
     /// A state that not all members of an epoch held gets a ballot of the epoch before that begins.
     MovedStatesRenewed,
+    /// The first epoch with a replica that has copied what it holds renews every state.
+    CopiedStatesRenewed,
     /// A replica that is left out pulls from no chain that is older than what it has adopted.
     PulledFromNewer,
     /// What an epoch begins with is taken below the fence of dropped tombstones, too.

@@ -67,6 +67,13 @@ pub enum Request {
         range: usize,
         question: chain::Question,
     },
+    /// From a replica that compares a range for its chain: the records of these keys, at most those of a page.
+    /// Answered by [`Reply::Page`] once the page is durable.
+    States {
+        range: usize,
+        keys: Vec<Key>,
+        within: Within,
+    },
     /// From anti-entropy, or a chain, to another replica of the range: which buckets differ? Answered by
     /// [`Reply::Digests`].
     Digests {

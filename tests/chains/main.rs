@@ -250,6 +250,7 @@ fn a_member_pulls_what_its_head_does_not_know() -> Option<String> {
         epoch: None,
         since: epoch,
         with,
+        every_key: false,
     };
     world.deliver(Message {
         from: 2,

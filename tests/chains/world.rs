@@ -29,6 +29,7 @@ pub enum Body {
         epoch: Option<Epoch>,
         since: Epoch,
         with: Vec<usize>,
+        every_key: bool,
     },
 }
 
@@ -200,23 +201,38 @@ impl World {
             }
             Effect::Tell { .. } => unreachable!("no client asks about chains"),
             Effect::Collect {
-                epoch, from: with, ..
+                epoch,
+                from: with,
+                every_key,
+                ..
             } => {
                 let with = with.into_iter().map(|id| self.place(id)).collect();
-                self.compare(from, Some(epoch), epoch, with);
+                self.compare(from, Some(epoch), epoch, with, every_key);
             }
             Effect::CatchUp {
                 since, from: with, ..
             } => {
                 let with = vec![self.place(with)];
-                self.compare(from, None, since, with);
+                self.compare(from, None, since, with, false);
             }
             Effect::Began { .. } => {}
         }
     }
 
-    fn compare(&mut self, node: usize, epoch: Option<Epoch>, since: Epoch, with: Vec<usize>) {
-        let body = Body::Compare { epoch, since, with };
+    fn compare(
+        &mut self,
+        node: usize,
+        epoch: Option<Epoch>,
+        since: Epoch,
+        with: Vec<usize>,
+        every_key: bool,
+    ) {
+        let body = Body::Compare {
+            epoch,
+            since,
+            with,
+            every_key,
+        };
         self.send(node, node, body, 0);
     }
 
@@ -255,16 +271,27 @@ impl World {
             Body::Ended(ticket, outcome) => self.step(to, |chain, context| {
                 chain.outcome(ticket, origin::Answer::Outcome(outcome), context);
             }),
-            Body::Compare { epoch, since, with } => self.make_comparison(to, epoch, since, &with),
+            Body::Compare {
+                epoch,
+                since,
+                with,
+                every_key,
+            } => self.make_comparison(to, (epoch, since), &with, every_key),
         }
     }
 
     /// Makes a whole comparison at once.
-    fn make_comparison(&mut self, node: usize, epoch: Option<Epoch>, since: Epoch, with: &[usize]) {
+    fn make_comparison(
+        &mut self,
+        node: usize,
+        (epoch, since): (Option<Epoch>, Epoch),
+        with: &[usize],
+        every_key: bool,
+    ) {
         let (range, now) = (self.range, self.now);
         let whole = with
             .iter()
-            .all(|&other| self.compare_with(node, epoch, since, other));
+            .all(|&other| self.compare_with(node, (epoch, since), other, every_key));
         match epoch {
             Some(epoch) => self.step(node, |chain, context| {
                 chain.collected(range, epoch, whole, context);
@@ -276,9 +303,9 @@ impl World {
     fn compare_with(
         &mut self,
         node: usize,
-        epoch: Option<Epoch>,
-        since: Epoch,
+        (epoch, since): (Option<Epoch>, Epoch),
         other: usize,
+        every_key: bool,
     ) -> bool {
         let range = self.range;
         let theirs = &self.nodes[other];
@@ -302,7 +329,8 @@ impl World {
                 let theirs = theirs.and_then(|it| it.record.as_ref()?.accepted.clone());
                 let Node { chain, disk, .. } = &mut self.nodes[node];
                 let own = disk.record(&key).0.accepted_ballot();
-                if theirs.as_ref().is_some_and(|theirs| theirs.ballot == own) {
+                let is_same = theirs.as_ref().is_some_and(|theirs| theirs.ballot == own);
+                if is_same && !every_key {
                     return true;
                 }
                 match (epoch, &theirs) {

@@ -8,8 +8,8 @@ use super::epoch::{Adopted, Epoch};
 use super::member::{Member, Part, Waits, is_fenced};
 use super::{Answer, Context, Effect, Question, Replica, Status};
 use crate::bytes::Key;
-use crate::protocol::Accepted;
 use crate::protocol::ring::NodeId;
+use crate::protocol::{Accepted, Ballot};
 use crate::testing::rules::{self, Rule};
 
 /// How often a replica looks whether its chain is still the present one.
@@ -46,7 +46,10 @@ impl fmt::Display for Cause {
         )?;
         match &self.without[..] {
             [] => write!(f, "since all are there")?,
-            without => write!(f, "since {} does not answer", names(without))?,
+            without => {
+                let without: Vec<_> = without.iter().map(NodeId::to_string).collect();
+                write!(f, "without {}", without.join(", "))?;
+            }
         }
         let (keys, millis) = (self.keys, self.took.as_millis());
         write!(f, ": moved {keys} keys in {millis} ms")
@@ -70,8 +73,11 @@ pub(super) struct Proposal {
     began: Duration,
     /// Members that have not adopted it, or do not hold everything.
     awaited: BTreeSet<NodeId>,
-    /// Keys of which not all members hold the same state.
-    differing: BTreeSet<Key>,
+    /// Whether a member holds what it has copied from one other replica.
+    copied: bool,
+    /// For each key of which not all members hold the same state, the highest that was seen. Nothing is taken before
+    /// all have been compared: a state must not spread at its old ballot.
+    differing: BTreeMap<Key, Option<Accepted>>,
 }
 
 /// The way back of a replica that was left out.
@@ -99,7 +105,7 @@ impl Return {
         let is_short = |last: Duration| now < last + SHORT_RETURN;
         *self.at.get_or_insert_with(|| {
             self.pause = if self.last.is_some_and(is_short) {
-                (2 * self.pause).min(LONGEST_PAUSE)
+                (2 * self.pause).clamp(FIRST_PAUSE, LONGEST_PAUSE)
             } else {
                 FIRST_PAUSE
             };
@@ -211,9 +217,9 @@ impl<H> Member<H> {
     /// Whether this replica, which is left out, may propose its return: all replicas are there, it has caught up,
     /// and it has waited. Otherwise it goes on catching up.
     fn may_return(&mut self, from: NodeId, all_there: bool, context: &mut Context<'_, H>) -> bool {
-        let waited = context.now >= self.ret.moment(context.now);
+        let moment = self.ret.moment(context.now);
         // What it has adopted may still begin: that is no time to take anything over.
-        if self.is_out() && !(waited && self.ret.caught_up) {
+        if self.is_out() && !self.ret.caught_up {
             self.ret.catching_up = true;
             context.effects.push(Effect::CatchUp {
                 range: self.range,
@@ -222,7 +228,13 @@ impl<H> Member<H> {
             });
             return false;
         }
-        all_there && waited
+        if context.now < moment {
+            // It catches up once more right before it returns.
+            self.ret.caught_up = false;
+            self.look.not_before = moment;
+            return false;
+        }
+        all_there
     }
 
     /// A comparison with a serving member has ended. It is whole if that one answered to its end.
@@ -282,17 +294,17 @@ impl<H> Member<H> {
         if members.len() == self.replicas.len() {
             self.ret.last = Some(context.now);
         }
-        let floor = self.adopted.floor;
         let adopted = Adopted {
             epoch,
             members,
-            floor,
+            ..Adopted::default()
         };
         self.adopt(adopted, context);
         self.proposal = Some(Proposal {
             began: context.now,
             awaited: self.other_members().into_iter().collect(),
-            differing: BTreeSet::new(),
+            copied: self.adopted.copied,
+            differing: BTreeMap::new(),
         });
         let written = context.replica.written();
         for member in self.other_members() {
@@ -318,16 +330,27 @@ impl<H> Member<H> {
         if !rules::holds(Rule::AdoptedByAll) {
             self.begin(context);
         }
-        context.tell(handle, Answer::Done, context.replica.written());
+        let copied = self.adopted.copied;
+        context.tell(
+            handle,
+            Answer::Adopted { copied },
+            context.replica.written(),
+        );
     }
 
-    pub(super) fn heard_adopted(&mut self, from: NodeId, done: bool, context: &mut Context<'_, H>) {
+    pub(super) fn heard_adopted(
+        &mut self,
+        from: NodeId,
+        answer: Option<Answer>,
+        context: &mut Context<'_, H>,
+    ) {
         let Some(proposal) = &mut self.proposal else {
             return; // An answer of a proposal that was lost.
         };
-        if !done {
+        let Some(Answer::Adopted { copied }) = answer else {
             return self.lose(context);
-        }
+        };
+        proposal.copied |= copied;
         proposal.awaited.remove(&from);
         if proposal.awaited.is_empty() {
             // Nothing is chosen below this epoch any more.
@@ -340,10 +363,13 @@ impl<H> Member<H> {
         if !rules::holds(Rule::StatesCollected) || self.other_members().is_empty() {
             return self.begun(context);
         }
+        // A copied state may be that of one other member alone, though both hold it at the same ballot now.
+        let copied = self.proposal.as_ref().is_some_and(|it| it.copied);
         context.effects.push(Effect::Collect {
             range: self.range,
             epoch: self.adopted.epoch,
             from: self.other_members(),
+            every_key: copied && rules::holds(Rule::CopiedStatesRenewed),
         });
     }
 
@@ -361,13 +387,19 @@ impl<H> Member<H> {
         if !self.takes_part(epoch) || self.part != Part::Adopted {
             return false;
         }
-        if let Some(proposal) = &mut self.proposal {
-            proposal.differing.insert(key.clone());
-        }
         let (record, _) = replica.record(key);
-        if let Some(theirs) = theirs.filter(|theirs| theirs.ballot > record.accepted_ballot())
-            && (!is_fenced(&record, theirs) || rules::holds(Rule::GivenBelowTheFence))
-        {
+        let may_take = |theirs: &&Accepted| {
+            !is_fenced(&record, theirs) || rules::holds(Rule::GivenBelowTheFence)
+        };
+        let theirs = theirs.filter(may_take);
+        if let Some(proposal) = &mut self.proposal {
+            let own = record.accepted.clone();
+            let highest = proposal.differing.entry(key.clone()).or_insert(own);
+            let ballot = highest.as_ref().map_or(Ballot::ZERO, |it| it.ballot);
+            if let Some(theirs) = theirs.filter(|theirs| theirs.ballot > ballot) {
+                *highest = Some(theirs.clone());
+            }
+        } else if let Some(theirs) = theirs.filter(|it| it.ballot > record.accepted_ballot()) {
             replica.take(key, theirs);
         }
         true
@@ -384,9 +416,14 @@ impl<H> Member<H> {
             .proposal
             .iter()
             .flat_map(|proposal| &proposal.differing);
-        for key in differing.filter(|_| rules::holds(Rule::MovedStatesRenewed)) {
-            if let Some(Accepted { state, .. }) = replica.record(key).0.accepted {
-                replica.take(key, &Accepted { ballot, state });
+        for (key, highest) in differing {
+            let Some(highest) = highest else { continue };
+            let mut renewed = highest.clone();
+            if rules::holds(Rule::MovedStatesRenewed) {
+                renewed.ballot = ballot;
+            }
+            if renewed.ballot > replica.record(key).0.accepted_ballot() {
+                replica.take(key, &renewed);
             }
         }
     }
@@ -439,6 +476,7 @@ impl<H> Member<H> {
                 range: self.range,
                 epoch: self.adopted.epoch,
                 from: vec![from],
+                every_key: false,
             });
         }
     }
@@ -446,12 +484,14 @@ impl<H> Member<H> {
     pub(super) fn heard_given(
         &mut self,
         from: NodeId,
+        asked: Duration,
         answer: Option<Answer>,
         context: &mut Context<'_, H>,
     ) {
         let Some(proposal) = &mut self.proposal else {
             return;
         };
+        let waited = context.now >= asked + self.times.time_out;
         match answer {
             Some(Answer::Done) => {
                 proposal.awaited.remove(&from);
@@ -460,7 +500,7 @@ impl<H> Member<H> {
                 }
             }
             // It is there, and has much to take.
-            None if !context.suspects.contains(&from) => {
+            None if waited && !context.suspects.contains(&from) => {
                 let question = Question::Give(self.adopted.epoch);
                 self.ask(from, question, 0, Waits::Given, context);
             }
@@ -481,11 +521,12 @@ impl<H> Member<H> {
         };
         let range = self.range;
         context.effects.push(Effect::Began { range, cause });
-        self.begin(context);
+        // They hear of it before they hear of what has waited here.
         for member in self.other_members() {
             let question = Question::Begin(self.adopted.epoch);
             self.ask(member, question, 0, Waits::Begun, context);
         }
+        self.begin(context);
     }
 
     /// Gives up a proposal, and never begins that epoch afterwards.

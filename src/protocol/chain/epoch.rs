@@ -65,6 +65,14 @@ pub struct Adopted {
     /// This replica may have proposed epochs up to this round in a folder that was lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub floor: u64,
+    /// This replica has copied what it holds after it lost its folder, and has not served since. So it may hold a
+    /// state of one other replica that no chain has chosen.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub copied: bool,
+}
+
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -92,7 +100,12 @@ impl Adopted {
     /// The number of its start sets apart folders that were lost one after the other.
     pub fn copied(self, start: u64) -> Adopted {
         let floor = self.epoch.round + start * UNSEEN_ROUNDS;
-        Adopted { floor, ..self }
+        let copied = true;
+        Adopted {
+            floor,
+            copied,
+            ..self
+        }
     }
 
     pub fn has(&self, node: NodeId) -> bool {
@@ -110,7 +123,7 @@ mod tests {
         let chain = Adopted {
             epoch: Epoch::default(),
             members: vec![head, middle, tail],
-            floor: 0,
+            ..Adopted::default()
         };
         assert_eq!((chain.head(), chain.tail()), (Some(head), Some(tail)));
         assert_eq!(chain.after(head), Some(middle));

@@ -27,6 +27,8 @@ pub struct Request<H> {
     pub ends: Duration,
     /// Whether a state has absorbed it. Then it may take effect, whatever becomes of this chain.
     pub absorbed: bool,
+    /// Whether another member has passed it on. It is not passed on again.
+    pub passed_on: bool,
 }
 
 /// How far this replica is with the epoch that it has adopted.
@@ -51,7 +53,11 @@ pub(super) enum Waits<H> {
     /// Another member has passed a state on, and answers the one before it.
     Relayed(H),
     /// A request is at the member whose part it is.
-    PassedOn(H),
+    PassedOn {
+        handle: H,
+        /// Whether a state has absorbed it here.
+        absorbed: bool,
+    },
     /// The tail has the values of these reads.
     Confirmed {
         reads: Vec<Read<H>>,
@@ -189,7 +195,7 @@ impl<H> Member<H> {
         match role.filter(|_| self.serves()) {
             Some(role) if role == self.node && writes => self.write(request, context),
             Some(role) if role == self.node => self.read(request, vouched, context),
-            Some(role) if vouched.is_none() => self.pass_on(role, request, context),
+            Some(role) if !request.passed_on => self.pass_on(role, request, context),
             _ => Self::fail(request, context.effects),
         }
     }
@@ -212,9 +218,10 @@ impl<H> Member<H> {
             handle,
             key,
             operation,
+            absorbed,
             ..
         } = request;
-        let ticket = self.ticket(to, Waits::PassedOn(handle), context);
+        let ticket = self.ticket(to, Waits::PassedOn { handle, absorbed }, context);
         context.effects.push(Effect::PassOn {
             to,
             ticket,
@@ -336,13 +343,26 @@ impl<H> Member<H> {
         if let Question::Give(_) = question {
             return self.asked_to_take(handle, from, context);
         }
-        // Whoever says so serves: the epoch has begun.
         if self.part == Part::Adopted {
+            if checked && !self.speaks_of_beginning(from, &question) {
+                return context.tell(handle, Answer::Refused, 0);
+            }
             self.begin(context);
         }
         match question {
             Question::Pass { key, accepted, .. } => self.passed(handle, key, accepted, context),
             _ => context.tell(handle, Answer::Done, 0),
+        }
+    }
+
+    /// Whether this question says that the epoch has begun: it comes from a member that asks so only while it
+    /// serves.
+    fn speaks_of_beginning(&self, from: NodeId, question: &Question) -> bool {
+        match question {
+            Question::Pass { .. } => self.adopted.after(from) == Some(self.node),
+            Question::Confirm(_) => self.adopted.tail() == Some(from),
+            Question::Begin(_) => self.adopted.has(from),
+            _ => false,
         }
     }
 
@@ -380,9 +400,9 @@ impl<H> Member<H> {
             }
             Waits::Confirmed { reads, tried } => self.confirmed(reads, tried, answer, context),
             Waits::Status => self.heard_status(asked.to, answer, context),
-            Waits::Adopted => self.heard_adopted(asked.to, done, context),
-            Waits::Given => self.heard_given(asked.to, answer, context),
-            Waits::Begun | Waits::PassedOn(_) => {}
+            Waits::Adopted => self.heard_adopted(asked.to, answer, context),
+            Waits::Given => self.heard_given(asked.to, asked.at, answer, context),
+            Waits::Begun | Waits::PassedOn { .. } => {}
         }
     }
 
@@ -396,14 +416,19 @@ impl<H> Member<H> {
         let Some(asked) = self.asked.remove(&number) else {
             return;
         };
-        let Waits::PassedOn(handle) = asked.waits else {
+        let Waits::PassedOn { handle, absorbed } = asked.waits else {
             unreachable!("only a request has an outcome")
         };
         self.broken |= self.serves() && !matches!(answer, origin::Answer::Outcome(_));
         let outcome = match answer {
+            // What was absorbed here may take effect, though it was not done there.
+            origin::Answer::Outcome(Outcome::Failed { accept_sent, why }) => Outcome::Failed {
+                accept_sent: accept_sent || absorbed,
+                why,
+            },
             origin::Answer::Outcome(outcome) => outcome,
-            origin::Answer::Unreached => Outcome::not_done(Why::NoChain),
-            origin::Answer::Silent => undecided(),
+            origin::Answer::Unreached if !absorbed => Outcome::not_done(Why::NoChain),
+            origin::Answer::Unreached | origin::Answer::Silent => undecided(),
         };
         effects.push(Effect::Answer {
             handle,
@@ -439,14 +464,13 @@ impl<H> Member<H> {
                 asked.waits,
                 Waits::Passed { .. }
                     | Waits::Relayed(_)
-                    | Waits::PassedOn(_)
+                    | Waits::PassedOn { .. }
                     | Waits::Confirmed { .. }
             )
         };
-        let ended: Vec<_> = self
-            .asked
-            .extract_if(.., |_, asked| of_chain(asked))
-            .collect();
+        let all = std::mem::take(&mut self.asked).into_iter();
+        let (ended, others): (Vec<_>, Vec<_>) = all.partition(|(_, asked)| of_chain(asked));
+        self.asked = others.into_iter().collect();
         for (_, asked) in ended {
             self.undo(asked.waits, context);
         }
@@ -468,7 +492,7 @@ impl<H> Member<H> {
                     .extend(reads.into_iter().map(|read| read.request));
             }
             Waits::Relayed(handle) => context.tell(handle, Answer::Refused, 0),
-            Waits::PassedOn(handle) => context.answer(handle, undecided(), 0),
+            Waits::PassedOn { handle, .. } => context.answer(handle, undecided(), 0),
             Waits::Status | Waits::Adopted | Waits::Given | Waits::Begun => {}
         }
     }
@@ -498,9 +522,14 @@ impl<H> Member<H> {
             adopted.epoch > self.adopted.epoch,
             "invariant 1: an adopted epoch never decreases"
         );
+        // What an epoch has begun with, all its members hold.
+        let copied = self.adopted.copied && !self.serves();
         self.stop(context);
-        let floor = self.adopted.floor;
-        self.adopted = Adopted { floor, ..adopted };
+        self.adopted = Adopted {
+            floor: self.adopted.floor,
+            copied,
+            ..adopted
+        };
         self.part = Part::Adopted;
         self.steps = 0;
         self.drop_proposal();
@@ -547,7 +576,7 @@ impl<H> Member<H> {
         let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
         for number in overdue {
             match self.asked.get(&number).map(|asked| &asked.waits) {
-                Some(Waits::PassedOn(_)) => {
+                Some(Waits::PassedOn { .. }) => {
                     self.outcome(number, origin::Answer::Silent, context.effects);
                 }
                 _ => self.heard(number, None, context),

@@ -129,6 +129,10 @@ pub enum Question {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     Done,
+    /// To [`Question::Adopt`]: it is done, and whether the sender holds what it has copied from one other replica.
+    Adopted {
+        copied: bool,
+    },
     /// The sender takes no part in that epoch, or cannot go on with it.
     Refused,
     Status(Status),
@@ -184,11 +188,12 @@ pub enum Effect<H> {
         after: LogPlace,
     },
     /// Compare the range with these members, begin that now, and [`Chain::move_in`] what they hold of each key on
-    /// which they differ from this replica. Then call [`Chain::collected`].
+    /// which they differ from this replica, or of every key. Then call [`Chain::collected`].
     Collect {
         range: usize,
         epoch: Epoch,
         from: Vec<NodeId>,
+        every_key: bool,
     },
     /// Compare the range with this replica, which serves it, and [`Chain::pull_in`] what it holds that is
     /// higher. Then call [`Chain::caught_up`].
@@ -300,6 +305,7 @@ impl<H> Chain<H> {
             operation,
             ends: context.now + self.member(range).times.deadline,
             absorbed: false,
+            passed_on: vouched.is_some(),
         };
         self.member(range).request(request, vouched, &mut context);
     }

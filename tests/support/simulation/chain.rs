@@ -41,6 +41,7 @@ struct Comparison {
     left: usize,
     /// What the node had adopted when it began.
     since: Epoch,
+    every_key: bool,
 }
 
 /// What a node waits for after it asked a peer.
@@ -153,13 +154,18 @@ impl World {
                 outcome,
                 after,
             } => self.answer_after(node, handle, outcome, after),
-            Effect::Collect { range, epoch, from } => {
+            Effect::Collect {
+                range,
+                epoch,
+                from,
+                every_key,
+            } => {
                 let from = from.into_iter().map(|id| self.place(id)).collect();
-                self.compare(node, range, Some(epoch), from);
+                self.compare(node, range, Some(epoch), from, every_key);
             }
             Effect::CatchUp { range, from, .. } => {
                 let from = vec![self.place(from)];
-                self.compare(node, range, None, from);
+                self.compare(node, range, None, from, false);
             }
             Effect::Began { range, cause } => {
                 self.counts.epochs += 1;
@@ -353,13 +359,21 @@ impl World {
         self.chain(node, |chain, mut context| chain.tick(&mut context));
     }
 
-    fn compare(&mut self, node: usize, range: usize, epoch: Option<Epoch>, from: Vec<usize>) {
+    fn compare(
+        &mut self,
+        node: usize,
+        range: usize,
+        epoch: Option<Epoch>,
+        from: Vec<usize>,
+        every_key: bool,
+    ) {
         let number = self.number();
         let comparison = Comparison {
             range,
             epoch,
             left: from.len(),
             since: self.machines[node].store.adopted(range).epoch,
+            every_key,
         };
         let life = self.machines[node].life;
         let comparisons = &mut self.machines[node].comparisons;
@@ -450,7 +464,8 @@ impl World {
         for key in keys {
             let own = store.record(&key).0.accepted_ballot();
             let theirs = theirs.remove(&key);
-            if theirs.as_ref().is_some_and(|theirs| theirs.ballot == own) {
+            let is_same = theirs.as_ref().is_some_and(|theirs| theirs.ballot == own);
+            if is_same && !comparison.every_key {
                 continue;
             }
             let taken = match (comparison.epoch, &theirs) {
