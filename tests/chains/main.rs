@@ -38,25 +38,39 @@ fn a_moved_state_and_a_later_one_that_nobody_saw() -> Vec<String> {
     world.take(is_pass);
     exclude(&mut world, 1, &[0]);
     assert_eq!(world.adopted(1).1, [1, 2]);
-    let expected = None;
-    let value = "two".into();
-    world.request(2, 1, write(2, 1, Change::CompareAndSet { expected, value }));
+    world.request(2, 1, compare_and_set(2, "two"));
     world.take(is_pass);
     // Node 0 has forgotten who served, and forms a chain with node 2.
     world.restart(0);
     world.suspect(0, &[1]);
     world.restart(2);
     exclude(&mut world, 0, &[1]);
+    read_before_and_after(world)
+}
+
+#[test]
+fn what_a_chain_begins_with_is_not_lost_to_a_state_that_nobody_was_told_of() {
+    let reads = a_moved_state_and_a_later_one_that_nobody_saw();
+    assert_eq!(reads, ["one", "one"]);
+    let broken = without(
+        Rule::MovedStatesRenewed,
+        a_moved_state_and_a_later_one_that_nobody_saw,
+    );
+    assert_eq!(broken, ["one", "two"], "the CAS expected no value");
+}
+
+/// Nodes 0 and 2 form a chain, and a write that node 0 had taken alone is acknowledged in it. Then node 1 returns, and
+/// all three begin an epoch. Returns what was read before and after.
+fn read_before_and_after(mut world: World) -> Vec<String> {
     assert_eq!(world.adopted(0).1, [0, 2]);
+    let mut reads = Vec::new();
     world.request(1, 0, put(1, "one"));
+    world.request(3, 2, Operation::Get);
     world.run_but(touches(1));
     assert!(matches!(
         world.outcome(1),
         Some(Outcome::Decided(Verdict::Applied(_)))
     ));
-    let mut reads = Vec::new();
-    world.request(3, 2, Operation::Get);
-    world.run_but(touches(1));
     reads.extend(world.read(3));
     for node in 0..3 {
         world.restart(node);
@@ -71,15 +85,51 @@ fn a_moved_state_and_a_later_one_that_nobody_saw() -> Vec<String> {
     reads
 }
 
+fn compare_and_set(client: u64, value: &str) -> Operation {
+    let (expected, value) = (None, value.into());
+    write(client, 1, Change::CompareAndSet { expected, value })
+}
+
+/// A first attempt to form the chain breaks off while states are moved.
 #[test]
-fn what_a_chain_begins_with_is_not_lost_to_a_state_that_nobody_was_told_of() {
-    let reads = a_moved_state_and_a_later_one_that_nobody_saw();
-    assert_eq!(reads, ["one", "one"]);
-    let broken = without(
-        Rule::MovedStatesRenewed,
-        a_moved_state_and_a_later_one_that_nobody_saw,
-    );
-    assert_eq!(broken, ["one", "two"], "the CAS expected no value");
+fn a_collection_that_breaks_off_leaves_nobody_in_agreement() {
+    let mut world = World::new();
+    world.request(1, 0, put(1, "one"));
+    world.take(is_pass);
+    exclude(&mut world, 1, &[0]);
+    world.request(2, 1, compare_and_set(2, "two"));
+    world.take(is_pass);
+    world.restart(0);
+    world.restart(2);
+    world.suspect(2, &[1]);
+    world.look(2);
+    world.take(touches(1));
+    world.run_but(|message| touches(1)(message) || matches!(message.body, Body::Compare { .. }));
+    world.cut_short(2);
+    world.restart(2);
+    exclude(&mut world, 2, &[1]);
+    assert_eq!(read_before_and_after(world), ["one", "one"]);
+}
+
+/// A node has lost its folder, and copies a state that only one other replica holds.
+fn a_copied_state() -> Vec<String> {
+    let mut world = World::new();
+    world.request(1, 0, put(1, "one"));
+    world.take(is_pass);
+    exclude(&mut world, 1, &[0]);
+    world.lose_folder(2);
+    world.request(2, 1, compare_and_set(2, "two"));
+    world.take(is_pass);
+    world.restart(0);
+    exclude(&mut world, 0, &[1]);
+    read_before_and_after(world)
+}
+
+#[test]
+fn what_was_copied_from_one_replica_is_no_agreement_of_two() {
+    assert_eq!(a_copied_state(), ["one", "one"]);
+    let broken = without(Rule::CopiedStatesRenewed, a_copied_state);
+    assert_eq!(broken, ["one", "two"]);
 }
 
 /// A tail is paused with a read in its socket, and goes on after the others have formed a chain and written.

@@ -406,6 +406,44 @@ impl World {
             .retain(|message| message.to != node || matches!(message.body, Body::Ask(..)));
     }
 
+    /// A comparison of this node breaks off after what it has compared was moved in.
+    pub fn cut_short(&mut self, node: usize) {
+        let comparisons =
+            self.take(|message| message.to == node && matches!(message.body, Body::Compare { .. }));
+        for message in comparisons {
+            if let Body::Compare {
+                epoch,
+                since,
+                with,
+                every_key,
+            } = message.body
+            {
+                for other in with {
+                    self.compare_with(node, (epoch, since), other, every_key);
+                }
+            }
+        }
+    }
+
+    /// Loses the disk of a node, which then copies the higher state of both others.
+    pub fn lose_folder(&mut self, node: usize) {
+        let records = Records::new(self.ring.clone());
+        self.nodes[node].disk.records = records;
+        let others: Vec<usize> = (0..3).filter(|other| *other != node).collect();
+        let mut adopted = Adopted::default();
+        for other in others {
+            let (record, _) = self.nodes[other].disk.record(&self.key);
+            adopted = adopted.max(self.nodes[other].disk.adopted(self.range));
+            let disk = &mut self.nodes[node].disk;
+            let own = disk.record(&self.key).0.accepted_ballot();
+            if let Some(accepted) = record.accepted.filter(|it| it.ballot > own) {
+                disk.take(&self.key, &accepted);
+            }
+        }
+        self.nodes[node].disk.adopt(self.range, &adopted.copied(1));
+        self.restart(node);
+    }
+
     /// From now on nothing more becomes durable at a node.
     pub fn hang(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;

@@ -55,9 +55,10 @@
 //!
 //! # Reading order
 //!
-//! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it writes, passes on,
-//! answers and stops. [`reads`] are the tail's. [`change`] is how a chain comes to its end, and the next one
-//! begins. This module holds what they share: questions, answers and effects.
+//! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it serves, answers and
+//! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads. In `look.rs` a replica
+//! looks whether its chain is still the present one, and in [`change`] the next one begins. This module holds what
+//! they share: questions, answers and effects.
 //!
 //! # Known limits
 //!
@@ -65,8 +66,10 @@
 
 pub mod change;
 pub mod epoch;
+mod look;
 pub mod member;
 pub mod reads;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
