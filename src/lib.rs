@@ -12,8 +12,9 @@
 //! 1. [`bytes`], [`error`]: keys and values, and how a request can fail.
 //! 2. [`protocol`]: all that decides, without any I/O. The comment of its module is the algorithm. Then
 //!    [`protocol::ring`] (where keys live), [`protocol::version`], [`protocol::ballot`] and
-//!    [`protocol::state`], [`protocol::quorum`] (how the replicas of a key agree), and
-//!    [`protocol::origin`] (where a client's request goes). [`protocol::group`] orders messages with it.
+//!    [`protocol::state`], [`protocol::quorum`] and [`protocol::chain`] (the two ways in which the replicas
+//!    of a key agree), and [`protocol::origin`] (where a client's request goes). [`protocol::group`] orders
+//!    messages with them.
 //! 3. [`storage`]: makes records durable before anybody hears of them.
 //! 4. [`transport`]: reads lines, sends batches, and keeps one connection per pair of nodes and
 //!    direction.
@@ -46,7 +47,9 @@
 //! - **Tombstone**: the record of a deleted key. It is dropped once all replicas hold it.
 //! - **Floor**: per origin, the sequence number up to which requests are refused, because a dropped
 //!   tombstone may contain them.
-//! - **Fence**: what a replica remembers of all dropped records together: a ballot and a floor.
+//! - **Fence**: what a replica remembers of all dropped records of a range together: a ballot and a floor.
+//! - **Epoch**: the name of one chain of a range, with the strategy `chain`. The higher epoch wins.
+//! - **Head**, **tail**: the first member of a chain, which decides writes, and the last, which answers reads.
 //! - **Refresh**: a full round of votes that gets the present state of a key chosen again.
 //! - **Standing**: whether a node may vote, or has to copy its records first.
 //! - **Suspect**: a peer that has been silent for a read time-out.

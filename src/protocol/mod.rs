@@ -75,6 +75,9 @@
 //! votes up to the coordinator, and the client's side in [`origin`]; [`operation`] is what the two say
 //! to each other.
 //!
+//! [`chain`] takes the place of [`quorum`] in a cluster with the second [`Strategy`]. Its comment tells its
+//! algorithm and its invariants.
+//!
 //! # Beside the register
 //!
 //! The record of a deleted key goes once all its replicas hold the tombstone ([`tombstones`]). A replica
