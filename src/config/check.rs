@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use super::{Config, MOST_NODES};
+use crate::protocol::Strategy;
 
+/// How many replicas a key has in a cluster that runs chains.
+const CHAIN: usize = 3;
 /// The memory that one largest request takes, in MiB.
 const LEAST_MEMORY: u64 = 32;
 /// A day in milliseconds.
@@ -35,6 +38,12 @@ impl Config {
         if n < 3 {
             return Err(format!(
                 "replicas is {n}: it must be at least 3, to survive one failure"
+            ));
+        }
+        if self.strategy == Strategy::Chain && n != CHAIN {
+            return Err(format!(
+                "replicas is {n}: with the strategy chain it must be {CHAIN}, since one member confirms the \
+                 reads of a tail, and any two chains must have a member in common"
             ));
         }
         let reads = "a read could miss the last write, and a coordinator that restarts could have one \

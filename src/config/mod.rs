@@ -30,7 +30,7 @@ pub struct Config {
     pub nodes: Vec<Member>,
     /// How the replicas of a key agree: `quorum`, or `chain`.
     pub strategy: Strategy,
-    /// N: how many nodes hold a key.
+    /// N: how many nodes hold a key. 3 if the strategy is `chain`.
     pub replicas: usize,
     /// R: promises needed before proposing; less than N. For reads see [`Quorums::agreeing`].
     pub read_quorum: usize,

@@ -6,6 +6,8 @@ mod support;
 
 mod capacity;
 mod catching_up;
+mod chain;
+mod chain_faults;
 mod chat;
 mod clients;
 mod commands;

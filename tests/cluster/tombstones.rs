@@ -10,7 +10,7 @@ use crate::support::cluster::{Cluster, FIVE, Plan, THREE, eventually};
 use crate::support::impostor::Impostor;
 
 /// A cluster with a short deadline, and the shortest age of tombstones that it allows.
-fn soon() -> Plan {
+pub fn soon() -> Plan {
     let plan = Plan::of(&FIVE).set("request_deadline_ms", 400);
     plan.set("tombstone_age_ms", 800)
         .set("anti_entropy_ms", 100)
@@ -25,7 +25,7 @@ fn sum(cluster: &Cluster, name: &str) -> u64 {
     each.map(|count| count.expect("every node answers")).sum()
 }
 
-fn await_no_tombstones(cluster: &Cluster, ids: &[u32]) {
+pub fn await_no_tombstones(cluster: &Cluster, ids: &[u32]) {
     for &id in ids {
         eventually(&format!("{id} has dropped its tombstones"), || {
             (number(cluster, id, "tombstones")? == 0).then_some(())
@@ -38,6 +38,14 @@ const LOOKS_UNTIL_OLD: u64 = 4;
 
 fn looks(cluster: &Cluster, id: u32) -> u64 {
     number(cluster, id, "tombstone_looks").expect("the node answers")
+}
+
+/// Waits until the tombstones that a node holds now are old enough to be dropped, and were looked at since.
+pub fn await_looks(cluster: &Cluster, id: u32) {
+    let before = looks(cluster, id);
+    eventually("the tombstones are old enough, and looked at", || {
+        (looks(cluster, id) > before + 3 * LOOKS_UNTIL_OLD).then_some(())
+    });
 }
 
 /// Sends each line, and asserts that its reply is as expected.
@@ -86,10 +94,7 @@ fn a_tombstone_outlives_the_absence_of_a_replica() {
         cluster.done(5554, &format!("DEL {key}"));
     }
     let dropped = number(&cluster, 5554, "tombstones_dropped");
-    let before = looks(&cluster, 5554);
-    eventually("the tombstones are old enough, and looked at", || {
-        (looks(&cluster, 5554) > before + 3 * LOOKS_UNTIL_OLD).then_some(())
-    });
+    await_looks(&cluster, 5554);
     assert_eq!(number(&cluster, 5554, "tombstones_dropped"), dropped);
     assert_eq!(number(&cluster, 5554, "tombstones"), Some(20));
     cluster.restart(away);
