@@ -185,7 +185,7 @@ fn every_rule_of_a_chain_left_out_is_noticed() {
         (Rule::TwoCopies, Invariant, 20),
         (Rule::EpochChecked, History, 400),
         (Rule::EpochChecked, Invariant, 100),
-        (Rule::EpochsNamed, History, 100),
+        (Rule::EpochsNamed, History, 1_500),
         (Rule::EpochsNamed, Invariant, 20),
         (Rule::StepsNotReused, Invariant, 20),
         (Rule::StoppedForGood, Invariant, 200),

@@ -155,8 +155,7 @@ fn where_and_stats_and_the_log_tell_who_is_in_the_chain_of_a_key() {
     for id in [head, tail] {
         let epoch = await_chain(&cluster, id, "foo", &without);
         let begins = format!(
-            "range of {head}: epoch {epoch} of {short} begins, proposed by this node since {middle} does not \
-             answer: moved "
+            "range of {head}: epoch {epoch} of {short} begins, proposed by this node without {middle}: moved "
         );
         eventually("the log of one node says so", || {
             let logs: String = cluster.ids().map(|id| cluster.log(id)).collect();

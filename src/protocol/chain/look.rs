@@ -151,6 +151,9 @@ impl<H> Member<H> {
         } else if self.broken && self.is_whole(answers) {
             // A message was lost, and no more.
             self.broken = false;
+            for handle in std::mem::take(&mut self.stalled) {
+                context.tell(handle, Answer::Refused, 0);
+            }
             return self.drive_again(context);
         }
         self.propose(answers, context);

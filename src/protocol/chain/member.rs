@@ -103,6 +103,9 @@ pub struct Member<H> {
     pub(super) ret: Return,
     /// Whom to answer once this replica holds all that the proposer holds.
     pub(super) gives: Vec<H>,
+    /// The member before has passed states on, and the one behind is silent. They are refused once this replica
+    /// stops: earlier, the member before would propose a chain with the silent one again.
+    pub(super) stalled: Vec<H>,
 }
 
 impl<H> Member<H> {
@@ -132,6 +135,7 @@ impl<H> Member<H> {
             proposal: None,
             ret: Return::default(),
             gives: Vec::new(),
+            stalled: Vec::new(),
         }
     }
 
@@ -163,7 +167,7 @@ impl<H> Member<H> {
 
     /// How much it has to do.
     pub(super) fn load(&self) -> usize {
-        self.waiting.len() + self.reads.len() + self.asked.len()
+        self.waiting.len() + self.reads.len() + self.asked.len() + self.stalled.len()
     }
 
     /// The other replicas of the range.
@@ -248,7 +252,10 @@ impl<H> Member<H> {
             }
             waits @ (Waits::Passed { .. } | Waits::Relayed(_)) => {
                 self.trouble(answer.is_some(), context);
-                self.undo(waits, context);
+                match waits {
+                    Waits::Relayed(handle) if self.broken => self.stalled.push(handle),
+                    waits => self.undo(waits, context),
+                }
             }
             Waits::Confirmed { reads, tried } => self.confirmed(reads, tried, answer, context),
             Waits::Status => self.heard_status(asked.to, answer, context),
@@ -295,7 +302,8 @@ impl<H> Member<H> {
         for (_, asked) in ended {
             self.undo(asked.waits, context);
         }
-        for handle in std::mem::take(&mut self.gives) {
+        let gives = std::mem::take(&mut self.gives);
+        for handle in gives.into_iter().chain(self.stalled.drain(..)) {
             context.tell(handle, Answer::Refused, 0);
         }
         let reads = std::mem::take(&mut self.reads);

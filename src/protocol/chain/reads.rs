@@ -96,11 +96,19 @@ impl<H> Member<H> {
         if answer.is_none() && tried.len() < self.other_members().len() {
             return self.confirm(reads, tried, context);
         }
-        if answer == Some(Answer::Done) {
-            context.answer_all(reads);
-        } else {
-            self.trouble(answer.is_some(), context);
-            self.undo(Waits::Confirmed { reads, tried }, context);
+        match answer {
+            Some(Answer::Done) => context.answer_all(reads),
+            Some(_) => {
+                // There is another chain, and its tail can be asked at once.
+                self.stop(context);
+                for read in reads {
+                    Self::fail(read.request, context.effects);
+                }
+            }
+            None => {
+                self.trouble_with_silence();
+                self.undo(Waits::Confirmed { reads, tried }, context);
+            }
         }
         self.confirming = false;
         if self.serves() && !self.reads.is_empty() {
