@@ -22,6 +22,7 @@ mod preallocation;
 mod progress;
 pub mod records;
 pub mod recovery;
+mod replica;
 pub mod snapshot;
 pub mod wal;
 
@@ -40,8 +41,8 @@ pub use wal::{Hooks, LogPosition, SyncMode};
 
 use crate::bytes::Key;
 use crate::lock;
+use crate::protocol::chain::LogPlace;
 use crate::protocol::chain::epoch::Adopted;
-use crate::protocol::chain::{LogPlace, Replica};
 use crate::protocol::ring::{NodeId, Ring};
 use crate::protocol::{
     Accepted, Ballot, Fence, Record, Seen, State, Update, VoteReply, VoteRequest, takeover,
@@ -362,42 +363,5 @@ impl Store {
     /// Makes all entries durable and stops the commit thread.
     pub fn close(&self) {
         self.wal.end();
-    }
-}
-
-/// A chain changes records under its own lock, which it holds meanwhile.
-impl Replica for &Store {
-    fn adopted(&self, range: usize) -> Adopted {
-        lock(&self.records).adopted(range).clone()
-    }
-
-    fn adopt(&mut self, range: usize, adopted: &Adopted) -> LogPlace {
-        let mut records = lock(&self.records);
-        let lsn = self.append(&LogEntry::Adopted {
-            range,
-            adopted: adopted.clone(),
-        });
-        records.adopt(range, adopted.clone());
-        lsn
-    }
-
-    fn record(&self, key: &Key) -> (Record, LogPlace) {
-        let records = lock(&self.records);
-        let (record, lsn) = records.get(key);
-        (record.clone(), lsn)
-    }
-
-    fn fence(&self, range: usize) -> Fence {
-        lock(&self.records).fence(range).clone()
-    }
-
-    fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace {
-        self.has_voted.store(true, Ordering::Relaxed);
-        let update = Update::Accept(accepted.clone());
-        self.apply(&mut lock(&self.records), key, update)
-    }
-
-    fn written(&self) -> LogPlace {
-        self.wal.appended()
     }
 }

@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::epoch::Epoch;
-use super::member::{Member, Part, Waits};
+use super::member::{Asked, Member, Part, Waits};
 use super::requests::is_fenced;
 use super::{Answer, Context, Effect, Question, Replica, Status};
 use crate::bytes::Key;
-use crate::protocol::Accepted;
 use crate::protocol::ring::NodeId;
+use crate::protocol::{Accepted, origin};
 use crate::testing::rules::{self, Rule};
+
+/// A question of a chain without an answer for so many read time-outs counts as silence, though the peer is
+/// there: a disk that hangs answers pings.
+const PATIENCE: u32 = 4;
 
 /// How often a replica looks whether its chain is still the present one.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -224,5 +228,28 @@ impl<H> Member<H> {
             replica.take(key, accepted);
         }
         true
+    }
+
+    /// Gives up what was asked too long ago, and what has waited too long.
+    pub(super) fn give_up_overdue(&mut self, context: &mut Context<'_, H>) {
+        let (now, time_out) = (context.now, self.times.time_out);
+        let is_overdue = |asked: &Asked<H>| match asked.waits {
+            Waits::Status => asked.at + time_out < now,
+            _ => asked.at + PATIENCE * time_out < now,
+        };
+        let overdue = self.asked.iter().filter(|(_, asked)| is_overdue(asked));
+        let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
+        for number in overdue {
+            match self.asked.get(&number).map(|asked| &asked.waits) {
+                Some(Waits::PassedOn { .. }) => {
+                    self.outcome(number, origin::Answer::Silent, context.effects);
+                }
+                _ => self.heard(number, None, context),
+            }
+        }
+        let late: Vec<_> = self.waiting.extract_if(.., |it| it.ends <= now).collect();
+        for request in late {
+            Self::fail(request, context.effects);
+        }
     }
 }

@@ -11,12 +11,8 @@ use super::requests::undecided;
 use super::{Answer, Context, Effect, LogPlace, Question, Replica, Status, Ticket, Times};
 use crate::bytes::Key;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Operation, Quorums, Verdict, origin};
+use crate::protocol::{Operation, Quorums, Verdict};
 use crate::testing::rules::{self, Rule};
-
-/// A question of a chain without an answer for so many read time-outs counts as silence, though the peer is
-/// there: a disk that hangs answers pings.
-const PATIENCE: u32 = 4;
 
 /// A client's request at the member whose part it is.
 #[derive(Debug)]
@@ -73,7 +69,7 @@ pub(super) enum Waits<H> {
 #[derive(Debug)]
 pub(super) struct Asked<H> {
     pub to: NodeId,
-    at: Duration,
+    pub at: Duration,
     pub waits: Waits<H>,
 }
 
@@ -396,29 +392,6 @@ impl<H> Member<H> {
         Ticket {
             range: self.range,
             number,
-        }
-    }
-
-    /// Gives up what was asked too long ago, and what has waited too long.
-    pub(super) fn give_up_overdue(&mut self, context: &mut Context<'_, H>) {
-        let (now, time_out) = (context.now, self.times.time_out);
-        let is_overdue = |asked: &Asked<H>| match asked.waits {
-            Waits::Status => asked.at + time_out < now,
-            _ => asked.at + PATIENCE * time_out < now,
-        };
-        let overdue = self.asked.iter().filter(|(_, asked)| is_overdue(asked));
-        let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
-        for number in overdue {
-            match self.asked.get(&number).map(|asked| &asked.waits) {
-                Some(Waits::PassedOn { .. }) => {
-                    self.outcome(number, origin::Answer::Silent, context.effects);
-                }
-                _ => self.heard(number, None, context),
-            }
-        }
-        let late: Vec<_> = self.waiting.extract_if(.., |it| it.ends <= now).collect();
-        for request in late {
-            Self::fail(request, context.effects);
         }
     }
 }

@@ -57,8 +57,8 @@
 //!
 //! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it serves, answers and
 //! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads. In `look.rs` a replica
-//! looks whether its chain is still the present one, and in [`change`] the next one begins. This module holds what
-//! they share: questions, answers and effects.
+//! looks whether its chain is still the present one, and in [`change`] the next one begins. `question.rs` is what
+//! members say to each other, and this module holds what they share.
 //!
 //! # Known limits
 //!
@@ -68,6 +68,7 @@ pub mod change;
 pub mod epoch;
 mod look;
 pub mod member;
+mod question;
 pub mod reads;
 mod requests;
 
@@ -75,14 +76,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::{Accepted, Fence, Operation, Outcome, Quorums, Record, Why, origin};
 use change::Cause;
 use epoch::{Adopted, Epoch};
 use member::{Member, Request};
+pub use question::{Answer, Question, Status};
 
 /// A place in the log of this node's disk. All entries up to it are durable, or not yet. 0 is always durable.
 pub type LogPlace = u64;
@@ -101,54 +101,6 @@ pub trait Replica {
     fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace;
     /// The end of the log.
     fn written(&self) -> LogPlace;
-}
-
-/// What one member of a chain asks another about their range.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Question {
-    /// From the member before: take this state, and pass it on. Answered once all members behind hold it.
-    Pass {
-        epoch: Epoch,
-        key: Key,
-        accepted: Accepted,
-    },
-    /// From the tail: do you serve this epoch?
-    Confirm(Epoch),
-    /// Which epoch have you adopted, do you serve it, and are you at work on beginning one?
-    Status,
-    /// From a proposer: adopt this epoch.
-    Adopt(Adopted),
-    /// From a proposer that holds all that any member of its epoch held: take it.
-    Give(Epoch),
-    /// From a proposer: the epoch has begun.
-    Begin(Epoch),
-    /// From a node that lists the range: a member of the chain does not answer, and is needed.
-    Missed,
-}
-
-/// The answer to a [`Question`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    Done,
-    /// To [`Question::Adopt`]: it is done, and whether the sender holds what it has copied from one other replica.
-    Adopted {
-        copied: bool,
-    },
-    /// The sender takes no part in that epoch, or cannot go on with it.
-    Refused,
-    Status(Status),
-}
-
-/// What a replica says of its part in the chain of a range.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Status {
-    pub adopted: Adopted,
-    /// Whether it serves that epoch.
-    pub serves: bool,
-    /// Whether it has proposed that epoch, and is beginning it.
-    pub at_work: bool,
 }
 
 /// Names one question, so that an answer counts only for the question it answers.
