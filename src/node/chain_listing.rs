@@ -151,11 +151,14 @@ impl Node {
                 _ => None,
             };
         }
-        if !self.chain_status(scan.range)?.serves {
+        let (sender, page) = bounded(1);
+        let chain = lock(self.strategy.chain()?);
+        if !chain.status(scan.range)?.serves {
             return None;
         }
-        let (sender, page) = bounded(1);
+        // The chain cannot change while the page is read: the page must not name an epoch that has not begun.
         self.store.scan(scan, move |page| drop(sender.send(page)));
+        drop(chain);
         page.recv_deadline(until).ok()
     }
 }

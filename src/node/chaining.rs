@@ -53,7 +53,7 @@ impl Node {
     /// Makes one step of the chain's rules, and carries out what it wants done.
     pub(super) fn step_chain(self: &Arc<Node>, event: ChainEvent, events: &mut Events) {
         let Some(chain) = self.strategy.chain() else {
-            return; // A peer that asks about chains has been refused already.
+            return; // With the other strategy there are none.
         };
         let mut effects = Vec::new();
         let context = Context {
