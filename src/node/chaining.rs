@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
 
 use super::Node;
 use super::chain_comparison::Comparison;
@@ -130,6 +130,10 @@ impl Node {
                 let owner = self.ring.replicas_of_range(range)[0];
                 info!("range of {owner}: {cause}");
             }
+            Effect::Disk { hangs: true } => {
+                warn!("the disk hangs: this node serves no chain until it goes on");
+            }
+            Effect::Disk { hangs: false } => info!("the disk goes on"),
         }
     }
 

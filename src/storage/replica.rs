@@ -45,4 +45,8 @@ impl Replica for &Store {
     fn written(&self) -> LogPlace {
         self.wal.appended()
     }
+
+    fn durable(&self) -> LogPlace {
+        self.wal.durable()
+    }
 }

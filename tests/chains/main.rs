@@ -1,6 +1,7 @@
 //! Rare sequences of messages that an earlier design of the chain did not survive, placed message by message. Each test
 //! also shows what happens without the rule that it is about, where there is one.
 
+mod disks;
 mod world;
 
 use simple_dynamo::protocol::chain::Question;
@@ -214,24 +215,6 @@ fn a_stopped_epoch_is_never_served_again() {
         Rule::StoppedForGood,
         a_late_question_of_a_stopped_epoch
     ));
-}
-
-/// A replica whose disk hangs answers pings, and must not be in each new epoch.
-#[test]
-fn a_disk_that_hangs_is_left_out_and_the_others_go_on() {
-    let mut world = World::new();
-    world.hang(2);
-    world.request(1, 0, put(1, "one"));
-    world.run();
-    assert_eq!(world.outcome(1), None);
-    // Nobody is silent: the pass is only not answered.
-    world.give_up(1);
-    world.look(1);
-    world.run();
-    world.give_up(1);
-    world.run();
-    assert_eq!(world.adopted(1).1, [0, 1]);
-    assert!(matches!(world.outcome(1), Some(Outcome::Decided(_))));
 }
 
 /// A proposer is at work, and another member, which serves nothing, looks around.

@@ -52,9 +52,19 @@ pub struct Disk {
     records: Records,
     written: LogPlace,
     hangs_at: Option<LogPlace>,
+    /// What the sync that is under way makes durable.
+    syncing: LogPlace,
 }
 
 impl Disk {
+    fn append(&mut self) {
+        self.written += 1;
+        if self.hangs_at == Some(self.syncing) {
+            // No sync is under way, so this one begins at once.
+            self.syncing = self.written;
+        }
+    }
+
     fn is_durable(&self, place: LogPlace) -> bool {
         self.hangs_at.is_none_or(|hung| place <= hung)
     }
@@ -66,7 +76,7 @@ impl Replica for Disk {
     }
 
     fn adopt(&mut self, range: usize, adopted: &Adopted) -> LogPlace {
-        self.written += 1;
+        self.append();
         self.records.adopt(range, adopted.clone());
         self.written
     }
@@ -81,7 +91,7 @@ impl Replica for Disk {
     }
 
     fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace {
-        self.written += 1;
+        self.append();
         let update = Update::Accept(accepted.clone());
         self.records.apply(key, update, self.written);
         self.written
@@ -89,6 +99,10 @@ impl Replica for Disk {
 
     fn written(&self) -> LogPlace {
         self.written
+    }
+
+    fn durable(&self) -> LogPlace {
+        self.hangs_at.unwrap_or(self.written)
     }
 }
 
@@ -110,6 +124,8 @@ pub struct World {
     pub bag: VecDeque<Message>,
     /// What clients were told, in order.
     pub told: Vec<(u64, Outcome)>,
+    /// How many states were passed on.
+    pub passes: usize,
     now: Duration,
 }
 
@@ -134,6 +150,7 @@ impl World {
             ids,
             bag: VecDeque::new(),
             told: Vec::new(),
+            passes: 0,
             now: Duration::from_secs(100),
         };
         world.look(0);
@@ -215,7 +232,7 @@ impl World {
                 let with = vec![self.place(with)];
                 self.compare(from, None, since, with, false);
             }
-            Effect::Began { .. } => {}
+            Effect::Began { .. } | Effect::Disk { .. } => {}
         }
     }
 
@@ -238,6 +255,7 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, body: Body, after: LogPlace) {
         let message = Message { from, to, body };
+        self.passes += usize::from(is_pass(&message));
         if self.nodes[from].disk.is_durable(after) {
             self.bag.push_back(message);
         } else {
@@ -385,10 +403,16 @@ impl World {
         self.nodes[node].suspects = others.iter().map(|other| self.ids[*other]).collect();
     }
 
-    /// All that a node has asked is answered by silence.
-    pub fn give_up(&mut self, node: usize) {
-        self.now += Duration::from_secs(1);
-        self.step(node, |chain, mut context| chain.tick(&mut context));
+    /// Time passes. All nodes look after their chains, and all messages arrive.
+    pub fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_millis(25);
+            for node in 0..3 {
+                self.step(node, |chain, mut context| chain.tick(&mut context));
+            }
+            self.run();
+        }
     }
 
     pub fn miss(&mut self, node: usize) {
@@ -448,6 +472,18 @@ impl World {
     pub fn hang(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
         disk.hangs_at = Some(disk.written);
+        disk.syncing = disk.written;
+    }
+
+    /// A sync of a node that hangs comes to its end, and the next one begins. It makes durable what was written by
+    /// then.
+    pub fn sync(&mut self, node: usize) {
+        let own = &mut self.nodes[node];
+        own.disk.hangs_at = Some(own.disk.syncing);
+        own.disk.syncing = own.disk.written;
+        let durable = |(place, _): &mut (LogPlace, Message)| *place <= own.disk.durable();
+        let messages = own.held.extract_if(.., durable);
+        self.bag.extend(messages.map(|(_, message)| message));
     }
 
     pub fn serves(&self, node: usize) -> bool {
@@ -498,7 +534,7 @@ impl World {
         let own = &mut self.nodes[node];
         let ballot = own.disk.record(&self.key).0.accepted_ballot();
         if own.chain.may_drop(self.range) {
-            own.disk.written += 1;
+            own.disk.append();
             let place = own.disk.written;
             own.disk.records.drop_tombstone(&self.key, ballot, place);
         }
@@ -519,6 +555,7 @@ impl Node {
             records: Records::new(ring.clone()),
             written: 0,
             hangs_at: None,
+            syncing: 0,
         };
         let mut chain = new_chain(id, ring);
         chain.start(&disk);

@@ -43,18 +43,6 @@ fn await_chain(cluster: &Cluster, id: u32, key: &str, chain: &str) -> String {
     })
 }
 
-/// Waits until a node serves the chains of all its ranges, and nobody is left out of any.
-pub fn await_whole_chains(cluster: &Cluster, id: u32) {
-    cluster.await_ready(id);
-    eventually(&format!("the chains of {id} are whole"), || {
-        let stats = cluster.stats(id)?;
-        let mut chains = stats.iter().filter(|(name, _)| name.starts_with("chain_"));
-        chains
-            .all(|(_, chain)| !chain.contains("without"))
-            .then_some(())
-    });
-}
-
 /// Puts these keys through a node, and asserts that it is done.
 fn put_all(cluster: &Cluster, id: u32, keys: &[String], value: &str) {
     let mut client = cluster.client(id);
@@ -205,7 +193,8 @@ fn a_node_that_returns_while_thousands_of_keys_are_written_has_them_all_and_serv
         });
         cluster.start_node(back);
     });
-    await_whole_chains(&cluster, back);
+    cluster.await_ready(back);
+    cluster.await_whole_chains(back);
     cluster.assert_own_keys(back, &keys);
     for place in 0..3 {
         let key = key_at(&cluster, back, place);
@@ -256,7 +245,8 @@ fn in_a_chain_a_node_that_lost_its_folder_copies_everything_and_is_in_its_chains
     put_all(&cluster, 5554, &keys, "2");
     cluster.start_node(lost);
     put_all(&cluster, 5554, &keys[..100], "3");
-    await_whole_chains(&cluster, lost);
+    cluster.await_ready(lost);
+    cluster.await_whole_chains(lost);
     let log = cluster.log(lost);
     assert!(log.contains("copied from all other replicas"), "{log}");
     cluster.assert_own_keys(lost, &keys);

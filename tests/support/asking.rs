@@ -150,6 +150,17 @@ impl Cluster {
         });
     }
 
+    /// Waits until a node serves all of its chains, and nobody is left out of any. Without chains nobody is.
+    pub fn await_whole_chains(&self, id: u32) {
+        eventually(&format!("the chains of {id} are whole"), || {
+            self.assert_runs(id);
+            let stats = self.stats(id)?;
+            let mut chains = stats.iter().filter(|(name, _)| name.starts_with("chain_"));
+            let is_whole = chains.all(|(_, chain)| !chain.contains(", "));
+            is_whole.then_some(())
+        });
+    }
+
     /// Waits until a node serves clients, whatever it still lacks.
     pub fn await_answer(&self, id: u32) {
         eventually(&format!("node {id} answers"), || {

@@ -12,9 +12,9 @@ use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, origin};
 use crate::testing::rules::{self, Rule};
 
-/// A question of a chain without an answer for so many read time-outs counts as silence, though the peer is
-/// there: a disk that hangs answers pings.
-const PATIENCE: u32 = 4;
+/// If a question of a chain has no answer for so many read time-outs, the member looks around meanwhile: a peer
+/// whose disk hangs is there, and will not answer it.
+const LATE: u32 = 4;
 
 /// How often a replica looks whether its chain is still the present one.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -74,10 +74,16 @@ impl Return {
 impl<H> Member<H> {
     /// Looks after the chain.
     pub(super) fn tick(&mut self, context: &mut Context<'_, H>) {
+        self.aside = false;
         self.give_up_overdue(context);
         let is_busy =
             !self.look.awaited.is_empty() || self.ret.catching_up || self.proposal.is_some();
-        let is_due = !self.serves() || self.broken || context.now >= self.look.due;
+        let late = LATE * self.times.time_out;
+        let waits = self
+            .asked
+            .values()
+            .any(|asked| context.now >= asked.at + late);
+        let is_due = !self.serves() || self.broken || waits || context.now >= self.look.due;
         if !is_busy && is_due && context.now >= self.look.not_before {
             self.look_around(context);
         }
@@ -115,8 +121,11 @@ impl<H> Member<H> {
             return; // This look has ended.
         }
         self.look.awaited.remove(&from);
-        if let Some(Answer::Status(status)) = answer {
-            self.look.answers.insert(from, status);
+        match answer {
+            Some(Answer::Status(status)) => drop(self.look.answers.insert(from, status)),
+            // A member says that it cannot go on.
+            Some(_) if self.adopted.has(from) => self.trouble_with_silence(),
+            _ => {}
         }
         if self.look.awaited.is_empty() && self.proposal.is_none() {
             let answers = std::mem::take(&mut self.look.answers);
@@ -235,7 +244,7 @@ impl<H> Member<H> {
         let (now, time_out) = (context.now, self.times.time_out);
         let is_overdue = |asked: &Asked<H>| match asked.waits {
             Waits::Status => asked.at + time_out < now,
-            _ => asked.at + PATIENCE * time_out < now,
+            _ => asked.at + self.times.deadline < now,
         };
         let overdue = self.asked.iter().filter(|(_, asked)| is_overdue(asked));
         let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();

@@ -102,6 +102,8 @@ pub struct Member<H> {
     /// The member before has passed states on, and the one behind is silent. They are refused once this replica
     /// stops: earlier, the member before would propose a chain with the silent one again.
     pub(super) stalled: Vec<H>,
+    /// The disk of this node hangs.
+    pub(super) aside: bool,
 }
 
 impl<H> Member<H> {
@@ -132,6 +134,7 @@ impl<H> Member<H> {
             ret: Return::default(),
             gives: Vec::new(),
             stalled: Vec::new(),
+            aside: false,
         }
     }
 
@@ -187,11 +190,8 @@ impl<H> Member<H> {
         context: &mut Context<'_, H>,
     ) {
         let epoch = match question {
-            Question::Status => {
-                // A replica whose disk hangs must not be in a chain, so that it does not answer.
-                let written = context.replica.written();
-                return context.tell(handle, Answer::Status(self.status()), written);
-            }
+            Question::Status if self.aside => return context.tell(handle, Answer::Refused, 0),
+            Question::Status => return context.tell(handle, Answer::Status(self.status()), 0),
             Question::Missed => {
                 self.trouble_with_silence();
                 return context.tell(handle, Answer::Done, 0);
@@ -305,6 +305,16 @@ impl<H> Member<H> {
         let reads = std::mem::take(&mut self.reads);
         self.waiting
             .extend(reads.into_iter().map(|read| read.request));
+    }
+
+    /// The disk of this node hangs, so that no chain can go on with it. Requests may have better luck elsewhere.
+    pub(super) fn step_aside(&mut self, context: &mut Context<'_, H>) {
+        self.stop(context);
+        self.drop_proposal();
+        for request in std::mem::take(&mut self.waiting) {
+            Self::fail(request, context.effects);
+        }
+        self.aside = true;
     }
 
     /// Takes back what waits for an answer that will not come, or not in this epoch. What clients asked of this

@@ -57,14 +57,16 @@
 //!
 //! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it serves, answers and
 //! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads. In `look.rs` a replica
-//! looks whether its chain is still the present one, and in [`change`] the next one begins. `question.rs` is what
-//! members say to each other, and this module holds what they share.
+//! looks whether its chain is still the present one, and in [`change`] the next one begins. In `disk.rs` a node
+//! notices that its disk hangs. `question.rs` is what members say to each other, and this module holds what they
+//! share.
 //!
 //! # Known limits
 //!
 //! With two of three replicas left, nobody answers while one of them is away, until a third has caught up.
 
 pub mod change;
+mod disk;
 pub mod epoch;
 mod look;
 pub mod member;
@@ -80,6 +82,7 @@ use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::{Accepted, Fence, Operation, Outcome, Quorums, Record, Why, origin};
 use change::Cause;
+use disk::DiskWatch;
 use epoch::{Adopted, Epoch};
 use member::{Member, Request};
 pub use question::{Answer, Question, Status};
@@ -101,6 +104,8 @@ pub trait Replica {
     fn take(&mut self, key: &Key, accepted: &Accepted) -> LogPlace;
     /// The end of the log.
     fn written(&self) -> LogPlace;
+    /// How far the log is durable.
+    fn durable(&self) -> LogPlace;
 }
 
 /// Names one question, so that an answer counts only for the question it answers.
@@ -160,6 +165,8 @@ pub enum Effect<H> {
     },
     /// An epoch that this node proposed has begun.
     Began { range: usize, cause: Cause },
+    /// This node's disk hangs, so that it serves no chain, or goes on.
+    Disk { hangs: bool },
 }
 
 /// What comes with each event: the disk, the time since any fixed moment, chance, who is silent, and where the
@@ -209,6 +216,7 @@ pub struct Chain<H> {
     node: NodeId,
     ring: Arc<Ring>,
     members: BTreeMap<usize, Member<H>>,
+    disk: DiskWatch,
     /// How many requests of each range wait or are under way at a time.
     capacity: usize,
 }
@@ -232,6 +240,7 @@ impl<H> Chain<H> {
             node,
             ring,
             members,
+            disk: DiskWatch::new(times.time_out),
             capacity,
         }
     }
@@ -306,8 +315,17 @@ impl<H> Chain<H> {
 
     /// Time has passed: gives up what was asked too long ago, and looks after each chain.
     pub fn tick(&mut self, context: &mut Context<'_, H>) {
+        let hung = self.disk.hangs;
+        let hangs = self.disk.look(context.replica, context.now);
+        if hangs != hung {
+            context.effects.push(Effect::Disk { hangs });
+        }
         for member in self.members.values_mut() {
-            member.tick(context);
+            if hangs {
+                member.step_aside(context);
+            } else {
+                member.tick(context);
+            }
             context.chance = context.chance.rotate_left(7).wrapping_mul(0x9E37_79B9);
         }
     }

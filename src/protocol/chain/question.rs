@@ -18,7 +18,8 @@ pub enum Question {
     },
     /// From the tail: do you serve this epoch?
     Confirm(Epoch),
-    /// Which epoch have you adopted, do you serve it, and are you at work on beginning one?
+    /// Which epoch have you adopted, do you serve it, and are you at work on beginning one? Refused by a node whose
+    /// disk hangs.
     Status,
     /// From a proposer: adopt this epoch.
     Adopt(Adopted),

@@ -188,7 +188,13 @@ impl<H> Member<H> {
         let Waits::PassedOn { handle, absorbed } = asked.waits else {
             unreachable!("only a request has an outcome")
         };
-        self.broken |= self.serves() && !matches!(answer, origin::Answer::Outcome(_));
+        let carried_out = |outcome: &Outcome| {
+            let why = Why::NoChain;
+            !matches!(outcome, Outcome::Failed { why: other, .. } if *other == why)
+        };
+        if !matches!(&answer, origin::Answer::Outcome(outcome) if carried_out(outcome)) {
+            self.trouble_with_silence();
+        }
         let outcome = match answer {
             // What was absorbed here may take effect, though it was not done there.
             origin::Answer::Outcome(Outcome::Failed { accept_sent, why }) => Outcome::Failed {

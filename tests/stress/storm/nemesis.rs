@@ -23,7 +23,7 @@ pub enum Nemesis {
     Pause,
     /// Pauses of 60 to 140 ms, around the read time-out.
     Timeout,
-    /// Each node in turn, the next as soon as the last one serves again.
+    /// Each node in turn, the next as soon as the last one serves again, with chains in all of its chains.
     Rolling,
     /// kill -9 of all five at once.
     All,
@@ -208,6 +208,8 @@ impl AtWork<'_> {
             for node in self.cluster.ids() {
                 let lasting = self.millis(0..100);
                 self.let_loose([Fault::Kill { node }], lasting);
+                // A chain goes on without a node, and takes it back later.
+                self.cluster.await_whole_chains(node);
             }
             return;
         }

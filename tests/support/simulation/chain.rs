@@ -174,6 +174,7 @@ impl World {
                 }
                 self.check_beginning(node, range, &cause.adopted.members);
             }
+            Effect::Disk { hangs } => self.counts.hung += u64::from(hangs),
         }
     }
 

@@ -50,6 +50,11 @@ impl World {
                 self.at(node, 0, Local::Abandon);
             }
             Fault::LostFolder => self.lose_folder(node),
+            Fault::Hang => {
+                self.count(fault);
+                let hangs = self.rng.u64(100..2_000) * MILLISECOND;
+                self.machines[node].hangs_until = self.now + hangs;
+            }
         }
     }
 

@@ -69,12 +69,12 @@ impl Invariants {
         });
     }
 
-    /// 1 of a chain: what a replica says that it has adopted is on its disk.
+    /// 1 of a chain: the epoch that a replica says that it serves is on its disk.
     pub fn told(&mut self, node: NodeId, answer: &chain::Answer, disk: Epoch) {
         if let chain::Answer::Status(status) = answer {
             let epoch = status.adopted.epoch;
-            self.must(epoch <= disk, || {
-                format!("1: {node} has told of epoch {epoch}, and its disk has {disk}")
+            self.must(!status.serves || epoch <= disk, || {
+                format!("1: {node} says that it serves epoch {epoch}, and its disk has {disk}")
             });
         }
     }

@@ -79,6 +79,8 @@ pub struct Machine {
     pub coordinator: coordinator::Coordinator<Caller>,
     pub store: Store<Envelope>,
     pub syncing: bool,
+    /// Its disk stands still until then.
+    pub hangs_until: Micros,
     pub inquiries: Inquiries,
     /// The number of its present folder. The first is 0.
     pub folder: u64,
@@ -129,6 +131,7 @@ impl Machine {
             coordinator: coordinator::Coordinator::new(id, ring.clone(), QUORUMS, plan.capacity),
             store: Store::new(ring),
             syncing: false,
+            hangs_until: 0,
             inquiries: Inquiries::default(),
             folder: 0,
             copying: None,

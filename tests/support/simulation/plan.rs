@@ -32,10 +32,12 @@ pub enum Fault {
     Abandon,
     /// A node dies, and its disk is lost with it.
     LostFolder,
+    /// A disk stands still for a while, and its node does not.
+    Hang,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 10] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Loss,
         Fault::Duplicate,
         Fault::Late,
@@ -46,6 +48,7 @@ impl Fault {
         Fault::ClockJump,
         Fault::Abandon,
         Fault::LostFolder,
+        Fault::Hang,
     ];
 }
 

@@ -249,4 +249,8 @@ impl<T> Replica for Store<T> {
     fn written(&self) -> LogPlace {
         self.written
     }
+
+    fn durable(&self) -> LogPlace {
+        self.synced
+    }
 }

@@ -123,7 +123,8 @@ impl World {
         } else {
             self.plan.sync
         };
-        let length = self.rng.u64(20..=slowest);
+        let hangs = machine.hangs_until.saturating_sub(self.now);
+        let length = hangs + self.rng.u64(20..=slowest);
         self.at(node, length, Local::Synced(upto));
     }
 

@@ -33,6 +33,8 @@ pub struct Counts {
     /// Epochs that began, and those of them with all replicas.
     pub epochs: u64,
     pub returns: u64,
+    /// How often a node has stopped its chains since its disk hung.
+    pub hung: u64,
 }
 
 /// What happens at some moment. Most events happen to a node, in one of its lives.

@@ -1,0 +1,40 @@
+//! A replica looks after its own disk.
+//!
+//! A disk that hangs must not be in each new chain. Its node answers pings, and only itself can tell a disk that
+//! hangs from one that is slow. So it says so, and its chains go on without it.
+
+use std::time::Duration;
+
+use super::{LogPlace, Replica};
+
+/// A disk hangs once nothing has become durable for so many read time-outs, though something waits for it.
+const HANGS: u32 = 4;
+
+/// What a node sees of its disk.
+#[derive(Debug, Default)]
+pub(super) struct DiskWatch {
+    durable: LogPlace,
+    /// When it went on last, or had nothing to do.
+    since: Duration,
+    pub(super) hangs: bool,
+    time_out: Duration,
+}
+
+impl DiskWatch {
+    pub(super) fn new(time_out: Duration) -> DiskWatch {
+        DiskWatch {
+            time_out,
+            ..DiskWatch::default()
+        }
+    }
+
+    /// Looks whether the disk hangs.
+    pub(super) fn look(&mut self, replica: &dyn Replica, now: Duration) -> bool {
+        let durable = replica.durable();
+        if durable != self.durable || durable >= replica.written() {
+            (self.durable, self.since) = (durable, now);
+        }
+        self.hangs = now >= self.since + HANGS * self.time_out;
+        self.hangs
+    }
+}
