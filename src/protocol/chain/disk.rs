@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{LogPlace, Replica};
+use super::member::Member;
+use super::{Context, LogPlace, Replica};
 
 /// A disk hangs once nothing has become durable for so many read time-outs, though something waits for it.
 const HANGS: u32 = 4;
@@ -36,5 +37,17 @@ impl DiskWatch {
         }
         self.hangs = now >= self.since + HANGS * self.time_out;
         self.hangs
+    }
+}
+
+impl<H> Member<H> {
+    /// The disk of this node hangs, so that no chain can go on with it. Requests may have better luck elsewhere.
+    pub(super) fn step_aside(&mut self, context: &mut Context<'_, H>) {
+        self.stop(context);
+        self.drop_proposal();
+        for request in std::mem::take(&mut self.waiting) {
+            Self::fail(request, context.effects);
+        }
+        self.aside = true;
     }
 }

@@ -307,16 +307,6 @@ impl<H> Member<H> {
             .extend(reads.into_iter().map(|read| read.request));
     }
 
-    /// The disk of this node hangs, so that no chain can go on with it. Requests may have better luck elsewhere.
-    pub(super) fn step_aside(&mut self, context: &mut Context<'_, H>) {
-        self.stop(context);
-        self.drop_proposal();
-        for request in std::mem::take(&mut self.waiting) {
-            Self::fail(request, context.effects);
-        }
-        self.aside = true;
-    }
-
     /// Takes back what waits for an answer that will not come, or not in this epoch. What clients asked of this
     /// replica waits for the next one; what was done for others ends.
     pub(super) fn undo(&mut self, waits: Waits<H>, context: &mut Context<'_, H>) {

@@ -58,8 +58,8 @@
 //! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it serves, answers and
 //! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads. In `look.rs` a replica
 //! looks whether its chain is still the present one, and in [`change`] the next one begins. In `disk.rs` a node
-//! notices that its disk hangs. `question.rs` is what members say to each other, and this module holds what they
-//! share.
+//! notices that its disk hangs. `question.rs` is what members say to each other, `effect.rs`
+//! what they want done, and this module holds what they share.
 //!
 //! # Known limits
 //!
@@ -67,6 +67,7 @@
 
 pub mod change;
 mod disk;
+mod effect;
 pub mod epoch;
 mod look;
 pub mod member;
@@ -81,8 +82,8 @@ use std::time::Duration;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::{Accepted, Fence, Operation, Outcome, Quorums, Record, Why, origin};
-use change::Cause;
 use disk::DiskWatch;
+pub use effect::{Context, Effect, Ticket};
 use epoch::{Adopted, Epoch};
 use member::{Member, Request};
 pub use question::{Answer, Question, Status};
@@ -106,100 +107,6 @@ pub trait Replica {
     fn written(&self) -> LogPlace;
     /// How far the log is durable.
     fn durable(&self) -> LogPlace;
-}
-
-/// Names one question, so that an answer counts only for the question it answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ticket {
-    pub range: usize,
-    number: u64,
-}
-
-/// What a chain wants the shell to do.
-#[derive(Debug)]
-pub enum Effect<H> {
-    /// Ask another replica of the range, once the log is durable up to `after`, and bring back its answer or
-    /// its silence.
-    Ask {
-        to: NodeId,
-        ticket: Ticket,
-        question: Question,
-        after: LogPlace,
-    },
-    /// Pass a request on to the member whose part it is, and bring back the outcome. The sender says that it
-    /// serves this epoch.
-    PassOn {
-        to: NodeId,
-        ticket: Ticket,
-        key: Key,
-        operation: Operation,
-        epoch: Epoch,
-    },
-    /// Answer a question of another replica, once the log is durable up to `after`.
-    Tell {
-        handle: H,
-        answer: Answer,
-        after: LogPlace,
-    },
-    /// Answer the origin, once the log is durable up to `after`: its request has ended.
-    Answer {
-        handle: H,
-        outcome: Outcome,
-        after: LogPlace,
-    },
-    /// Compare the range with these members, begin that now, and [`Chain::move_in`] what they hold of each key on
-    /// which they differ from this replica, or of every key. Then call [`Chain::collected`].
-    Collect {
-        range: usize,
-        epoch: Epoch,
-        from: Vec<NodeId>,
-        every_key: bool,
-    },
-    /// Compare the range with this replica, which serves it, and [`Chain::pull_in`] what it holds that is
-    /// higher. Then call [`Chain::caught_up`].
-    CatchUp {
-        range: usize,
-        /// What this replica has adopted now.
-        since: Epoch,
-        from: NodeId,
-    },
-    /// An epoch that this node proposed has begun.
-    Began { range: usize, cause: Cause },
-    /// This node's disk hangs, so that it serves no chain, or goes on.
-    Disk { hangs: bool },
-}
-
-/// What comes with each event: the disk, the time since any fixed moment, chance, who is silent, and where the
-/// effects go.
-pub struct Context<'a, H> {
-    pub replica: &'a mut dyn Replica,
-    pub now: Duration,
-    pub chance: u64,
-    pub suspects: &'a [NodeId],
-    pub effects: &'a mut Vec<Effect<H>>,
-}
-
-impl<H> Context<'_, H> {
-    fn tell(&mut self, handle: H, answer: Answer, after: LogPlace) {
-        self.effects.push(Effect::Tell {
-            handle,
-            answer,
-            after,
-        });
-    }
-
-    fn answer(&mut self, handle: H, outcome: Outcome, after: LogPlace) {
-        self.effects.push(Effect::Answer {
-            handle,
-            outcome,
-            after,
-        });
-    }
-
-    /// A moment by chance, below `most`.
-    fn moment(&self, most: Duration) -> Duration {
-        most.mul_f64((self.chance % 1024) as f64 / 1024.0)
-    }
 }
 
 /// The times of a chain.
