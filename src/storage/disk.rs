@@ -82,7 +82,11 @@ fn create_durably(path: &Path) -> io::Result<()> {
     let missing = !path.is_dir();
     if missing {
         create_durably(above)?;
-        fs::create_dir(path)?;
+        match fs::create_dir(path) {
+            // Another node that starts at the same moment has its folder beside this one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            created => created?,
+        }
     }
     match File::open(above).and_then(|above| above.sync_all()) {
         // The folder was not created by this user, and so not by a start that was interrupted.
@@ -158,6 +162,25 @@ mod tests {
         drop(first);
         Folder::open(&path).unwrap();
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn nodes_that_start_at_once_make_the_folder_above_theirs() {
+        for round in 0..100 {
+            let id = format!("dynamo-above-{}-{round}", std::process::id());
+            let above = std::env::temp_dir().join(id);
+            let together = std::sync::Barrier::new(5);
+            std::thread::scope(|scope| {
+                for node in 0..5 {
+                    let (above, together) = (&above, &together);
+                    scope.spawn(move || {
+                        together.wait();
+                        Folder::open(&above.join(node.to_string())).unwrap();
+                    });
+                }
+            });
+            fs::remove_dir_all(&above).unwrap();
+        }
     }
 
     /// `/dev/null` accepts every byte, and refuses an fdatasync.
