@@ -477,7 +477,7 @@ logs) logs "$@" ;;
 shell) built && dynamo shell "$@" ;;
 chat) built && chat "$@" ;;
 bench) built && dynamo bench "$@" ;;
-plot) run_test release plot --secs 12 --out report/plots "$@" ;;
+plot) run_test release plot --secs 12 --out "report/plots${DYNAMO_STRATEGY:+-$DYNAMO_STRATEGY}" "$@" ;;
 soak) run_test checked soak "$@" ;;
 # A --seed in the arguments comes after --any-seed, and wins.
 grade) run_test release grade --any-seed "$@" ;;

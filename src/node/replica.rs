@@ -91,7 +91,7 @@ impl Service for Node {
                 };
                 self.store.hold_tombstones(&tombstones, reply);
             }
-            Request::Drop(dropped) => self.drop_tombstones(dropped),
+            Request::Drop(dropped) => drop(self.drop_tombstones(dropped)),
             Request::Scan(scan) => {
                 self.answer_with_page(scan.range, scan.within, respond, |reply| {
                     self.store.scan(&scan, reply);
@@ -175,13 +175,14 @@ impl Node {
         })
     }
 
-    /// Drops tombstones, but for those of a chain that is just beginning.
-    pub(super) fn drop_tombstones(&self, mut dropped: Vec<(Key, Ballot)>) {
+    /// Drops tombstones, but for those of a chain that is just beginning. Returns which it has dropped.
+    pub(super) fn drop_tombstones(&self, mut dropped: Vec<(Key, Ballot)>) -> Vec<(Key, Ballot)> {
         let chain = self.strategy.chain().map(lock);
         if let Some(chain) = &chain {
             dropped.retain(|(key, _)| chain.may_drop(self.ring.range_at(Position::of_key(key))));
         }
-        self.store.drop_tombstones(dropped);
+        self.store.drop_tombstones(&dropped);
+        dropped
     }
 
     /// Whether the disk can take one more vote. If it is slower than the disks of the other replicas, nothing

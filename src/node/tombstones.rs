@@ -116,16 +116,15 @@ fn settle(node: &Arc<Node>, range: usize, tombstones: Vec<(Key, Accepted)>) {
         return;
     }
     let held = |place: usize| -> Vec<bool> { answers.iter().map(|held| held[place]).collect() };
-    let dropped: Vec<(Key, Ballot)> = (0..)
+    let held_by_all = (0..)
         .zip(tombstones)
         .filter(|(place, _)| tombstones::may_drop(&held(*place)))
-        .map(|(_, (key, tombstone))| (key, tombstone.ballot))
-        .collect();
+        .map(|(_, (key, tombstone))| (key, tombstone.ballot));
+    let dropped = node.drop_tombstones(held_by_all.collect());
     if dropped.is_empty() {
         return;
     }
     node.stats.dropped.add(dropped.len() as u64);
-    node.drop_tombstones(dropped.clone());
     // In a chain the others drop only what is dropped durably here: the next epoch could bring it back.
     if epoch.is_some() && node.store.await_durable().is_err() {
         return;

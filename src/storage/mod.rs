@@ -225,15 +225,15 @@ impl Store {
     /// Drops the records of keys that still hold these ballots without a value: tombstones that every
     /// replica of their keys holds or is past, and, at [`Ballot::ZERO`], promises alone. Nobody waits
     /// until that is durable.
-    pub fn drop_tombstones(&self, dropped: Vec<(Key, Ballot)>) {
+    pub fn drop_tombstones(&self, dropped: &[(Key, Ballot)]) {
         let mut records = lock(&self.records);
-        for (key, ballot) in dropped {
-            if records.has_tombstone(&key, ballot) {
+        for &(ref key, ballot) in dropped {
+            if records.has_tombstone(key, ballot) {
                 let lsn = self.append(&LogEntry::Dropped {
                     key: key.clone(),
                     ballot,
                 });
-                records.drop_tombstone(&key, ballot, lsn);
+                records.drop_tombstone(key, ballot, lsn);
             }
         }
     }

@@ -31,7 +31,7 @@ fn a_snapshot_waits_for_the_drops_that_it_shows() {
             busy.hold(Call::Sync);
             other.vote(&about, &accept(&about, 3), |_| ());
             busy.until_held();
-            other.drop_tombstones(vec![(about.clone(), ballot(3))]);
+            other.drop_tombstones(&[(about.clone(), ballot(3))]);
         }
     });
     thread::scope(|scope| {
@@ -57,7 +57,7 @@ fn a_dropped_tombstone_stays_dropped_and_its_past_fenced_off() {
     let (key, other): (Key, Key) = ("k".into(), "other".into());
     node.vote(&key, accept(&key, 2));
     node.vote(&key, accept(&key, 3));
-    node.store.drop_tombstones(vec![(key.clone(), ballot(3))]);
+    node.store.drop_tombstones(&[(key.clone(), ballot(3))]);
     for snapshot in [false, true, false] {
         // The drop is not revealed before it is durable.
         let refused = VoteReply::Rejected(ballot(3));

@@ -230,7 +230,7 @@ impl Witness {
         let ballot = opened.store.accepted(key);
         if ballot > Ballot::ZERO && is_tombstone(ballot) {
             self.dropped.insert(key.clone(), ballot);
-            opened.store.drop_tombstones(vec![(key.clone(), ballot)]);
+            opened.store.drop_tombstones(&[(key.clone(), ballot)]);
         }
     }
 

@@ -18,10 +18,11 @@ impl<H> Origin<H> {
             }
         }
         // In the order of the preference list, but suspects and slow coordinators last. Reads of a chain begin
-        // at its tail.
+        // at its tail. A replica begins with itself: what it passes on to the tail needs no confirmation.
         let mut untried = self.ring.replicas_of_range(request.range).to_vec();
         if self.strategy == Strategy::Chain && request.change.is_none() {
             untried.reverse();
+            untried.sort_by_key(|node| *node != self.node);
         }
         untried.retain(|node| !request.tried.contains(node));
         let mut skipped =

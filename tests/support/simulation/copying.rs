@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::Ballot;
+use simple_dynamo::protocol::chain::Replica;
+use simple_dynamo::protocol::ring::NodeId;
 use simple_dynamo::protocol::{Operation, Record, Strategy, takeover};
 use simple_dynamo::storage::{Page, Scan};
 
@@ -148,7 +151,12 @@ impl World {
             .map_or(0, |most| most + folder * UNSEEN_NUMBERS);
         copying.left = self.ring.ranges_of(id);
         machine.number_writes(used);
-        self.invariants.forget_accepts(id);
+        let machines = &self.machines;
+        let held = |other: NodeId, key: &Key| {
+            let other = machines.iter().find(|machine| machine.id == other);
+            other.map_or(Ballot::ZERO, |it| it.store.record(key).0.accepted_ballot())
+        };
+        self.invariants.forget_accepts(id, held);
     }
 
     /// A replica sends the page that it holds of a range, once that is durable.

@@ -32,6 +32,9 @@ pub struct Invariants {
     /// Which replicas have promised a ballot.
     granted: HashSet<(NodeId, Key, Ballot)>,
     acceptors: HashMap<(Key, Ballot), HashSet<NodeId>>,
+    /// What nodes had accepted before they lost their disks, and whether the other members of the chain held it, too,
+    /// before anything was copied.
+    forgotten: HashMap<(NodeId, (Key, Ballot)), bool>,
     /// The states of each key that were chosen, in the order of the ballots.
     chosen: HashMap<Key, BTreeMap<Ballot, Arc<State>>>,
     /// The members of each epoch of a range.
@@ -51,6 +54,7 @@ impl Invariants {
             proposed: HashMap::new(),
             granted: HashSet::new(),
             acceptors: HashMap::new(),
+            forgotten: HashMap::new(),
             chosen: HashMap::new(),
             epochs: HashMap::new(),
             serving: HashMap::new(),
@@ -218,14 +222,22 @@ impl Invariants {
 
     /// The other nodes know of the loss, so nobody counts what the node had accepted before.
     ///
-    /// In a chain a state may have passed the node before the loss. The other members hold it, and two disks were
-    /// not lost together.
-    pub fn forget_accepts(&mut self, node: NodeId) {
-        if !self.epochs.is_empty() {
-            return;
-        }
-        for acceptors in self.acceptors.values_mut() {
-            acceptors.remove(&node);
+    /// In a chain a state may have passed the node before the loss. `held` is what another node holds now.
+    pub fn forget_accepts(&mut self, node: NodeId, held: impl Fn(NodeId, &Key) -> Ballot) {
+        for (place, acceptors) in &mut self.acceptors {
+            if !acceptors.remove(&node) {
+                continue;
+            }
+            let (key, ballot) = place;
+            let range = self.ring.range_at(Position::of_key(key));
+            let members = self.epochs.get(&(range, epoch_of(*ballot)));
+            let others = members.into_iter().flatten().filter(|it| **it != node);
+            let has_it = |other: &NodeId| {
+                let own = held(*other, key);
+                own >= *ballot && epoch_of(own) == epoch_of(*ballot)
+            };
+            let together = others.copied().all(|other| has_it(&other));
+            self.forgotten.insert((node, place.clone()), together);
         }
     }
 
@@ -243,34 +255,39 @@ impl Invariants {
             }
             return;
         };
-        // In a chain a state is chosen once every member holds it or a later one of its epoch.
+        // In a chain a state is chosen once it or a later one of its epoch has passed every member, and two hold it.
         let first = Ballot {
             step: 0,
             ..accepted.ballot
         };
         let steps = first..=accepted.ballot;
-        let place = (key.clone(), steps);
-        let held = |ballot: Ballot| {
-            members.iter().all(|member| {
-                let later = (
-                    ballot,
-                    Ballot {
-                        step: u64::MAX,
-                        ..ballot
-                    },
-                );
-                self.acceptors.iter().any(|((own, accepted), nodes)| {
-                    own == key
-                        && later.0 <= *accepted
-                        && *accepted <= later.1
-                        && nodes.contains(member)
-                })
+        let has = |ballot: Ballot, nodes: &dyn Fn(&(Key, Ballot)) -> bool| {
+            let last = Ballot {
+                step: u64::MAX,
+                ..ballot
+            };
+            let places = self.acceptors.keys();
+            let mut later = places.filter(|(own, it)| own == key && (ballot..=last).contains(it));
+            later.any(nodes)
+        };
+        let holds =
+            |ballot, member: NodeId| has(ballot, &|place| self.acceptors[place].contains(&member));
+        let forgot = |ballot, member: NodeId, only_together: bool| {
+            has(ballot, &|place| {
+                let own = self.forgotten.get(&(member, place.clone()));
+                own.is_some_and(|together| *together || !only_together)
             })
+        };
+        let held = |ballot: Ballot| {
+            let holders = members.iter().filter(|member| holds(ballot, **member));
+            let two = holders.count() >= QUORUMS.write;
+            let all = |member: &NodeId| holds(ballot, *member) || forgot(ballot, *member, !two);
+            members.iter().all(all)
         };
         let chosen: Vec<Accepted> = self
             .proposed
             .iter()
-            .filter(|((own, ballot), _)| *own == place.0 && place.1.contains(ballot))
+            .filter(|((own, ballot), _)| own == key && steps.contains(ballot))
             .filter(|((_, ballot), _)| held(*ballot))
             .map(|((_, ballot), state)| Accepted {
                 ballot: *ballot,
