@@ -195,6 +195,7 @@ fn every_rule_of_a_chain_left_out_is_noticed() {
         (Rule::RefusalsRecorded, Invariant, 20),
         (Rule::AnswersKept, History, 100),
         (Rule::LostFolderCopied, History, 400),
+        (Rule::TombstoneEverywhere, Invariant, 100),
         (Rule::DroppedBallotsFenced, Invariant, 50),
         (Rule::DroppedRequestsFenced, History, 200),
         (Rule::DroppedRequestsFenced, Invariant, 50),

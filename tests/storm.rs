@@ -228,9 +228,17 @@ fn a_gap_is_measured_within_a_stretch_from_its_beginning_to_its_end() {
         let gaps = longest_gaps(&served, stretches);
         (gaps[0].from, gaps[0].until)
     };
-    assert_eq!(longest(&[(0, 90)]), (19, 60));
-    assert_eq!(longest(&[(0, 22), (58, 65)]), (0, 10));
-    assert_eq!(longest(&[(12, 18), (30, 80)]), (30, 60));
+    // Nobody asked between 19 and 50.
+    assert_eq!(longest(&[(0, 90)]), (50, 60));
+    assert_eq!(longest(&[(0, 22), (58, 65)]), (5, 10));
+    assert_eq!(longest(&[(12, 18), (55, 80)]), (55, 60));
+    let mut asked = served.to_vec();
+    asked.push(Operation {
+        end: support::history::End::Unknown,
+        ..get(20, 21, 2)
+    });
+    let gap = &longest_gaps(&asked, &[(0, 90)])[0];
+    assert_eq!((gap.from, gap.until), (20, 60));
     assert_eq!(throughput(&served, 2_500_000), [3, 0, 0]);
 }
 

@@ -79,7 +79,10 @@ impl Node {
             } => {
                 let node = self.clone();
                 self.store.when_durable_to(after, move || {
-                    node.ask_member(to, ticket, question);
+                    // The disk may have hung, and the chain gone on. A late question would stop it.
+                    if node.still_asks(ticket) {
+                        node.ask_member(to, ticket, question);
+                    }
                 });
             }
             Effect::PassOn {
@@ -135,6 +138,11 @@ impl Node {
             }
             Effect::Disk { hangs: false } => info!("the disk goes on"),
         }
+    }
+
+    fn still_asks(&self, ticket: Ticket) -> bool {
+        let chain = self.strategy.chain();
+        chain.is_some_and(|chain| lock(chain).still_asks(ticket))
     }
 
     fn ask_member(self: &Arc<Node>, to: NodeId, ticket: Ticket, question: Question) {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use simple_dynamo::protocol::Outcome;
+use simple_dynamo::protocol::chain::Question;
+use simple_dynamo::protocol::{Operation, Outcome};
 
-use crate::world::{World, put};
+use crate::exclude;
+use crate::world::{Body, Message, World, put, touches};
 
 const TICK: Duration = Duration::from_millis(25);
 /// A disk hangs if nothing becomes durable for so long.
@@ -60,4 +62,77 @@ fn disks_that_are_slow_everywhere_change_no_chain_and_no_write_is_passed_twice()
     assert_eq!(world.passes - passes, 2 * WRITES as usize);
     assert_eq!(world.adopted(0), before);
     assert!((0..3).all(|node| world.serves(node)));
+}
+
+/// A member says that it is there, and its disk hangs before it has adopted the epoch.
+#[test]
+fn a_disk_that_hangs_while_an_epoch_begins_does_not_hold_up_the_others() {
+    let mut world = World::new();
+    world.hang(0);
+    world.suspect(1, &[2]);
+    world.miss(1);
+    world.look(1);
+    world.take(touches(2));
+    world.run();
+    assert_eq!(world.adopted(0).1, [0, 1], "it has adopted that in memory");
+    world.pass(HANGS - TICK);
+    assert_eq!(world.adopted(1).1, [0, 1], "it waits");
+    world.pass(HANGS);
+    assert_eq!(world.adopted(1).1, [1, 2]);
+    assert!(world.serves(1) && world.serves(2));
+}
+
+#[test]
+fn what_a_disk_held_up_stops_no_chain_later() {
+    let mut world = World::new();
+    exclude(&mut world, 0, &[2]);
+    world.request(1, 0, put(1, "one"));
+    world.pass(HANGS);
+    world.hang(2);
+    let before = world.adopted(0);
+    // It returns after a second, and adopts an epoch that nobody hears of.
+    world.pass(5 * HANGS);
+    assert!(world.adopted(2).0 > before.0, "it has proposed an epoch");
+    assert_eq!(world.adopted(0), before);
+    world.heal(2);
+    world.run();
+    assert_eq!(world.adopted(0), before);
+    assert!(world.serves(0) && world.serves(1));
+}
+
+/// A member that passes a read on says which epoch it serves, so that this one has begun.
+#[test]
+fn a_read_that_a_member_passes_on_tells_the_tail_that_its_epoch_has_begun() {
+    let mut world = World::new();
+    (0..3).for_each(|node| world.restart(node));
+    world.look(0);
+    let is_begin = |message: &Message| {
+        message.to == 2 && matches!(message.body, Body::Ask(_, Question::Begin(_)))
+    };
+    world.run_but(is_begin);
+    assert!(world.serves(1) && !world.serves(2));
+    world.request(1, 1, Operation::Get);
+    world.run_but(is_begin);
+    assert_eq!(world.read_if_told(1).as_deref(), Some("nothing"));
+    assert!(world.serves(2));
+}
+
+#[test]
+fn a_member_that_hears_of_a_proposer_at_work_makes_way_for_it() {
+    let mut world = World::new();
+    world.suspect(1, &[2]);
+    world.miss(1);
+    world.look(1);
+    let is_adopt = |message: &Message| {
+        let question = matches!(message.body, Body::Ask(_, Question::Adopt(_)));
+        question && message.to == 0
+    };
+    world.run_but(is_adopt);
+    let (before, _) = world.adopted(0);
+    assert!(world.adopted(1).0 > before);
+    world.miss(0);
+    world.look(0);
+    world.run_but(is_adopt);
+    assert!(!world.serves(0), "there is a higher epoch");
+    assert_eq!(world.adopted(0).0, before);
 }

@@ -481,9 +481,27 @@ impl World {
         let own = &mut self.nodes[node];
         own.disk.hangs_at = Some(own.disk.syncing);
         own.disk.syncing = own.disk.written;
-        let durable = |(place, _): &mut (LogPlace, Message)| *place <= own.disk.durable();
-        let messages = own.held.extract_if(.., durable);
-        self.bag.extend(messages.map(|(_, message)| message));
+        self.release(node);
+    }
+
+    /// The disk of a node goes on, and is as fast as before.
+    pub fn heal(&mut self, node: usize) {
+        self.nodes[node].disk.hangs_at = None;
+        self.release(node);
+    }
+
+    /// Sends what waited for the disk, but for questions that were given up meanwhile.
+    fn release(&mut self, node: usize) {
+        let Node {
+            chain, disk, held, ..
+        } = &mut self.nodes[node];
+        let durable = |(place, _): &mut (LogPlace, Message)| *place <= disk.durable();
+        let messages = held.extract_if(.., durable).map(|(_, message)| message);
+        self.bag
+            .extend(messages.filter(|message| match message.body {
+                Body::Ask(ticket, _) => chain.still_asks(ticket),
+                _ => true,
+            }));
     }
 
     pub fn serves(&self, node: usize) -> bool {

@@ -50,7 +50,7 @@ impl fmt::Display for Cause {
 
 /// An epoch that this replica has proposed.
 pub(super) struct Proposal {
-    began: Duration,
+    pub(super) began: Duration,
     /// Members that have not adopted it, or do not hold everything.
     awaited: BTreeSet<NodeId>,
     /// Whether a member holds what it has copied from one other replica.
@@ -117,6 +117,10 @@ impl<H> Member<H> {
         adopted: Adopted,
         context: &mut Context<'_, H>,
     ) {
+        if self.aside {
+            // It would not be durable in time.
+            return context.tell(handle, Answer::Refused, 0);
+        }
         if adopted.epoch > self.adopted.epoch {
             self.adopt(adopted, context);
         } else if !self.takes_part(adopted.epoch) {
@@ -325,7 +329,7 @@ impl<H> Member<H> {
     }
 
     /// Gives up a proposal, and never begins that epoch afterwards.
-    fn lose(&mut self, context: &mut Context<'_, H>) {
+    pub(super) fn lose(&mut self, context: &mut Context<'_, H>) {
         self.drop_proposal();
         self.part = Part::None;
         self.back_off(context);

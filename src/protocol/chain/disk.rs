@@ -17,6 +17,7 @@ pub(super) struct DiskWatch {
     durable: LogPlace,
     /// When it went on last, or had nothing to do.
     since: Duration,
+    looked: Duration,
     pub(super) hangs: bool,
     time_out: Duration,
 }
@@ -32,7 +33,10 @@ impl DiskWatch {
     /// Looks whether the disk hangs.
     pub(super) fn look(&mut self, replica: &dyn Replica, now: Duration) -> bool {
         let durable = replica.durable();
-        if durable != self.durable || durable >= replica.written() {
+        let stood_still = now > self.looked + self.time_out;
+        self.looked = now;
+        // A process that has just begun or stood still knows nothing of its disk.
+        if stood_still || durable != self.durable || durable >= replica.written() {
             (self.durable, self.since) = (durable, now);
         }
         self.hangs = now >= self.since + HANGS * self.time_out;
@@ -45,6 +49,7 @@ impl<H> Member<H> {
     pub(super) fn step_aside(&mut self, context: &mut Context<'_, H>) {
         self.stop(context);
         self.drop_proposal();
+        self.look.end();
         for request in std::mem::take(&mut self.waiting) {
             Self::fail(request, context.effects);
         }

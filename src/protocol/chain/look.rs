@@ -33,8 +33,16 @@ pub(super) struct Look {
     answers: BTreeMap<NodeId, Status>,
     /// When the next one is due, if nothing is wrong.
     due: Duration,
-    /// No look and no proposal before this.
+    /// No look before this.
     pub(super) not_before: Duration,
+}
+
+impl Look {
+    /// Answers that are on their way tell of what is over.
+    pub(super) fn end(&mut self) {
+        self.awaited.clear();
+        self.answers.clear();
+    }
 }
 
 /// The way back of a replica that was left out.
@@ -76,13 +84,12 @@ impl<H> Member<H> {
     pub(super) fn tick(&mut self, context: &mut Context<'_, H>) {
         self.aside = false;
         self.give_up_overdue(context);
-        let is_busy =
-            !self.look.awaited.is_empty() || self.ret.catching_up || self.proposal.is_some();
         let late = LATE * self.times.time_out;
-        let waits = self
-            .asked
-            .values()
-            .any(|asked| context.now >= asked.at + late);
+        let is_late = |since: Duration| context.now >= since + late;
+        let waits = self.asked.values().any(|asked| is_late(asked.at));
+        let proposal = self.proposal.as_ref();
+        let proposes = proposal.is_some_and(|proposal| !is_late(proposal.began));
+        let is_busy = !self.look.awaited.is_empty() || self.ret.catching_up || proposes;
         let is_due = !self.serves() || self.broken || waits || context.now >= self.look.due;
         if !is_busy && is_due && context.now >= self.look.not_before {
             self.look_around(context);
@@ -124,7 +131,12 @@ impl<H> Member<H> {
         match answer {
             Some(Answer::Status(status)) => drop(self.look.answers.insert(from, status)),
             // A member says that it cannot go on.
-            Some(_) if self.adopted.has(from) => self.trouble_with_silence(),
+            Some(_) if self.adopted.has(from) => {
+                self.trouble_with_silence();
+                if self.proposal.is_some() {
+                    self.lose(context);
+                }
+            }
             _ => {}
         }
         if self.look.awaited.is_empty() && self.proposal.is_none() {
@@ -135,9 +147,6 @@ impl<H> Member<H> {
 
     /// Decides what the others' answers mean: nothing, an epoch to be proposed, or a state to be caught up with.
     fn judge(&mut self, answers: &BTreeMap<NodeId, Status>, context: &mut Context<'_, H>) {
-        if !self.serves() && answers.values().any(|status| status.at_work) {
-            return;
-        }
         let is_past = |(from, status): (&NodeId, &Status)| {
             let concerns = status.serves || self.adopted.has(*from);
             status.adopted.epoch > self.adopted.epoch && concerns
@@ -145,7 +154,8 @@ impl<H> Member<H> {
         if self.serves() && answers.iter().any(is_past) {
             self.stop(context);
         }
-        if self.serves() && !self.broken {
+        let at_work = answers.values().any(|status| status.at_work);
+        if self.serves() && !self.broken || !self.serves() && at_work {
             return;
         }
         let all_there = answers.len() + 1 == self.replicas.len();

@@ -261,7 +261,7 @@ impl<H> Member<H> {
         }
     }
 
-    /// A member does not do what the chain needs. If it refuses, this replica stops: there is another epoch.
+    /// A member does not do what the chain needs. If it refuses, this replica stops: that one takes no part any more.
     pub(super) fn trouble(&mut self, refused: bool, context: &mut Context<'_, H>) {
         if refused {
             self.stop(context);
@@ -358,6 +358,7 @@ impl<H> Member<H> {
         self.part = Part::Adopted;
         self.steps = 0;
         self.drop_proposal();
+        self.look.end();
         context.replica.adopt(self.range, &self.adopted);
         self.back_off(context);
     }

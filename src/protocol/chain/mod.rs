@@ -27,7 +27,8 @@
 //!
 //! read(key):                                              at the tail
 //!   take the value, then ask one other member: do you serve this epoch?
-//!   after its yes: answer                                 one question serves all reads that wait for it
+//!   after its yes: answer                                 one question serves all reads that wait for it; a member
+//!                                                         that has passed the read on has said yes already
 //!
 //! change of the chain:                                    at a replica that misses somebody, or is missed
 //!   ask the others: are you there, and what do you serve?
@@ -218,6 +219,12 @@ impl<H> Chain<H> {
     /// A peer is heard again: it may have news of any range.
     pub fn look_soon(&mut self) {
         self.members.values_mut().for_each(Member::look_soon);
+    }
+
+    /// Whether the answer to a question is still waited for.
+    pub fn still_asks(&self, ticket: Ticket) -> bool {
+        let member = self.members.get(&ticket.range);
+        member.is_some_and(|member| member.asked.contains_key(&ticket.number))
     }
 
     /// Time has passed: gives up what was asked too long ago, and looks after each chain.

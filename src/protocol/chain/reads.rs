@@ -2,7 +2,8 @@
 //!
 //! A tail that has been paused does not know that a chain without it has begun. So it takes the value first,
 //! and then asks one other member whether it serves this epoch. Its yes says that no later epoch had begun
-//! when the value was taken: every later one has a member of these two.
+//! when the value was taken: every later one has a member of these two. A member that passes a read on has said so
+//! already.
 //!
 //! One question serves all reads that came before it was sent, and no later one.
 
@@ -99,7 +100,7 @@ impl<H> Member<H> {
         match answer {
             Some(Answer::Done) => context.answer_all(reads),
             Some(_) => {
-                // There is another chain, and its tail can be asked at once.
+                // That one serves this epoch no more. If there is another chain, its tail can be asked at once.
                 self.stop(context);
                 for read in reads {
                     Self::fail(read.request, context.effects);

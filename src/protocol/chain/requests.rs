@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::epoch::Epoch;
-use super::member::{Member, Request, Waits};
+use super::member::{Member, Part, Request, Waits};
 use super::{Answer, Context, Effect, LogPlace, Question};
 use crate::bytes::Key;
 use crate::protocol::ring::NodeId;
@@ -19,6 +19,10 @@ impl<H> Member<H> {
         vouched: Option<Epoch>,
         context: &mut Context<'_, H>,
     ) {
+        let has_begun = vouched == Some(self.adopted.epoch);
+        if has_begun && self.part == Part::Adopted {
+            self.begin(context);
+        }
         let writes = matches!(request.operation, Operation::Write { .. });
         let role = if writes {
             self.adopted.head()

@@ -6,10 +6,11 @@
 //! stands still by itself, all nodes are out, since they share it.
 //!
 //! At most one node is out while all faults of the moment have one node in common. During that time the store
-//! must serve every key. A gap is the longest time in which no request for a key ended well through any
-//! node. It counts from the moment at which at most one node is out, also if requests were sent while more
-//! was broken.
+//! must serve every key. A gap is the longest time in which requests for a key waited, and none ended well through
+//! any node. It counts from the moment at which at most one node is out, also if requests were sent while more
+//! was broken. Nobody misses a key that nobody asks for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -91,9 +92,17 @@ fn at_most_one_is_out(harms: impl Iterator<Item = Harm>) -> bool {
 /// The longest gap of each key within these stretches.
 pub fn longest_gaps(history: &[Operation], stretches: &[(u64, u64)]) -> Vec<Gap> {
     let mut served: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for operation in history {
-        let moments = served.entry(&operation.key).or_default();
-        moments.extend(operation.returned());
+    let mut waits: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+    // A client asks one thing at a time. So what did not end well has ended when the client asks again.
+    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut by_call: Vec<&Operation> = history.iter().collect();
+    by_call.sort_by_key(|operation| operation.called);
+    for operation in by_call.into_iter().rev() {
+        let (key, called) = (operation.key.as_str(), operation.called);
+        let asks_again = next.insert(operation.client, called);
+        let ended = operation.returned().or(asks_again).unwrap_or(u64::MAX);
+        waits.entry(key).or_default().push((called, ended));
+        served.entry(key).or_default().extend(operation.returned());
     }
     served
         .into_iter()
@@ -102,11 +111,33 @@ pub fn longest_gaps(history: &[Operation], stretches: &[(u64, u64)]) -> Vec<Gap>
             let gaps = stretches
                 .iter()
                 .flat_map(|stretch| gaps(&moments, *stretch));
-            let (from, until) = gaps.max_by_key(|(from, until)| until - from)?;
+            let (from, until) = longest_wait(gaps.collect(), &waits[key])?;
             let key = key.to_owned();
             Some(Gap { key, from, until })
         })
         .collect()
+}
+
+/// The longest of these times that begins while somebody waits.
+fn longest_wait(mut times: Vec<(u64, u64)>, waits: &[(u64, u64)]) -> Option<(u64, u64)> {
+    times.sort_by_key(|(from, until)| Reverse(until - from));
+    let mut longest: Option<(u64, u64)> = None;
+    for (from, until) in times {
+        if longest.is_some_and(|(from_then, until_then)| until_then - from_then >= until - from) {
+            break; // The others are shorter still.
+        }
+        let waiting = waits
+            .iter()
+            .filter(|(called, ended)| *called < until && *ended > from);
+        let Some(first) = waiting.map(|(called, _)| from.max(*called)).min() else {
+            continue;
+        };
+        let is_longer = |(from, then): (u64, u64)| until - first > then - from;
+        if longest.is_none_or(is_longer) {
+            longest = Some((first, until));
+        }
+    }
+    longest
 }
 
 /// The times between the moments of a stretch, its ends included.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use simple_dynamo::bytes::Key;
+use simple_dynamo::protocol::chain::Replica;
 use simple_dynamo::protocol::ring::Position;
 use simple_dynamo::protocol::{Accepted, Ballot, Strategy, tombstones};
 
@@ -136,6 +137,7 @@ impl World {
         if !tombstones::may_drop(&inquiry.answers) {
             return;
         }
+        self.check_drop(&inquiry);
         self.drop_tombstone(node, &inquiry.key, inquiry.ballot);
         // In a chain the others drop only what is dropped durably here.
         let after = match self.plan.strategy {
@@ -148,6 +150,25 @@ impl World {
                 ballot: inquiry.ballot,
             };
             self.send_after(node, other, None, after, body);
+        }
+    }
+
+    /// A tombstone is dropped once nobody holds anything older, but for who is about to copy everything.
+    fn check_drop(&mut self, inquiry: &Inquiry) {
+        for &other in &inquiry.others {
+            let machine = &self.machines[other];
+            if machine.condition == Condition::Down || machine.copying.is_some() {
+                continue;
+            }
+            let (record, _) = machine.store.record(&inquiry.key);
+            let is_past = match &record.accepted {
+                Some(own) => own.ballot >= inquiry.ballot,
+                None => record.promised >= inquiry.ballot,
+            };
+            let (id, key) = (machine.id, &inquiry.key);
+            self.invariants.must(is_past, || {
+                format!("{key}: a tombstone is dropped, and {id} holds {record:?}")
+            });
         }
     }
 
