@@ -174,7 +174,7 @@ fn every_rule_left_out_is_noticed() {
 fn every_rule_of_a_chain_left_out_is_noticed() {
     use Sign::{History, Invariant};
     let table = [
-        (Rule::ReadsConfirmed, History, 600),
+        (Rule::ReadsConfirmed, History, 3_000),
         (Rule::DurableBeforeRead, Invariant, 20),
         (Rule::AdoptedByAll, History, 200),
         (Rule::AdoptedByAll, Invariant, 20),
@@ -184,7 +184,7 @@ fn every_rule_of_a_chain_left_out_is_noticed() {
         (Rule::StatesCollected, Invariant, 20),
         (Rule::TwoCopies, History, 100),
         (Rule::TwoCopies, Invariant, 20),
-        (Rule::EpochChecked, History, 400),
+        (Rule::EpochChecked, History, 2_000),
         (Rule::EpochChecked, Invariant, 100),
         (Rule::EpochsNamed, History, 1_500),
         (Rule::EpochsNamed, Invariant, 20),
