@@ -61,13 +61,16 @@ pub(super) struct Proposal {
 }
 
 impl<H> Member<H> {
-    /// Proposes an epoch with this replica and all that answered.
+    /// Proposes an epoch with this replica and all that answered, but for who made the last one fail.
     pub(super) fn propose(
         &mut self,
         answers: &BTreeMap<NodeId, Status>,
         context: &mut Context<'_, H>,
     ) {
-        let is_there = |replica: &NodeId| *replica == self.node || answers.contains_key(replica);
+        let failed = self.look.failed.take();
+        let is_there = |replica: &NodeId| {
+            *replica == self.node || answers.contains_key(replica) && Some(*replica) != failed
+        };
         let members = self.replicas.iter().copied().filter(is_there);
         let members = Vec::from_iter(members);
         let least = if rules::holds(Rule::TwoCopies) {
@@ -303,7 +306,10 @@ impl<H> Member<H> {
                 let question = Question::Give(self.adopted.epoch);
                 self.ask(from, question, 0, Waits::Given, context);
             }
-            _ => self.lose(context),
+            _ => {
+                self.look.failed = Some(from);
+                self.lose(context);
+            }
         }
     }
 

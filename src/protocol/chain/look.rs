@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a replica that was left out waits before it returns.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The same, if it was left out again and again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A return that lasted less than this doubles the next pause.
 const SHORT_RETURN: Duration = Duration::from_secs(10);
 
@@ -35,6 +35,9 @@ pub(super) struct Look {
     due: Duration,
     /// No look before this.
     pub(super) not_before: Duration,
+    /// Who did not take what the last proposer gave, which was this replica. Perhaps only this replica reaches it, and
+    /// not the other way.
+    pub(super) failed: Option<NodeId>,
 }
 
 impl Look {

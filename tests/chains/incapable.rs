@@ -1,8 +1,8 @@
-//! Disks that hang, and disks that are slow.
+//! Members that are there and cannot do their part: disks that hang, disks that are slow, links of one direction.
 
 use std::time::Duration;
 
-use simple_dynamo::protocol::chain::Question;
+use simple_dynamo::protocol::chain::{Answer, Question};
 use simple_dynamo::protocol::{Operation, Outcome};
 
 use crate::exclude;
@@ -135,4 +135,30 @@ fn a_member_that_hears_of_a_proposer_at_work_makes_way_for_it() {
     world.run_but(is_adopt);
     assert!(!world.serves(0), "there is a higher epoch");
     assert_eq!(world.adopted(0).0, before);
+}
+
+/// A member answers, and does not reach the proposer.
+#[test]
+fn who_cannot_take_what_it_is_given_is_left_out_of_the_next_epoch() {
+    let mut world = World::new();
+    (0..3).for_each(|node| world.restart(node));
+    world.look(1);
+    let gives = |message: &Message| {
+        message.to == 2 && matches!(message.body, Body::Ask(_, Question::Give(_)))
+    };
+    world.run_but(gives);
+    for message in world.take(gives) {
+        if let Body::Ask(ticket, _) = message.body {
+            let body = Body::Told(ticket, Answer::Refused);
+            let (from, to) = (message.to, message.from);
+            world.bag.push_back(Message { from, to, body });
+        }
+    }
+    world.run();
+    assert_eq!(world.adopted(1).1, [0, 1, 2]);
+    assert!(!world.serves(1));
+    world.look(1);
+    world.run();
+    assert_eq!(world.adopted(1).1, [0, 1]);
+    assert!(world.serves(0) && world.serves(1));
 }
