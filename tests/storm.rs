@@ -239,6 +239,17 @@ fn a_gap_is_measured_within_a_stretch_from_its_beginning_to_its_end() {
     });
     let gap = &longest_gaps(&asked, &[(0, 90)])[0];
     assert_eq!((gap.from, gap.until), (20, 60));
+    // The second request of a client waits for the reply to its first one.
+    let pipelined = [
+        get(5, 40, 1),
+        Operation {
+            key: "other".into(),
+            ..get(5, 45, 1)
+        },
+    ];
+    let gaps = longest_gaps(&pipelined, &[(0, 90)]);
+    let gap = gaps.iter().find(|gap| gap.key == "other").unwrap();
+    assert_eq!((gap.from, gap.until), (40, 45));
     assert_eq!(throughput(&served, 2_500_000), [3, 0, 0]);
 }
 

@@ -91,18 +91,31 @@ fn at_most_one_is_out(harms: impl Iterator<Item = Harm>) -> bool {
 
 /// The longest gap of each key within these stretches.
 pub fn longest_gaps(history: &[Operation], stretches: &[(u64, u64)]) -> Vec<Gap> {
+    let mut by_call: Vec<&Operation> = history.iter().collect();
+    by_call.sort_by_key(|operation| (operation.called, operation.returned()));
+    let mut by_client: BTreeMap<u32, Vec<&Operation>> = BTreeMap::new();
+    for operation in by_call {
+        by_client
+            .entry(operation.client)
+            .or_default()
+            .push(operation);
+    }
     let mut served: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let mut waits: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
-    // A client asks one thing at a time. So what did not end well has ended when the client asks again.
-    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut by_call: Vec<&Operation> = history.iter().collect();
-    by_call.sort_by_key(|operation| operation.called);
-    for operation in by_call.into_iter().rev() {
-        let (key, called) = (operation.key.as_str(), operation.called);
-        let asks_again = next.insert(operation.client, called);
-        let ended = operation.returned().or(asks_again).unwrap_or(u64::MAX);
-        waits.entry(key).or_default().push((called, ended));
-        served.entry(key).or_default().extend(operation.returned());
+    for own in by_client.values() {
+        let mut last_reply = 0;
+        for (place, operation) in own.iter().enumerate() {
+            let (key, called) = (operation.key.as_str(), operation.called);
+            let mut later = own[place..].iter().map(|later| later.called);
+            // What did not end well has ended when the client asks again.
+            let asks_again = later.find(|later| *later > called);
+            let ended = operation.returned().or(asks_again).unwrap_or(u64::MAX);
+            // Replies come in order, so a request first waits for those before it on its connection.
+            let wait = (called.max(last_reply), ended);
+            waits.entry(key).or_default().push(wait);
+            served.entry(key).or_default().extend(operation.returned());
+            last_reply = last_reply.max(operation.returned().unwrap_or(0));
+        }
     }
     served
         .into_iter()
