@@ -35,8 +35,7 @@ pub(super) struct Look {
     due: Duration,
     /// No look before this.
     pub(super) not_before: Duration,
-    /// Who did not take what the last proposer gave, which was this replica. Perhaps only this replica reaches it, and
-    /// not the other way.
+    /// Who did not take what this replica gave in its last proposal. Perhaps that one does not reach this replica.
     pub(super) failed: Option<NodeId>,
 }
 
