@@ -13,6 +13,7 @@ use crate::protocol::chain::epoch::Epoch;
 use crate::protocol::chain::{Answer, Chain, Context, Effect, Question, Ticket};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome, Why, origin};
+use crate::testing::faults::{self, Point};
 use crate::transport::link;
 use crate::transport::{Reply, Request, Respond};
 
@@ -55,6 +56,9 @@ impl Node {
         let Some(chain) = self.strategy.chain() else {
             return; // With the other strategy there are none.
         };
+        if let ChainEvent::Collected { .. } = event {
+            faults::pass(Point::Collected);
+        }
         let mut effects = Vec::new();
         let context = Context {
             replica: &mut &self.store,
@@ -147,11 +151,15 @@ impl Node {
 
     fn ask_member(self: &Arc<Node>, to: NodeId, ticket: Ticket, question: Question) {
         let (node, range) = (self.clone(), ticket.range);
+        let point = point_of(&question);
         self.peers[to].ask(Request::Chain { range, question }, move |answer| {
             let answer = match answer {
                 link::Answer::Reply(Reply::Chain(answer)) => Some(answer),
                 _ => None,
             };
+            if let (Some(point), Some(_)) = (point, &answer) {
+                faults::pass(point);
+            }
             node.run(Event::Chain(ChainEvent::Answered { ticket, answer }));
         });
     }
@@ -179,6 +187,17 @@ impl Node {
             };
             node.run(Event::Chain(ChainEvent::Ended { ticket, answer }));
         });
+    }
+}
+
+/// Where a process can be made to end once it has the answer to a question.
+fn point_of(question: &Question) -> Option<Point> {
+    match question {
+        Question::Adopt(_) => Some(Point::AdoptHeard),
+        Question::Give(_) => Some(Point::GiveHeard),
+        Question::Pass { .. } => Some(Point::PassHeard),
+        Question::Confirm(_) => Some(Point::ConfirmHeard),
+        Question::Status | Question::Begin(_) | Question::Missed => None,
     }
 }
 

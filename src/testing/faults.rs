@@ -46,7 +46,18 @@ pub enum Point {
     PromiseHeard,
     /// A coordinator has received an accept's vote, and not counted it.
     AcceptHeard,
-    /// A coordinator has decided, and has not answered.
+    /// A proposer has received a member's word that it has adopted the epoch, and not counted it.
+    AdoptHeard,
+    /// A proposer has seen what all members hold, and has renewed nothing. Or a member has taken what the proposer
+    /// gives, and has not said so.
+    Collected,
+    /// A proposer has received a member's word that it holds what the proposer holds, and not counted it.
+    GiveHeard,
+    /// A member of a chain has received the next one's word that all behind hold a state, and told nobody.
+    PassHeard,
+    /// A tail has received another member's yes, and has not answered the reads that wait for it.
+    ConfirmHeard,
+    /// A coordinator, or a member of a chain, has carried a request out, and has not answered.
     Decided,
 }
 

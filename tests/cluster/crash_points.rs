@@ -1,5 +1,5 @@
 //! Crash points: a process that ends between any two steps that matter has lost nothing that was
-//! acknowledged, and neither has a cluster whose processes all end there. The same holds for full disks and
+//! acknowledged, and neither has a cluster whose processes all end there, with each strategy. The same holds for full disks and
 //! slow ones.
 #![cfg(debug_assertions)]
 
@@ -49,29 +49,48 @@ fn crash(cluster: &Cluster, id: u32, point: Point, count: u32) {
     assert!(end.any(|line| line == said), "{said}, not {last}");
 }
 
-#[test]
-fn a_node_that_ends_at_any_point_has_lost_nothing_and_stops_nobody() {
-    use Point::*;
-    let points = [
-        (LogAppended, 10),
-        (LogSynced, 10),
-        (SnapshotLogCreated, 1),
-        (SnapshotLogSwitched, 1),
-        (SnapshotWritten, 1),
-        (SnapshotSynced, 1),
-        (SnapshotRenamed, 1),
-        (SnapshotDurable, 1),
-        (SnapshotOldRemoved, 1),
-        (SnapshotOldRemoved, 2),
-        (PromiseHeard, 1),
-        (PromiseHeard, 2),
-        (AcceptHeard, 5),
-        (AcceptHeard, 6),
-        (Decided, 5),
-    ];
-    let cluster = Cluster::start(&THREE);
-    run(&cluster, 1, |progress| {
-        for ((point, count), id) in points.into_iter().zip(THREE.into_iter().cycle()) {
+/// Points that a node passes with any strategy, and how often it has passed them when it ends.
+const OF_STORAGE: [(Point, u32); 10] = [
+    (Point::LogAppended, 10),
+    (Point::LogSynced, 10),
+    (Point::SnapshotLogCreated, 1),
+    (Point::SnapshotLogSwitched, 1),
+    (Point::SnapshotWritten, 1),
+    (Point::SnapshotSynced, 1),
+    (Point::SnapshotRenamed, 1),
+    (Point::SnapshotDurable, 1),
+    (Point::SnapshotOldRemoved, 1),
+    (Point::SnapshotOldRemoved, 2),
+];
+
+const OF_QUORUM: [(Point, u32); 5] = [
+    (Point::PromiseHeard, 1),
+    (Point::PromiseHeard, 2),
+    (Point::AcceptHeard, 5),
+    (Point::AcceptHeard, 6),
+    (Point::Decided, 5),
+];
+
+const OF_CHAIN: [(Point, u32); 11] = [
+    // It has adopted the epoch of its return, and nobody knows.
+    (Point::LogSynced, 1),
+    (Point::AdoptHeard, 1),
+    (Point::AdoptHeard, 2),
+    (Point::Collected, 1),
+    (Point::Collected, 3),
+    (Point::GiveHeard, 1),
+    (Point::GiveHeard, 2),
+    (Point::PassHeard, 5),
+    (Point::PassHeard, 6),
+    (Point::ConfirmHeard, 1),
+    (Point::Decided, 5),
+];
+
+/// One node after the other ends at one point after the other, while the others go on.
+fn assert_nothing_lost_by_one(strategy: &str, seed: u64, points: &[(Point, u32)]) {
+    let cluster = Plan::of(&THREE).set("strategy", strategy).start();
+    run(&cluster, seed, |progress| {
+        for (&(point, count), id) in points.iter().zip(THREE.into_iter().cycle()) {
             cluster.kill(id);
             crash(&cluster, id, point, count);
             progress.await_more(10);
@@ -80,21 +99,11 @@ fn a_node_that_ends_at_any_point_has_lost_nothing_and_stops_nobody() {
     });
 }
 
-#[test]
-fn a_cluster_whose_nodes_all_end_around_one_point_has_lost_nothing() {
-    use Point::*;
-    let points = [
-        (LogAppended, 15),
-        (LogSynced, 15),
-        (SnapshotRenamed, 1),
-        (SnapshotOldRemoved, 1),
-        (PromiseHeard, 2),
-        (AcceptHeard, 15),
-        (Decided, 15),
-    ];
-    let cluster = Cluster::start(&THREE);
-    run(&cluster, 2, |progress| {
-        for ((point, count), id) in points.into_iter().zip(THREE.into_iter().cycle()) {
+/// The same, and the others are killed right after each.
+fn assert_nothing_lost_by_all(strategy: &str, seed: u64, points: &[(Point, u32)]) {
+    let cluster = Plan::of(&THREE).set("strategy", strategy).start();
+    run(&cluster, seed, |progress| {
+        for (&(point, count), id) in points.iter().zip(THREE.into_iter().cycle()) {
             cluster.kill(id);
             crash(&cluster, id, point, count);
             let others = THREE.into_iter().filter(|other| *other != id);
@@ -104,6 +113,48 @@ fn a_cluster_whose_nodes_all_end_around_one_point_has_lost_nothing() {
             progress.await_more(10);
         }
     });
+}
+
+#[test]
+fn a_node_that_ends_at_any_point_has_lost_nothing_and_stops_nobody() {
+    let points = [&OF_STORAGE[..], &OF_QUORUM].concat();
+    assert_nothing_lost_by_one("quorum", 1, &points);
+}
+
+#[test]
+fn a_member_of_chains_that_ends_at_any_point_has_lost_nothing_and_stops_nobody() {
+    let points = [&OF_STORAGE[..], &OF_CHAIN].concat();
+    assert_nothing_lost_by_one("chain", 6, &points);
+}
+
+#[test]
+fn a_cluster_whose_nodes_all_end_around_one_point_has_lost_nothing() {
+    let points = [
+        (Point::LogAppended, 15),
+        (Point::LogSynced, 15),
+        (Point::SnapshotRenamed, 1),
+        (Point::SnapshotOldRemoved, 1),
+        (Point::PromiseHeard, 2),
+        (Point::AcceptHeard, 15),
+        (Point::Decided, 15),
+    ];
+    assert_nothing_lost_by_all("quorum", 2, &points);
+}
+
+#[test]
+fn chains_whose_members_all_end_around_one_point_have_lost_nothing() {
+    let points = [
+        (Point::LogAppended, 15),
+        (Point::LogSynced, 15),
+        (Point::SnapshotRenamed, 1),
+        (Point::SnapshotOldRemoved, 1),
+        (Point::AdoptHeard, 2),
+        (Point::Collected, 1),
+        (Point::GiveHeard, 1),
+        (Point::PassHeard, 15),
+        (Point::Decided, 15),
+    ];
+    assert_nothing_lost_by_all("chain", 7, &points);
 }
 
 #[test]
