@@ -12,6 +12,15 @@ const TICK: Duration = Duration::from_millis(25);
 /// A disk hangs if nothing becomes durable for so long.
 const HANGS: Duration = Duration::from_millis(400);
 
+fn asks_to_adopt(message: &Message) -> bool {
+    matches!(message.body, Body::Ask(_, Question::Adopt(_)))
+}
+
+/// Whether a message tells a node what its sender serves.
+fn tells_status_to(node: usize) -> impl Fn(&Message) -> bool {
+    move |message| message.to == node && matches!(message.body, Body::Told(_, Answer::Status(_)))
+}
+
 fn is_acknowledged(world: &World, client: u64) -> bool {
     matches!(world.outcome(client), Some(Outcome::Decided(_)))
 }
@@ -82,6 +91,88 @@ fn a_disk_that_hangs_while_an_epoch_begins_does_not_hold_up_the_others() {
     assert!(world.serves(1) && world.serves(2));
 }
 
+/// A member says that it is there, and its disk hangs before it is asked to adopt the epoch.
+#[test]
+fn a_node_whose_disk_hangs_refuses_an_epoch_at_once() {
+    let mut world = World::new();
+    world.pass(HANGS);
+    world.hang(2);
+    world.request(1, 0, put(1, "one"));
+    world.pass(HANGS / 2);
+    let before = world.adopted(2);
+    world.suspect(1, &[0]);
+    world.miss(1);
+    let blocked = |message: &Message| touches(0)(message) || asks_to_adopt(message);
+    world.pass_but(HANGS / 2 + 2 * TICK, blocked);
+    assert_eq!(world.adopted(1).1, [1, 2]);
+    assert!(!world.serves(2), "it has found that its disk hangs");
+    world.run();
+    assert_eq!(world.adopted(2), before);
+    world.pass(HANGS / 2);
+    assert_eq!(world.adopted(1).1, [0, 1]);
+    assert!(world.serves(0) && world.serves(1));
+}
+
+/// A member looks around, and its disk hangs before it has heard all answers.
+#[test]
+fn a_node_whose_disk_hangs_proposes_nothing() {
+    let mut world = World::new();
+    world.pass(HANGS);
+    world.hang(2);
+    world.request(1, 0, put(1, "one"));
+    world.pass(HANGS - 3 * TICK);
+    let before = world.adopted(2);
+    world.suspect(2, &[0]);
+    world.miss(2);
+    let answers = |message: &Message| touches(0)(message) || tells_status_to(2)(message);
+    world.pass_but(4 * TICK, answers);
+    assert!(!world.serves(2), "it has found that its disk hangs");
+    let taken = world.take(tells_status_to(2));
+    assert!(taken.iter().any(|message| message.from == 1));
+    taken.into_iter().for_each(|message| world.deliver(message));
+    assert_eq!(world.adopted(2), before);
+}
+
+/// A process that was stopped has not looked after its disk meanwhile, and the disk was not asked for anything.
+#[test]
+fn a_process_that_stood_still_does_not_call_its_disk_hung() {
+    let mut world = World::new();
+    world.pass(HANGS);
+    world.hang(2);
+    world.request(1, 0, put(1, "one"));
+    world.run();
+    world.look(2);
+    assert!(world.serves(2), "it has looked once in a long time");
+    world.pass(HANGS + TICK);
+    assert!(!world.serves(2), "it looks all the time");
+}
+
+/// What others said before it had adopted an epoch is over.
+#[test]
+fn late_answers_to_a_look_make_nobody_propose_against_what_it_has_adopted_since() {
+    let mut world = World::new();
+    world.suspect(1, &[2]);
+    world.miss(1);
+    world.look(1);
+    world.run_but(tells_status_to(1));
+    let late = world.take(tells_status_to(1));
+    assert!(late.iter().any(|message| message.from == 0));
+    world.suspect(0, &[2]);
+    world.miss(0);
+    world.look(0);
+    let collects = |message: &Message| matches!(message.body, Body::Compare { .. });
+    world.run_but(|message| collects(message) || touches(2)(message));
+    let proposed = world.adopted(0);
+    assert_eq!(
+        (world.adopted(1), world.serves(1)),
+        (proposed.clone(), false)
+    );
+    late.into_iter().for_each(|message| world.deliver(message));
+    world.run_but(touches(2));
+    assert_eq!(world.adopted(1), proposed);
+    assert!(world.serves(0) && world.serves(1));
+}
+
 #[test]
 fn what_a_disk_held_up_stops_no_chain_later() {
     let mut world = World::new();
@@ -123,10 +214,7 @@ fn a_member_that_hears_of_a_proposer_at_work_makes_way_for_it() {
     world.suspect(1, &[2]);
     world.miss(1);
     world.look(1);
-    let is_adopt = |message: &Message| {
-        let question = matches!(message.body, Body::Ask(_, Question::Adopt(_)));
-        question && message.to == 0
-    };
+    let is_adopt = |message: &Message| asks_to_adopt(message) && message.to == 0;
     world.run_but(is_adopt);
     let (before, _) = world.adopted(0);
     assert!(world.adopted(1).0 > before);

@@ -405,13 +405,18 @@ impl World {
 
     /// Time passes. All nodes look after their chains, and all messages arrive.
     pub fn pass(&mut self, time: Duration) {
+        self.pass_but(time, |_| false);
+    }
+
+    /// The same, but those messages that are blocked do not arrive.
+    pub fn pass_but(&mut self, time: Duration, blocked: impl Fn(&Message) -> bool) {
         let until = self.now + time;
         while self.now < until {
             self.now += Duration::from_millis(25);
             for node in 0..3 {
                 self.step(node, |chain, mut context| chain.tick(&mut context));
             }
-            self.run();
+            self.run_but(&blocked);
         }
     }
 
