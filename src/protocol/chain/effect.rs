@@ -4,9 +4,8 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::Chain;
-use super::change::Cause;
 use super::epoch::Epoch;
-use super::{Answer, LogPlace, Question, Replica};
+use super::{Answer, Cause, LogPlace, Question, Replica};
 use crate::bytes::Key;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome};

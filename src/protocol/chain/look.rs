@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::epoch::Epoch;
-use super::member::{Asked, Member, Part, Waits};
+use super::member::{Member, Part};
 use super::requests::is_fenced;
+use super::waits::Waits;
 use super::{Answer, Context, Effect, Question, Replica, Status};
 use crate::bytes::Key;
+use crate::protocol::Accepted;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Accepted, origin};
 use crate::testing::rules::{self, Rule};
 
 /// If a question of a chain has no answer for so many read time-outs, the member looks around meanwhile: a peer
@@ -249,28 +250,5 @@ impl<H> Member<H> {
             replica.take(key, accepted);
         }
         true
-    }
-
-    /// Gives up what was asked too long ago, and what has waited too long.
-    pub(super) fn give_up_overdue(&mut self, context: &mut Context<'_, H>) {
-        let (now, time_out) = (context.now, self.times.time_out);
-        let is_overdue = |asked: &Asked<H>| match asked.waits {
-            Waits::Status => asked.at + time_out < now,
-            _ => asked.at + self.times.deadline < now,
-        };
-        let overdue = self.asked.iter().filter(|(_, asked)| is_overdue(asked));
-        let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
-        for number in overdue {
-            match self.asked.get(&number).map(|asked| &asked.waits) {
-                Some(Waits::PassedOn { .. }) => {
-                    self.outcome(number, origin::Answer::Silent, context.effects);
-                }
-                _ => self.heard(number, None, context),
-            }
-        }
-        let late: Vec<_> = self.waiting.extract_if(.., |it| it.ends <= now).collect();
-        for request in late {
-            Self::fail(request, context.effects);
-        }
     }
 }

@@ -7,11 +7,11 @@ use super::change::Proposal;
 use super::epoch::{Adopted, Epoch};
 use super::look::{Look, Return};
 use super::reads::Read;
-use super::requests::undecided;
-use super::{Answer, Context, Effect, LogPlace, Question, Replica, Status, Ticket, Times};
+use super::waits::{Asked, Waits};
+use super::{Answer, Context, Question, Replica, Status, Times};
 use crate::bytes::Key;
 use crate::protocol::ring::NodeId;
-use crate::protocol::{Operation, Quorums, Verdict};
+use crate::protocol::{Operation, Quorums};
 use crate::testing::rules::{self, Rule};
 
 /// A client's request at the member whose part it is.
@@ -38,41 +38,6 @@ pub(super) enum Part {
     Serves,
 }
 
-/// What this replica waits for after a question.
-#[derive(Debug)]
-pub(super) enum Waits<H> {
-    /// The head has a state that all members behind it shall hold.
-    Passed {
-        request: Request<H>,
-        verdict: Verdict,
-    },
-    /// Another member has passed a state on, and answers the one before it.
-    Relayed(H),
-    /// A request is at the member whose part it is.
-    PassedOn {
-        handle: H,
-        /// Whether a state has absorbed it here.
-        absorbed: bool,
-    },
-    /// The tail has the values of these reads.
-    Confirmed {
-        reads: Vec<Read<H>>,
-        tried: Vec<NodeId>,
-    },
-    Status,
-    /// The proposer.
-    Adopted,
-    Given,
-    Begun,
-}
-
-#[derive(Debug)]
-pub(super) struct Asked<H> {
-    pub to: NodeId,
-    pub at: Duration,
-    pub waits: Waits<H>,
-}
-
 /// One replica's part in the chain of one range.
 pub struct Member<H> {
     pub(super) node: NodeId,
@@ -93,7 +58,7 @@ pub struct Member<H> {
     /// Whether the tail waits for a confirmation.
     pub(super) confirming: bool,
     pub(super) asked: BTreeMap<u64, Asked<H>>,
-    last_number: u64,
+    pub(super) last_number: u64,
     pub(super) look: Look,
     pub(super) proposal: Option<Proposal>,
     pub(super) ret: Return,
@@ -231,36 +196,6 @@ impl<H> Member<H> {
         }
     }
 
-    /// An answer, or none.
-    pub(super) fn heard(
-        &mut self,
-        number: u64,
-        answer: Option<Answer>,
-        context: &mut Context<'_, H>,
-    ) {
-        let Some(asked) = self.asked.remove(&number) else {
-            return; // It was given up, or belongs to an epoch that has ended here.
-        };
-        let done = answer == Some(Answer::Done);
-        match asked.waits {
-            waits @ (Waits::Passed { .. } | Waits::Relayed(_)) if done => {
-                self.held_by_all(waits, 0, context);
-            }
-            waits @ (Waits::Passed { .. } | Waits::Relayed(_)) => {
-                self.trouble(answer.is_some(), context);
-                match waits {
-                    Waits::Relayed(handle) if self.broken => self.stalled.push(handle),
-                    waits => self.undo(waits, context),
-                }
-            }
-            Waits::Confirmed { reads, tried } => self.confirmed(reads, tried, answer, context),
-            Waits::Status => self.heard_status(asked.to, answer, context),
-            Waits::Adopted => self.heard_adopted(asked.to, answer, context),
-            Waits::Given => self.heard_given(asked.to, asked.at, answer, context),
-            Waits::Begun | Waits::PassedOn { .. } => {}
-        }
-    }
-
     /// A member does not do what the chain needs. If it refuses, this replica stops: that one takes no part any more.
     pub(super) fn trouble(&mut self, refused: bool, context: &mut Context<'_, H>) {
         if refused {
@@ -307,21 +242,6 @@ impl<H> Member<H> {
             .extend(reads.into_iter().map(|read| read.request));
     }
 
-    /// Takes back what waits for an answer that will not come, or not in this epoch. What clients asked of this
-    /// replica waits for the next one; what was done for others ends.
-    pub(super) fn undo(&mut self, waits: Waits<H>, context: &mut Context<'_, H>) {
-        match waits {
-            Waits::Passed { request, .. } => self.waiting.push(request),
-            Waits::Confirmed { reads, .. } => {
-                self.waiting
-                    .extend(reads.into_iter().map(|read| read.request));
-            }
-            Waits::Relayed(handle) => context.tell(handle, Answer::Refused, 0),
-            Waits::PassedOn { handle, .. } => context.answer(handle, undecided(), 0),
-            Waits::Status | Waits::Adopted | Waits::Given | Waits::Begun => {}
-        }
-    }
-
     /// Serves the epoch that it has adopted from now on.
     pub(super) fn begin(&mut self, context: &mut Context<'_, H>) {
         self.part = Part::Serves;
@@ -361,38 +281,5 @@ impl<H> Member<H> {
         self.look.end();
         context.replica.adopt(self.range, &self.adopted);
         self.back_off(context);
-    }
-
-    /// Asks another replica, and notes what for.
-    pub(super) fn ask(
-        &mut self,
-        to: NodeId,
-        question: Question,
-        after: LogPlace,
-        waits: Waits<H>,
-        context: &mut Context<'_, H>,
-    ) {
-        let ticket = self.ticket(to, waits, context);
-        context.effects.push(Effect::Ask {
-            to,
-            ticket,
-            question,
-            after,
-        });
-    }
-
-    pub(super) fn ticket(
-        &mut self,
-        to: NodeId,
-        waits: Waits<H>,
-        context: &Context<'_, H>,
-    ) -> Ticket {
-        self.last_number += 1;
-        let (at, number) = (context.now, self.last_number);
-        self.asked.insert(number, Asked { to, at, waits });
-        Ticket {
-            range: self.range,
-            number,
-        }
     }
 }

@@ -57,16 +57,18 @@
 //! # Reading order
 //!
 //! [`epoch`] names chains. [`member`] is one replica's part in the chain of one range: it serves, answers and
-//! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads. In `look.rs` a replica
-//! looks whether its chain is still the present one, and in [`change`] the next one begins. In `disk.rs` a node
-//! notices that its disk hangs. `question.rs` is what members say to each other, `effect.rs`
-//! what they want done, and this module holds what they share.
+//! stops. `requests.rs` has its writes and what it passes on, [`reads`] the tail's reads, and `waits.rs` what it does
+//! once it hears an answer, or does not. In `look.rs` a replica looks whether its chain is still the present one, and
+//! in `change.rs` the next one begins. In `disk.rs` a node notices that its disk hangs. `question.rs` is what members
+//! say to each other, `effect.rs` what they want done, `cause.rs` what is told of a new epoch, and this module holds
+//! what they share.
 //!
 //! # Known limits
 //!
 //! With two of three replicas left, nobody answers while one of them is away, until a third has caught up.
 
-pub mod change;
+mod cause;
+mod change;
 mod disk;
 mod effect;
 pub mod epoch;
@@ -75,6 +77,7 @@ pub mod member;
 mod question;
 pub mod reads;
 mod requests;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +86,7 @@ use std::time::Duration;
 use crate::bytes::Key;
 use crate::protocol::ring::{NodeId, Position, Ring};
 use crate::protocol::{Accepted, Fence, Operation, Outcome, Quorums, Record, Why, origin};
+pub use cause::Cause;
 use disk::DiskWatch;
 pub use effect::{Context, Effect, Ticket};
 use epoch::{Adopted, Epoch};

@@ -7,7 +7,8 @@
 //!
 //! One question serves all reads that came before it was sent, and no later one.
 
-use super::member::{Member, Request, Waits};
+use super::member::{Member, Request};
+use super::waits::Waits;
 use super::{Answer, Context, LogPlace, Question};
 use crate::protocol::Outcome;
 use crate::protocol::ring::NodeId;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::epoch::Epoch;
-use super::member::{Member, Part, Request, Waits};
+use super::member::{Member, Part, Request};
+use super::waits::Waits;
 use super::{Answer, Context, Effect, LogPlace, Question};
 use crate::bytes::Key;
 use crate::protocol::ring::NodeId;
