@@ -10,7 +10,7 @@ use super::drive::{Event, Events, ReplyTo};
 use crate::bytes::Key;
 use crate::lock;
 use crate::protocol::chain::epoch::Epoch;
-use crate::protocol::chain::{Answer, Chain, Context, Effect, Question, Ticket};
+use crate::protocol::chain::{Answer, Chain, Context, Effect, LogPlace, Question, Ticket};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Operation, Outcome, Why, origin};
 use crate::testing::faults::{self, Point};
@@ -80,15 +80,7 @@ impl Node {
                 ticket,
                 question,
                 after,
-            } => {
-                let node = self.clone();
-                self.store.when_durable_to(after, move || {
-                    // The disk may have hung, and the chain gone on. A late question would stop it.
-                    if node.still_asks(ticket) {
-                        node.ask_member(to, ticket, question);
-                    }
-                });
-            }
+            } => self.ask_once_durable(to, ticket, question, after),
             Effect::PassOn {
                 to,
                 ticket,
@@ -111,18 +103,7 @@ impl Node {
                 handle,
                 outcome,
                 after,
-            } => {
-                if self.store.is_durable(after) {
-                    return self.answer(handle, outcome, events);
-                }
-                let node = self.clone();
-                self.store.when_durable_to(after, move || {
-                    node.run(Event::Outcome {
-                        reply_to: handle,
-                        outcome,
-                    });
-                });
-            }
+            } => self.answer_once_durable(handle, outcome, after, events),
             Effect::Collect {
                 range,
                 epoch,
@@ -142,6 +123,37 @@ impl Node {
             }
             Effect::Disk { hangs: false } => info!("the disk goes on"),
         }
+    }
+
+    fn answer_once_durable(
+        self: &Arc<Node>,
+        reply_to: ReplyTo,
+        outcome: Outcome,
+        after: LogPlace,
+        events: &mut Events,
+    ) {
+        if self.store.is_durable(after) {
+            return self.answer(reply_to, outcome, events);
+        }
+        let node = self.clone();
+        let answer = move || node.run(Event::Outcome { reply_to, outcome });
+        self.store.when_durable_to(after, answer);
+    }
+
+    fn ask_once_durable(
+        self: &Arc<Node>,
+        to: NodeId,
+        ticket: Ticket,
+        question: Question,
+        after: LogPlace,
+    ) {
+        let node = self.clone();
+        self.store.when_durable_to(after, move || {
+            // The disk may have hung, and the chain gone on. A late question would stop it.
+            if node.still_asks(ticket) {
+                node.ask_member(to, ticket, question);
+            }
+        });
     }
 
     fn still_asks(&self, ticket: Ticket) -> bool {
