@@ -17,10 +17,12 @@ use std::error::Error;
 use std::fs;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use options::Options;
 use recovery::Recovery;
 use support::options::parse;
+use support::ticking::telling;
 use timeline::{Kind, Timeline};
 
 fn main() -> ExitCode {
@@ -49,11 +51,13 @@ fn plot(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     println!("{}", machine());
     for (name, kind) in [("crash.svg", Kind::Crash), ("pause.svg", Kind::Pause)] {
-        let timeline = Timeline::measure(kind, options);
+        let text = |since: Duration| format!("measuring {name} for {} s", since.as_secs());
+        let timeline = telling(text, || Timeline::measure(kind, options));
         timeline.print();
         fs::write(options.out.join(name), timeline.draw())?;
     }
-    let recovery = Recovery::measure(options);
+    let text = |since: Duration| format!("measuring returns for {} s", since.as_secs());
+    let recovery = telling(text, || Recovery::measure(options));
     recovery.print();
     fs::write(options.out.join("recovery.svg"), recovery.draw())?;
     println!("\nthe pictures are in {}", options.out.display());

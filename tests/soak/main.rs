@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use load::Load;
 use options::Options;
@@ -23,6 +24,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use support::cluster::{FIVE, Plan};
 use support::options::parse;
+use support::ticking::telling;
 use verdict::Verdict;
 
 fn main() -> ExitCode {
@@ -59,7 +61,9 @@ fn soak(options: &Options) -> Result<u8, Box<dyn Error>> {
     };
     let (done, samples) = thread::scope(|scope| {
         let sampler = scope.spawn(|| sampler::sample(&cluster, &file, &stop));
-        let done = load.run();
+        let time = options.time.as_secs();
+        let text = |since: Duration| format!("{} of {time} s", since.as_secs());
+        let done = telling(text, || load.run());
         stop.store(true, Ordering::Relaxed);
         (done, sampler.join().expect("it does not panic"))
     });

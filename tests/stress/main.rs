@@ -20,6 +20,7 @@ use storm::Storm;
 use storm::verdict::{Judgement, judge};
 use support::history;
 use support::options::parse;
+use support::ticking::telling;
 
 fn main() -> ExitCode {
     let options: Options = parse();
@@ -61,7 +62,11 @@ fn run(storm: &Storm) -> Result<u8, Box<dyn Error>> {
         storm.keys,
         storm::GROUPS.len()
     );
-    let verdict = storm.run(&interrupted)?;
+    let text = |since: Duration| match storm.time.checked_sub(since) {
+        Some(_) => format!("{} of {} s", since.as_secs(), storm.time.as_secs()),
+        None => "reading all keys and groups, and judging".to_owned(),
+    };
+    let verdict = telling(text, || storm.run(&interrupted))?;
     println!("all of it is in {}", storm.out.display());
     print!("{verdict}");
     Ok(verdict.exit_code())

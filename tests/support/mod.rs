@@ -20,6 +20,10 @@ pub mod proxy;
 pub mod raw;
 pub mod simulation;
 pub mod svg;
+// The same as in the commands.
+#[path = "../../src/cli/ticker.rs"]
+pub mod ticker;
+pub mod ticking;
 pub mod usage;
 pub mod waiting;
 pub mod witness;
