@@ -191,9 +191,7 @@ impl Source {
                 }
             })?;
             // Copying must not be faster than the disk.
-            if !node.store.disk_keeps_up() {
-                node.store.await_durable().ok()?;
-            }
+            node.store.await_backlog().ok()?;
             node.store.absorb_fence(self.scan.range, &page.fence);
             self.fence = page.fence;
             self.adopted = page.adopted;

@@ -138,6 +138,17 @@ impl Store {
         bytes < MOST_BACKLOG && waiting < MOST_WAITING
     }
 
+    /// Waits until what is written is durable, if the disk does not keep up. What writes much calls this now and then.
+    ///
+    /// # Errors
+    /// If the log has failed.
+    pub fn await_backlog(&self) -> io::Result<()> {
+        if self.disk_keeps_up() {
+            return Ok(());
+        }
+        self.await_durable()
+    }
+
     /// Whether one more vote may wait for the disk. A read waits, too, if its state is not durable yet.
     pub fn may_wait(&self) -> bool {
         self.wal.backlog().1 < MOST_WAITING

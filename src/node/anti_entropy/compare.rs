@@ -156,7 +156,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 /// that ballot belongs to a proposal under way, whose state arrives soon. If it does not, a refresh gets
 /// the state chosen at a still higher ballot.
 fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
-    if !node.store.disk_keeps_up() && node.store.await_durable().is_err() {
+    if node.store.await_backlog().is_err() {
         return false;
     }
     // All votes begin before the first is waited for, so that they share syncs of the disk.
