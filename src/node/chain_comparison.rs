@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::warn;
 
@@ -19,6 +20,13 @@ use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot};
 use crate::storage::{Page, Scan, Within};
 use crate::transport::{Reply, Request};
+
+/// How often a member is asked that has no page to give.
+const MOST_TRIES: usize = 5;
+/// How long to wait before it is asked again.
+const TRY_AGAIN: Duration = Duration::from_millis(30);
+/// So long others may use the chains, after some keys were renewed.
+const A_TURN: Duration = Duration::from_micros(100);
 
 /// A range that is compared, and what for.
 pub(super) struct Comparison {
@@ -69,7 +77,7 @@ impl Node {
         let wanted = comparison.clone();
         let work = move || {
             let compares = |with: &NodeId| node.compare_with(&wanted, *with).is_some();
-            let whole = wanted.from.iter().all(compares);
+            let whole = wanted.from.iter().all(compares) && node.renew(&wanted).is_some();
             node.compared(&wanted, whole);
         };
         let thread = std::thread::Builder::new().name("comparison".into());
@@ -88,7 +96,7 @@ impl Node {
                 whole,
             }));
         } else if let Some(chain) = self.strategy.chain() {
-            self.stats.compared.add(1);
+            self.stats.compared.add(u64::from(whole));
             lock(chain).caught_up(range, whole, self.began.elapsed());
         }
     }
@@ -101,7 +109,7 @@ impl Node {
             range,
             within: Some(within),
         };
-        let Some(Reply::Digests(theirs)) = self.peers.ask_and_wait(with, digests) else {
+        let Some(Reply::Digests(theirs)) = self.ask_patiently(with, &digests) else {
             return None;
         };
         let own = self.store.digests(range);
@@ -121,7 +129,7 @@ impl Node {
         let mut own = self.ballots(&scan);
         loop {
             let request = Request::Scan(scan.clone());
-            let Some(Reply::Page(page)) = self.peers.ask_and_wait(with, request) else {
+            let Some(Reply::Page(page)) = self.ask_patiently(with, &request) else {
                 return None;
             };
             self.take_page(comparison, with, &page, &mut own)?;
@@ -134,6 +142,28 @@ impl Node {
             for key in own.keys() {
                 self.take_state(comparison, key, None)?;
             }
+        }
+        Some(())
+    }
+
+    /// Asks a member. One for which too many pages wait has none to give, and is asked again.
+    fn ask_patiently(&self, with: NodeId, request: &Request) -> Option<Reply> {
+        for _ in 1..MOST_TRIES {
+            match self.peers.ask_and_wait(with, request.clone()) {
+                Some(Reply::Abstain) => self.pause(TRY_AGAIN),
+                reply => return reply,
+            }
+        }
+        self.peers.ask_and_wait(with, request.clone())
+    }
+
+    /// Renews what the members do not agree on. Others may use the chains in between.
+    fn renew(&self, comparison: &Comparison) -> Option<()> {
+        let (range, epoch) = (comparison.range, comparison.epoch);
+        let chain = self.strategy.chain()?;
+        while comparison.begins_an_epoch() && !lock(chain).renew(range, epoch, &mut &self.store) {
+            self.store.await_backlog().ok()?;
+            std::thread::sleep(A_TURN);
         }
         Some(())
     }
@@ -175,23 +205,27 @@ impl Node {
         self.take_states(comparison, with, &higher.take())
     }
 
-    /// Reads the states of these keys, and takes them.
-    fn take_states(&self, comparison: &Comparison, with: NodeId, keys: &[Key]) -> Option<()> {
-        if keys.is_empty() {
-            return Some(());
-        }
-        let request = Request::States {
-            range: comparison.range,
-            keys: keys.to_vec(),
-            within: comparison.within,
-        };
-        let Some(Reply::Page(page)) = self.peers.ask_and_wait(with, request) else {
-            return None;
-        };
-        for entry in page.entries {
-            let accepted = entry.record.and_then(|record| record.accepted);
-            self.take_state(comparison, &entry.key, accepted.as_ref())?;
-            self.stats.pulled.add(1);
+    /// Reads the states of these keys, and takes them. An answer holds at least one of them, and others only as far
+    /// as a message goes.
+    fn take_states(&self, comparison: &Comparison, with: NodeId, mut keys: &[Key]) -> Option<()> {
+        while !keys.is_empty() {
+            self.store.await_backlog().ok()?;
+            let request = Request::States {
+                range: comparison.range,
+                keys: keys.to_vec(),
+                within: comparison.within,
+            };
+            let Some(Reply::Page(page)) = self.ask_patiently(with, &request) else {
+                return None;
+            };
+            keys = keys
+                .get(page.entries.len()..)
+                .filter(|left| left.len() < keys.len())?;
+            for entry in page.entries {
+                let accepted = entry.record.and_then(|record| record.accepted);
+                self.take_state(comparison, &entry.key, accepted.as_ref())?;
+                self.stats.pulled.add(1);
+            }
         }
         Some(())
     }

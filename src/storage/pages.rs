@@ -166,19 +166,24 @@ impl Store {
         lock(&self.records).scan(scan).0
     }
 
-    /// Gives `reply` the records of these keys, once they are durable.
+    /// Gives `reply` the records of these keys, once they are durable. The page ends like that of a scan: it has the
+    /// first of them at least, and mostly all.
     pub fn states(&self, keys: &[Key], reply: impl FnOnce(Page) + Send + 'static) {
         let records = lock(&self.records);
-        let (mut page, mut last) = (Page::default(), 0);
+        let (mut page, mut last, mut bytes) = (Page::default(), 0, 0);
         for key in keys {
             let (record, lsn) = records.get(key);
             last = last.max(lsn);
+            bytes += json_bound(key, Some(record));
             page.entries.push(PageEntry {
                 key: key.clone(),
                 accepted: record.accepted_ballot(),
                 size: record.value_size(),
                 record: Some(record.clone()),
             });
+            if bytes >= PAGE_BYTES {
+                break;
+            }
         }
         drop(records);
         self.deliver_page(last, move || reply(page));

@@ -6,7 +6,7 @@ use simple_dynamo::protocol::chain::{Answer, Question};
 use simple_dynamo::protocol::{Operation, Outcome};
 
 use crate::exclude;
-use crate::world::{Body, Message, World, put, touches};
+use crate::world::{Body, Message, World, put, tells_status_to, touches};
 
 const TICK: Duration = Duration::from_millis(25);
 /// A disk hangs if nothing becomes durable for so long.
@@ -14,11 +14,6 @@ const HANGS: Duration = Duration::from_millis(400);
 
 fn asks_to_adopt(message: &Message) -> bool {
     matches!(message.body, Body::Ask(_, Question::Adopt(_)))
-}
-
-/// Whether a message tells a node what its sender serves.
-fn tells_status_to(node: usize) -> impl Fn(&Message) -> bool {
-    move |message| message.to == node && matches!(message.body, Body::Told(_, Answer::Status(_)))
 }
 
 fn is_acknowledged(world: &World, client: u64) -> bool {

@@ -1,7 +1,9 @@
 //! Rare sequences of messages that an earlier design of the chain did not survive, placed message by message. Each test
 //! also shows what happens without the rule that it is about, where there is one.
 
+mod beginning;
 mod incapable;
+mod unreached;
 mod world;
 
 use simple_dynamo::protocol::chain::Question;

@@ -45,6 +45,8 @@ pub struct Message {
 pub enum Caller {
     Client(u64),
     Member(usize, Ticket),
+    /// The test itself, in the name of a member.
+    Test,
 }
 
 /// A disk that is as fast as memory, unless it hangs.
@@ -124,9 +126,17 @@ pub struct World {
     pub bag: VecDeque<Message>,
     /// What clients were told, in order.
     pub told: Vec<(u64, Outcome)>,
+    /// What the test was answered.
+    answers: Vec<Answer>,
     /// How many states were passed on.
     pub passes: usize,
-    now: Duration,
+    /// The most states that one step has renewed.
+    pub renewed_at_once: LogPlace,
+    pub now: Duration,
+    /// (asker, asked): this node cannot connect to that one. What that one asks is answered all the same.
+    pub unconnected: Vec<(usize, usize)>,
+    /// (from, to): nothing arrives.
+    pub cut: Vec<(usize, usize)>,
 }
 
 const QUORUMS: Quorums = Quorums {
@@ -150,8 +160,12 @@ impl World {
             ids,
             bag: VecDeque::new(),
             told: Vec::new(),
+            answers: Vec::new(),
             passes: 0,
+            renewed_at_once: 0,
             now: Duration::from_secs(100),
+            unconnected: Vec::new(),
+            cut: Vec::new(),
         };
         world.look(0);
         world.run();
@@ -216,7 +230,12 @@ impl World {
                     self.told.push((client, outcome));
                 }
             }
-            Effect::Tell { .. } => unreachable!("no client asks about chains"),
+            Effect::Tell {
+                handle: Caller::Test,
+                answer,
+                ..
+            } => self.answers.push(answer),
+            Effect::Tell { .. } | Effect::Answer { .. } => unreachable!("nobody asked so"),
             Effect::Collect {
                 epoch,
                 from: with,
@@ -270,9 +289,14 @@ impl World {
 
     /// Brings one message to where it belongs.
     pub fn deliver(&mut self, message: Message) {
+        if self.is_lost(&message) {
+            return self.fall_silent(message);
+        }
         let Message { from, to, body } = message;
         let (id, range) = (self.ids[from], self.range);
-        self.nodes[to].suspects.retain(|suspect| *suspect != id);
+        if !self.unconnected.contains(&(to, from)) {
+            self.nodes[to].suspects.retain(|suspect| *suspect != id);
+        }
         match body {
             Body::Ask(ticket, question) => self.step(to, |chain, context| {
                 chain.asked(Caller::Member(from, ticket), id, range, question, context);
@@ -298,6 +322,29 @@ impl World {
         }
     }
 
+    fn is_lost(&self, message: &Message) -> bool {
+        let (way, asks) = ((message.from, message.to), is_asked(message));
+        self.cut.contains(&way) || asks && self.unconnected.contains(&way)
+    }
+
+    /// Whoever waits for this message, or for the answer to it, finds the other one silent.
+    fn fall_silent(&mut self, message: Message) {
+        let (asker, other) = match is_asked(&message) {
+            true => (message.from, self.ids[message.to]),
+            false => (message.to, self.ids[message.from]),
+        };
+        let suspects = &mut self.nodes[asker].suspects;
+        suspects.retain(|suspect| *suspect != other);
+        suspects.push(other);
+        self.step(asker, |chain, context| match message.body {
+            Body::Ask(ticket, _) | Body::Told(ticket, _) => chain.reply(ticket, None, context),
+            Body::PassOn(ticket, ..) | Body::Ended(ticket, _) => {
+                chain.outcome(ticket, origin::Answer::Silent, context);
+            }
+            Body::Compare { .. } => unreachable!("a node reaches itself"),
+        });
+    }
+
     /// Makes a whole comparison at once.
     fn make_comparison(
         &mut self,
@@ -311,10 +358,24 @@ impl World {
             .iter()
             .all(|&other| self.compare_with(node, (epoch, since), other, every_key));
         match epoch {
-            Some(epoch) => self.step(node, |chain, context| {
-                chain.collected(range, epoch, whole, context);
-            }),
+            Some(epoch) => {
+                self.renew(node, epoch);
+                self.step(node, |chain, context| {
+                    chain.collected(range, epoch, whole, context);
+                });
+            }
             None => self.nodes[node].chain.caught_up(range, whole, now),
+        }
+    }
+
+    /// Renews all that was moved in.
+    fn renew(&mut self, node: usize, epoch: Epoch) {
+        let Node { chain, disk, .. } = &mut self.nodes[node];
+        let mut goes_on = true;
+        while goes_on {
+            let before = disk.written;
+            goes_on = !chain.renew(self.range, epoch, disk);
+            self.renewed_at_once = self.renewed_at_once.max(disk.written - before);
         }
     }
 
@@ -326,6 +387,11 @@ impl World {
         every_key: bool,
     ) -> bool {
         let range = self.range;
+        let (there, back) = ((node, other), (other, node));
+        if self.unconnected.contains(&there) || [there, back].iter().any(|it| self.cut.contains(it))
+        {
+            return false;
+        }
         let theirs = &self.nodes[other];
         let allowed = match epoch {
             Some(epoch) => theirs.chain.takes_part(range, epoch),
@@ -363,7 +429,7 @@ impl World {
 
     /// Delivers all messages, and those that follow, but for those that are blocked.
     pub fn run_but(&mut self, blocked: impl Fn(&Message) -> bool) {
-        for _ in 0..1_000 {
+        for _ in 0..10_000 {
             let Some(next) = self.bag.iter().position(|message| !blocked(message)) else {
                 return;
             };
@@ -386,16 +452,27 @@ impl World {
 
     /// A client's request, straight to a node.
     pub fn request(&mut self, client: u64, node: usize, operation: Operation) {
-        let key = self.key.clone();
+        self.request_of(self.key.clone(), client, node, operation);
+    }
+
+    pub fn request_of(&mut self, key: Key, client: u64, node: usize, operation: Operation) {
         self.step(node, |chain, context| {
             chain.request(Caller::Client(client), key, operation, None, context);
         });
     }
 
+    /// Asks a node in the name of another one. Returns what it answers at once.
+    pub fn ask(&mut self, from: usize, to: usize, question: Question) -> Vec<Answer> {
+        let (id, range) = (self.ids[from], self.range);
+        self.step(to, |chain, context| {
+            chain.asked(Caller::Test, id, range, question, context);
+        });
+        std::mem::take(&mut self.answers)
+    }
+
     /// Time passes, and this node looks around.
     pub fn look(&mut self, node: usize) {
-        self.now += Duration::from_secs(20);
-        self.step(node, |chain, mut context| chain.tick(&mut context));
+        self.stand_still(node, Duration::from_secs(20));
     }
 
     /// The others are silent for a node from now on, until it hears of them.
@@ -489,6 +566,24 @@ impl World {
         self.release(node);
     }
 
+    /// What a node holds, durable or not.
+    pub fn records(&self, node: usize) -> Records {
+        self.nodes[node].disk.records.clone()
+    }
+
+    /// A node loses power. Of its disk is left what was durable.
+    pub fn crash(&mut self, node: usize, durable: Records) {
+        let disk = &mut self.nodes[node].disk;
+        (disk.records, disk.hangs_at) = (durable, None);
+        self.restart(node);
+    }
+
+    /// A node stands still, and then looks after its chains.
+    pub fn stand_still(&mut self, node: usize, time: Duration) {
+        self.now += time;
+        self.step(node, |chain, mut context| chain.tick(&mut context));
+    }
+
     /// The disk of a node goes on, and is as fast as before.
     pub fn heal(&mut self, node: usize) {
         self.nodes[node].disk.hangs_at = None;
@@ -521,9 +616,24 @@ impl World {
         (adopted.epoch, members.collect())
     }
 
+    /// The replicas, in the order of the preference list.
+    pub fn replicas(&self) -> [NodeId; 3] {
+        [0, 1, 2].map(|node| self.ids[node])
+    }
+
+    /// Other keys of the range.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        let keys = (0..).map(|number| Key::from(format!("key{number}").as_str()));
+        keys.filter(|key| self.ring.range_at(Position::of_key(key)) == self.range)
+    }
+
     /// The value that a node holds.
     pub fn value(&self, node: usize) -> Option<String> {
-        let record = self.nodes[node].disk.record(&self.key).0;
+        self.value_of(&self.key, node)
+    }
+
+    pub fn value_of(&self, key: &Key, node: usize) -> Option<String> {
+        let record = self.nodes[node].disk.record(key).0;
         record.value().map(ToString::to_string)
     }
 
@@ -602,6 +712,10 @@ pub fn put(client: u64, value: &str) -> Operation {
     write(client, 1, Change::Put(value.into()))
 }
 
+fn is_asked(message: &Message) -> bool {
+    matches!(message.body, Body::Ask(..) | Body::PassOn(..))
+}
+
 pub fn is_pass(message: &Message) -> bool {
     matches!(&message.body, Body::Ask(_, Question::Pass { .. }))
 }
@@ -609,4 +723,9 @@ pub fn is_pass(message: &Message) -> bool {
 /// Whether a message is to or from a node.
 pub fn touches(node: usize) -> impl Fn(&Message) -> bool {
     move |message| message.from == node || message.to == node
+}
+
+/// Whether a message tells a node what its sender serves.
+pub fn tells_status_to(node: usize) -> impl Fn(&Message) -> bool {
+    move |message| message.to == node && matches!(message.body, Body::Told(_, Answer::Status(_)))
 }

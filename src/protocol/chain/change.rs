@@ -13,6 +13,9 @@ use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Ballot};
 use crate::testing::rules::{self, Rule};
 
+/// How many keys are renewed at a time. Nobody else can use the chains of this node meanwhile.
+const RENEWED_AT_A_TIME: usize = 500;
+
 /// An epoch that this replica has proposed.
 pub(super) struct Proposal {
     pub(super) began: Duration,
@@ -23,6 +26,8 @@ pub(super) struct Proposal {
     /// For each key of which not all members hold the same state, the highest that was seen. Nothing is taken before
     /// all have been compared: a state must not spread at its old ballot.
     differing: BTreeMap<Key, Option<Accepted>>,
+    /// How many of these keys have been renewed.
+    moved: usize,
 }
 
 impl<H> Member<H> {
@@ -44,6 +49,10 @@ impl<H> Member<H> {
             1
         };
         if members.len() < least {
+            if self.serves() {
+                // It is missed, and reaches nobody. If it went on, the others would wait for it.
+                self.stop(context);
+            }
             return;
         }
         let heard = answers.values().map(|status| status.adopted.epoch.round);
@@ -54,9 +63,6 @@ impl<H> Member<H> {
             round: highest + 1,
             node: if named { self.node } else { NodeId(0) },
         };
-        if members.len() == self.replicas.len() {
-            self.ret.last = Some(context.now);
-        }
         let adopted = Adopted {
             epoch,
             members,
@@ -68,6 +74,7 @@ impl<H> Member<H> {
             awaited: self.other_members().into_iter().collect(),
             copied: self.adopted.copied,
             differing: BTreeMap::new(),
+            moved: 0,
         });
         let written = context.replica.written();
         for member in self.other_members() {
@@ -82,11 +89,15 @@ impl<H> Member<H> {
     pub(super) fn asked_to_adopt(
         &mut self,
         handle: H,
+        from: NodeId,
         adopted: Adopted,
         context: &mut Context<'_, H>,
     ) {
         if self.aside {
             // It would not be durable in time.
+            return context.tell(handle, Answer::Refused, 0);
+        }
+        if !self.may_adopt(&adopted, from) {
             return context.tell(handle, Answer::Refused, 0);
         }
         if adopted.epoch > self.adopted.epoch {
@@ -103,6 +114,14 @@ impl<H> Member<H> {
             Answer::Adopted { copied },
             context.replica.written(),
         );
+    }
+
+    /// Whether an epoch is one that the rules allow this member to propose. A node would remember any other for good.
+    fn may_adopt(&self, adopted: &Adopted, proposer: NodeId) -> bool {
+        let in_order = self.replicas.iter().filter(|it| adopted.has(**it));
+        let are_members = in_order.eq(&adopted.members);
+        let both = adopted.has(self.node) && adopted.has(proposer);
+        are_members && both && adopted.epoch.is_credible()
     }
 
     pub(super) fn heard_adopted(
@@ -172,30 +191,37 @@ impl<H> Member<H> {
         true
     }
 
-    /// The proposer renews each state that not all members held: it gets a ballot of this epoch.
+    /// The proposer renews each state that not all members held: it gets a ballot of this epoch. Returns whether
+    /// none is left. It renews only some at a time.
     ///
     /// Otherwise the state would be served at its old ballot. A replica outside of this epoch may hold a state at
     /// a higher one, which it has taken from a head meanwhile, and which nobody was told of. The next epoch with
     /// that replica would prefer it, and lose what was acknowledged in this one.
-    fn renew(&self, replica: &mut dyn Replica) {
-        let ballot = self.adopted.epoch.ballot(0);
-        let differing = self
-            .proposal
-            .iter()
-            .flat_map(|proposal| &proposal.differing);
-        for (key, highest) in differing {
-            let Some(highest) = highest else { continue };
-            let mut renewed = highest.clone();
+    pub(super) fn renew(&mut self, epoch: Epoch, replica: &mut dyn Replica) -> bool {
+        if !self.takes_part(epoch) || self.part != Part::Adopted {
+            return true;
+        }
+        let Some(proposal) = &mut self.proposal else {
+            return true;
+        };
+        for _ in 0..RENEWED_AT_A_TIME {
+            let Some((key, highest)) = proposal.differing.pop_first() else {
+                return true;
+            };
+            proposal.moved += 1;
+            let Some(mut renewed) = highest else { continue };
             if rules::holds(Rule::MovedStatesRenewed) {
-                renewed.ballot = ballot;
+                renewed.ballot = epoch.ballot(0);
             }
-            if renewed.ballot > replica.record(key).0.accepted_ballot() {
-                replica.take(key, &renewed);
+            if renewed.ballot > replica.record(&key).0.accepted_ballot() {
+                replica.take(&key, &renewed);
             }
         }
+        false
     }
 
-    /// All that the other members hold, or the proposer, is here; or not all of it could be had.
+    /// All that the other members hold is here and renewed, or all that the proposer holds is here; or not all of
+    /// it could be had.
     pub(super) fn collected(&mut self, epoch: Epoch, whole: bool, context: &mut Context<'_, H>) {
         if !self.takes_part(epoch) || self.part != Part::Adopted {
             return;
@@ -211,7 +237,9 @@ impl<H> Member<H> {
         if !whole {
             return self.lose(context);
         }
-        self.renew(context.replica);
+        let proposal = self.proposal.as_ref();
+        let is_renewed = proposal.is_some_and(|proposal| proposal.differing.is_empty());
+        assert!(is_renewed, "no state is given at its old ballot");
         if !rules::holds(Rule::HeldByAll) {
             return self.begun(context);
         }
@@ -235,6 +263,9 @@ impl<H> Member<H> {
     pub(super) fn asked_to_take(&mut self, handle: H, from: NodeId, context: &mut Context<'_, H>) {
         if self.serves() {
             return context.tell(handle, Answer::Done, context.replica.written());
+        }
+        if self.proposal.is_some() || !self.adopted.has(from) {
+            return context.tell(handle, Answer::Refused, 0); // Nobody gives to a proposer.
         }
         let is_first = self.gives.is_empty();
         self.gives.push(handle);
@@ -268,8 +299,10 @@ impl<H> Member<H> {
             }
             // It is there, and has much to take.
             None if waited && !context.suspects.contains(&from) => {
+                // Perhaps it was not even asked, since the own disk has taken so long.
                 let question = Question::Give(self.adopted.epoch);
-                self.ask(from, question, 0, Waits::Given, context);
+                let written = context.replica.written();
+                self.ask(from, question, written, Waits::Given, context);
             }
             _ => {
                 self.look.failed = Some(from);
@@ -286,7 +319,7 @@ impl<H> Member<H> {
         let cause = Cause {
             adopted: self.adopted.clone(),
             without,
-            keys: proposal.differing.len(),
+            keys: proposal.moved,
             took: context.now.saturating_sub(proposal.began),
         };
         let range = self.range;

@@ -50,7 +50,8 @@ pub enum Effect<H> {
         after: LogPlace,
     },
     /// Compare the range with these members, begin that now, and [`Chain::move_in`] what they hold of each key on
-    /// which they differ from this replica, or of every key. Then call [`Chain::collected`].
+    /// which they differ from this replica, or of every key. Then [`Chain::renew`] all of it, and call
+    /// [`Chain::collected`].
     Collect {
         range: usize,
         epoch: Epoch,

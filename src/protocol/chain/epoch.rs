@@ -25,7 +25,15 @@ pub struct Epoch {
     pub node: NodeId,
 }
 
+/// No honest replica comes so far. Above it a round could not rise any more.
+const MOST_ROUNDS: u64 = 1 << 60;
+
 impl Epoch {
+    /// Whether an honest replica may have proposed it.
+    pub(super) fn is_credible(self) -> bool {
+        self.round < MOST_ROUNDS
+    }
+
     /// The ballot of a write of this epoch: the head's steps count its writes of all keys of the range.
     pub fn ballot(self, step: u64) -> Ballot {
         Ballot {

@@ -57,13 +57,14 @@ pub(super) struct Return {
     /// When it may return.
     at: Option<Duration>,
     pause: Duration,
-    /// When it returned last.
-    pub(super) last: Option<Duration>,
+    /// When it proposed its return last.
+    last: Option<Duration>,
 }
 
 impl Return {
-    /// An epoch with this replica has begun.
-    pub(super) fn begun(&mut self) {
+    /// This replica has adopted an epoch. If that does not begin, or if this replica is left out again, it waits
+    /// before the next return.
+    pub(super) fn end(&mut self) {
         self.caught_up = false;
         self.at = None;
     }
@@ -132,7 +133,9 @@ impl<H> Member<H> {
         }
         self.look.awaited.remove(&from);
         match answer {
-            Some(Answer::Status(status)) => drop(self.look.answers.insert(from, status)),
+            Some(Answer::Status(status)) if status.adopted.epoch.is_credible() => {
+                self.look.answers.insert(from, status);
+            }
             // A member says that it cannot go on.
             Some(_) if self.adopted.has(from) => {
                 self.trouble_with_silence();
@@ -215,6 +218,9 @@ impl<H> Member<H> {
             self.ret.caught_up = false;
             self.look.not_before = moment;
             return false;
+        }
+        if all_there {
+            self.ret.last = Some(context.now);
         }
         all_there
     }

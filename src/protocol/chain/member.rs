@@ -161,7 +161,9 @@ impl<H> Member<H> {
                 self.trouble_with_silence();
                 return context.tell(handle, Answer::Done, 0);
             }
-            Question::Adopt(adopted) => return self.asked_to_adopt(handle, adopted, context),
+            Question::Adopt(adopted) => {
+                return self.asked_to_adopt(handle, from, adopted, context);
+            }
             Question::Pass { epoch, .. } => epoch,
             Question::Confirm(epoch) | Question::Give(epoch) | Question::Begin(epoch) => epoch,
         };
@@ -247,7 +249,9 @@ impl<H> Member<H> {
         self.part = Part::Serves;
         self.broken = false;
         self.proposal = None;
-        self.ret.begun();
+        self.look.failed = None;
+        // What an epoch has begun with, all its members hold.
+        self.adopted.copied = false;
         for handle in std::mem::take(&mut self.gives) {
             context.tell(handle, Answer::Done, context.replica.written());
         }
@@ -267,18 +271,17 @@ impl<H> Member<H> {
             adopted.epoch > self.adopted.epoch,
             "invariant 1: an adopted epoch never decreases"
         );
-        // What an epoch has begun with, all its members hold.
-        let copied = self.adopted.copied && !self.serves();
         self.stop(context);
         self.adopted = Adopted {
             floor: self.adopted.floor,
-            copied,
+            copied: self.adopted.copied,
             ..adopted
         };
         self.part = Part::Adopted;
         self.steps = 0;
         self.drop_proposal();
         self.look.end();
+        self.ret.end();
         context.replica.adopt(self.range, &self.adopted);
         self.back_off(context);
     }

@@ -261,7 +261,13 @@ impl<H> Chain<H> {
         self.member(range).move_in(epoch, key, theirs, replica)
     }
 
-    /// All that the others hold was moved in, or not all of it could be had.
+    /// All that the others hold was moved in: renews some of it. To be called again until nothing is left, and it
+    /// returns true.
+    pub fn renew(&mut self, range: usize, epoch: Epoch, replica: &mut dyn Replica) -> bool {
+        self.member(range).renew(epoch, replica)
+    }
+
+    /// All that the others hold was moved in and renewed, or not all of it could be had.
     pub fn collected(
         &mut self,
         range: usize,

@@ -499,9 +499,13 @@ impl World {
         };
         let Comparison { range, epoch, .. } = comparison;
         match epoch {
-            Some(epoch) => self.chain(node, |chain, context| {
-                chain.collected(range, epoch, whole, context);
-            }),
+            Some(epoch) => {
+                let (chain, store) = (&mut machine.chain, &mut machine.store);
+                while whole && !chain.renew(range, epoch, store) {}
+                self.chain(node, |chain, context| {
+                    chain.collected(range, epoch, whole, context);
+                });
+            }
             None => machine.chain.caught_up(range, whole, machine.uptime(now)),
         }
     }
