@@ -67,8 +67,8 @@ pub enum Request {
         range: usize,
         question: chain::Question,
     },
-    /// From a replica that compares a range for its chain: the records of these keys, at most those of a page.
-    /// Answered by [`Reply::Page`] once the page is durable.
+    /// From a replica that compares a range for its chain: the records of these keys. Answered by
+    /// [`Reply::Page`] once the page is durable: with the first of them at least, and with as many as a page has.
     States {
         range: usize,
         keys: Vec<Key>,

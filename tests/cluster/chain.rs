@@ -260,3 +260,26 @@ fn in_a_chain_a_node_that_lost_its_folder_copies_everything_and_is_in_its_chains
         }
     }
 }
+
+/// A value of quotes and of bytes without a sign takes several times its length between nodes. Two of them are more
+/// than one message.
+#[test]
+fn a_member_takes_long_values_of_which_no_two_go_into_one_message() {
+    let cluster = chained(&THREE).start();
+    let [head, _, tail] = chain_of(&cluster, "foo");
+    let keys: Vec<String> = cluster.keys_of(head).take(2).collect();
+    cluster.await_whole_chains(head);
+    cluster.kill(tail);
+    let value = format!("\"{}\"", "\\u0001\\\"\\\"\\\"\\\"".repeat(209_715));
+    for key in &keys {
+        eventually("it is put", || {
+            let reply = cluster.call(head, &format!("PUT {key} {value}"));
+            reply.starts_with("OK ").then_some(())
+        });
+    }
+    cluster.restart(tail);
+    cluster.await_whole_chains(tail);
+    for key in &keys {
+        assert_eq!(cluster.get(tail, key), cluster.get(head, key));
+    }
+}
