@@ -21,6 +21,8 @@ use crate::protocol::{Accepted, Ballot};
 use crate::storage::{Page, Scan, Within};
 use crate::transport::{Reply, Request};
 
+/// While so many bytes wait for the disk, no more are taken: one sync should not take as long as a disk that hangs.
+const MOST_AHEAD: usize = 4 << 20;
 /// How often a member is asked that has no page to give.
 const MOST_TRIES: usize = 5;
 /// How long to wait before it is asked again.
@@ -162,7 +164,7 @@ impl Node {
         let (range, epoch) = (comparison.range, comparison.epoch);
         let chain = self.strategy.chain()?;
         while comparison.begins_an_epoch() && !lock(chain).renew(range, epoch, &mut &self.store) {
-            self.store.await_backlog().ok()?;
+            self.store.await_backlog(MOST_AHEAD).ok()?;
             std::thread::sleep(A_TURN);
         }
         Some(())
@@ -209,7 +211,7 @@ impl Node {
     /// as a message goes.
     fn take_states(&self, comparison: &Comparison, with: NodeId, mut keys: &[Key]) -> Option<()> {
         while !keys.is_empty() {
-            self.store.await_backlog().ok()?;
+            self.store.await_backlog(MOST_AHEAD).ok()?;
             let request = Request::States {
                 range: comparison.range,
                 keys: keys.to_vec(),

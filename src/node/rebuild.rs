@@ -17,7 +17,7 @@ use crate::logging;
 use crate::protocol::chain::epoch::Adopted;
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Fence, Operation, Outcome, Record, Seen, VoteReply, takeover};
-use crate::storage::{Scan, Standing};
+use crate::storage::{MOST_BACKLOG, Scan, Standing};
 use crate::transport::message::Known;
 use crate::transport::{Reply, Request};
 
@@ -191,7 +191,7 @@ impl Source {
                 }
             })?;
             // Copying must not be faster than the disk.
-            node.store.await_backlog().ok()?;
+            node.store.await_backlog(MOST_BACKLOG).ok()?;
             node.store.absorb_fence(self.scan.range, &page.fence);
             self.fence = page.fence;
             self.adopted = page.adopted;

@@ -138,12 +138,13 @@ impl Store {
         bytes < MOST_BACKLOG && waiting < MOST_WAITING
     }
 
-    /// Waits until what is written is durable, if the disk does not keep up. What writes much calls this now and then.
+    /// Waits until all entries so far are durable, if the disk does not keep up or more than `most` bytes wait for it.
+    /// What writes much calls this now and then.
     ///
     /// # Errors
     /// If the log has failed.
-    pub fn await_backlog(&self) -> io::Result<()> {
-        if self.disk_keeps_up() {
+    pub fn await_backlog(&self, most: usize) -> io::Result<()> {
+        if self.disk_keeps_up() && self.wal.backlog().0 <= most {
             return Ok(());
         }
         self.await_durable()

@@ -99,6 +99,24 @@ fn a_replica_that_has_served_what_it_had_copied_renews_everything_only_once() {
     }
 }
 
+/// Nobody is outside who could hold anything higher.
+#[test]
+fn an_epoch_of_all_replicas_does_not_renew_what_was_copied() {
+    let mut world = World::new();
+    world.request(1, 0, put(1, "one"));
+    world.run();
+    exclude(&mut world, 0, &[2]);
+    world.lose_folder(2);
+    world.renewed_at_once = 0;
+    world.suspect(0, &[]);
+    world.suspect(1, &[]);
+    (0..2).for_each(|_| world.look(2));
+    world.pass(Duration::from_secs(5));
+    assert!((0..3).all(|node| world.serves(node)));
+    assert_eq!(world.renewed_at_once, 0);
+    assert_eq!(world.adopted(2).1, [0, 1, 2]);
+}
+
 /// Node 2 restarts while node 1 gives to it. Then all three begin an epoch, and long after that node 0 dies.
 #[test]
 fn who_took_nothing_once_is_not_left_out_of_an_epoch_after_the_next() {

@@ -14,7 +14,7 @@ use crate::node::peers::KeyBatch;
 use crate::node::replica::{Cast, OTHERS_HAVE_IT};
 use crate::protocol::ring::NodeId;
 use crate::protocol::{Accepted, Operation, VoteReply, VoteRequest};
-use crate::storage::Scan;
+use crate::storage::{MOST_BACKLOG, Scan};
 use crate::testing::rules::{self, Rule};
 use crate::transport::{Reply, Request};
 
@@ -156,7 +156,7 @@ fn pull(node: &Arc<Node>, from: NodeId, keys: &[Key]) -> Option<u64> {
 /// that ballot belongs to a proposal under way, whose state arrives soon. If it does not, a refresh gets
 /// the state chosen at a still higher ballot.
 fn accept_pulled(node: &Arc<Node>, states: &[(Key, Accepted)]) -> bool {
-    if node.store.await_backlog().is_err() {
+    if node.store.await_backlog(MOST_BACKLOG).is_err() {
         return false;
     }
     // All votes begin before the first is waited for, so that they share syncs of the disk.

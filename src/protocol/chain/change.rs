@@ -149,8 +149,10 @@ impl<H> Member<H> {
         if !rules::holds(Rule::StatesCollected) || self.other_members().is_empty() {
             return self.begun(context);
         }
-        // A copied state may be that of one other member alone, though both hold it at the same ballot now.
+        // A copied state may be that of one other member alone, though both hold it at the same ballot now. A replica
+        // outside may hold a higher one that is older.
         let copied = self.proposal.as_ref().is_some_and(|it| it.copied);
+        let copied = copied && self.adopted.members.len() < self.replicas.len();
         context.effects.push(Effect::Collect {
             range: self.range,
             epoch: self.adopted.epoch,
