@@ -220,9 +220,11 @@ impl Node {
             let Some(Reply::Page(page)) = self.ask_patiently(with, &request) else {
                 return None;
             };
-            keys = keys
-                .get(page.entries.len()..)
-                .filter(|left| left.len() < keys.len())?;
+            let answered = page.entries.len();
+            if answered == 0 || answered > keys.len() {
+                return None;
+            }
+            keys = &keys[answered..];
             for entry in page.entries {
                 let accepted = entry.record.and_then(|record| record.accepted);
                 self.take_state(comparison, &entry.key, accepted.as_ref())?;
