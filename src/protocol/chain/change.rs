@@ -55,16 +55,8 @@ impl<H> Member<H> {
             }
             return;
         }
-        let heard = answers.values().map(|status| status.adopted.epoch.round);
-        let own = self.adopted.epoch.round.max(self.adopted.floor);
-        let highest = heard.max().unwrap_or(0).max(own);
-        let named = rules::holds(Rule::EpochsNamed);
-        let epoch = Epoch {
-            round: highest + 1,
-            node: if named { self.node } else { NodeId(0) },
-        };
         let adopted = Adopted {
-            epoch,
+            epoch: self.next_epoch(answers),
             members,
             ..Adopted::default()
         };
@@ -83,6 +75,18 @@ impl<H> Member<H> {
         }
         if self.other_members().is_empty() || !rules::holds(Rule::AdoptedByAll) {
             self.collect(context);
+        }
+    }
+
+    /// An epoch of this node, above all that it heard of.
+    fn next_epoch(&self, answers: &BTreeMap<NodeId, Status>) -> Epoch {
+        let heard = answers.values().map(|status| status.adopted.epoch.round);
+        let own = self.adopted.epoch.round.max(self.adopted.floor);
+        let highest = heard.max().unwrap_or(0).max(own);
+        let named = rules::holds(Rule::EpochsNamed);
+        Epoch {
+            round: highest + 1,
+            node: if named { self.node } else { NodeId(0) },
         }
     }
 
